@@ -1,0 +1,56 @@
+# Everything a newcomer types. Each target sets up what it needs, once, and says so.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: setup demo test check format bench bench-setup clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 found. Install one, or: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
+	@echo "== Creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.gateway-installed: pyproject.toml | $(BIN)/python
+	@echo "== Installing the gateway and what it needs into $(VENV) (first time only)"
+	@$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev-installed: pyproject.toml | $(VENV)/.gateway-installed
+	@echo "== Installing what tests and checks need into $(VENV) (first time only)"
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.gateway-installed
+
+setup: $(VENV)/.dev-installed ## create .venv and install everything (done by the other targets when needed)
+
+demo: $(VENV)/.gateway-installed ## the stand-in cloud and the gateway on loopback; prints curl lines that work
+	@$(BIN)/modelarts-gateway demo $(DEMO_ARGS)
+
+test: $(VENV)/.dev-installed ## the whole test suite
+	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: $(VENV)/.dev-installed ## format, lint, types, generated documents
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m tests.documents --check
+
+format: $(VENV)/.dev-installed ## rewrite to the project's format; regenerate the documents
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/python -m tests.documents
+
+bench: $(VENV)/.dev-installed ## CPU, latency and memory beside other proxies (needs wrk)
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+bench-setup: $(VENV)/.dev-installed ## install wrk and the proxies to compare with
+	@$(BIN)/python -m tests.bench setup
+
+clean: ## remove what the targets above made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

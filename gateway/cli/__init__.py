@@ -1,0 +1,62 @@
+"""The command line: one module per command, imported only when that command runs."""
+
+import importlib
+
+import click
+
+from gateway import __version__
+
+_COMMANDS = {
+    # name: what the list of commands says; the command is `command` in `gateway.cli.<name>`
+    "serve": "Run the gateway.",
+    "demo": "Try it out: the stand-in cloud and the gateway on loopback, no account needed.",
+    "twin": "Run the stand-in cloud alone: IAM and real-time services, with faults on request.",
+    "check": "Check the configuration and report every problem at once.",
+    "whoami": "Log in, and show as whom; never the token.",
+    "wait": "Wait until a running gateway is ready.",
+    "healthcheck": "Ask a running gateway whether it is alive.",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command when it is needed: probes run every few seconds and must start fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # as above
+        if cmd_name not in _COMMANDS:
+            return None
+        command = importlib.import_module(f"gateway.cli.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"gateway.cli.{cmd_name}.command is not a command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # as above
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+_EPILOG = """\b
+Examples:
+  modelarts-gateway demo
+  modelarts-gateway check --config gateway.yaml
+  modelarts-gateway serve --config gateway.yaml
+  GATEWAY_SERVICE_URL=https://… OS_AUTH_URL=https://… modelarts-gateway serve
+
+\b
+Exit codes:
+  0  good
+  2  the configuration or the command line is wrong
+  3  something remote is wrong, or not there
+"""
+
+
+@click.command(cls=_Commands, epilog=_EPILOG, context_settings={"max_content_width": 100})
+@click.version_option(__version__, prog_name="modelarts-gateway")
+def main() -> None:
+    """Call token-protected inference services without knowing a credential.
+
+    The gateway listens on loopback, adds a cached and refreshed X-Auth-Token to every request,
+    forwards it to the real-time service, streams the answer back, and exports metrics.
+    """

@@ -1,0 +1,45 @@
+"""The options that choose a configuration, and what is said when it is wrong."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from gateway.errors import ConfigError
+from gateway.settings import Loaded, load
+
+EXIT_CONFIG = 2
+EXIT_REMOTE = 3
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def config_option(function: _F) -> _F:
+    """Add `--config FILE`, which `GATEWAY_CONFIG` may give as well."""
+    return click.option(
+        "--config",
+        "file",
+        type=click.Path(path_type=Path),
+        envvar="GATEWAY_CONFIG",
+        show_envvar=True,
+        help="YAML file; without one, everything comes from the environment.",
+    )(function)
+
+
+def load_or_exit(
+    file: Path | None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Loaded:
+    """Load the configuration, or report every problem and exit with 2."""
+    try:
+        return load(file=file, environ=environ, flags=flags or {})
+    except ConfigError as error:
+        problems = error.problems
+        click.echo(f"{len(problems)} problem{'s'[: len(problems) > 1]}:", err=True)
+        for problem in problems:
+            click.echo(f"  {problem}", err=True)
+        sys.exit(EXIT_CONFIG)

@@ -1,0 +1,109 @@
+"""`demo`: the stand-in cloud and a gateway in one process, and `curl` lines that work."""
+
+import struct
+import tempfile
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+
+from gateway.cli.build import build_gateway
+from gateway.cli.configuration import load_or_exit
+from gateway.cli.run import run_until_told, set_up_logging
+from gateway.observe.access_log import LineWriter
+from gateway.serve.gateway import Gateway
+from gateway.twin import IMAGE_ID, IRIS_ID, Account, Twin
+
+_TOKEN_TTL_S = 300.0
+
+_LINES = """\
+stand-in cloud  {twin}
+gateway         {data}
+admin           {admin}
+
+Paste into another terminal. No token anywhere: the gateway adds it.
+
+  curl -d '{{"data":{{"req_data":[{{"sepal_length":3,"sepal_width":1,"petal_length":2.2,\
+"petal_width":4}}]}}}}' -H 'Content-type: application/json' {data}/iris
+
+  curl -d '{{"data":{{"req_data":[{{"sepal_length":5.1,"sepal_width":3.5,"petal_length":1.4,\
+"petal_width":0.2}}]}}}}' -H 'Content-type: application/json' {data}/v1/infers/{iris}
+
+  curl -F 'images=@{picture}' {data}/image
+
+What it did, and that it logged in once for all of them (tokens live 5 minutes here):
+
+  curl -s {admin}/metrics | grep -E 'gateway_(requests|token_refreshes)_total.* [1-9]'
+  curl -s '{admin}/readyz?verbose'
+
+Stop with Ctrl-C. Below: one line per request.
+"""
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  modelarts-gateway demo
+  modelarts-gateway demo --listen 127.0.0.1:8000 --admin-listen 127.0.0.1:9000"""
+)
+@click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="ADDRESS")
+@click.option("--admin-listen", default="127.0.0.1:9090", show_default=True, metavar="ADDRESS")
+def command(listen: str, admin_listen: str) -> None:
+    """Run the stand-in cloud and a gateway on loopback, and print curl lines that work.
+
+    Services: `iris` (JSON in, predictresult out) and `image` (form field `images`).
+    """
+    set_up_logging()
+    twin = Twin(token_ttl_s=_TOKEN_TTL_S)
+
+    with tempfile.TemporaryDirectory(prefix="modelarts-gateway-demo-") as folder:
+        picture = Path(folder) / "test.png"
+        picture.write_bytes(_picture())
+
+        @asynccontextmanager
+        async def build(writer: LineWriter) -> AsyncIterator[Gateway]:
+            await twin.start()
+            account = Account()
+            environ = {
+                "OS_AUTH_URL": twin.auth_url,
+                "OS_USERNAME": account.user,
+                "OS_PASSWORD": account.password,
+                "OS_USER_DOMAIN_NAME": account.domain,
+                "OS_PROJECT_NAME": account.project,
+                "GATEWAY_LISTEN": listen,
+                "GATEWAY_ADMIN_LISTEN": admin_listen,
+                "GATEWAY_SERVICES__IRIS__URL": twin.service_url(IRIS_ID),
+                "GATEWAY_SERVICES__IMAGE__URL": twin.service_url(IMAGE_ID),
+            }
+            try:
+                yield build_gateway(load_or_exit(None, environ=environ).settings, writer)
+            finally:
+                await twin.stop()
+
+        def announce(data_url: str, admin_url: str) -> None:
+            click.echo(
+                _LINES.format(
+                    twin=twin.url, data=data_url, admin=admin_url, picture=picture, iris=IRIS_ID
+                )
+            )
+
+        run_until_told(build, announce)
+
+
+def _picture() -> bytes:
+    """Draw a small PNG, mostly blue."""
+    width, height = 64, 48
+    rows = b"".join(
+        b"\0" + b"".join(bytes((20, 40 + 2 * y, 200)) for _ in range(width)) for y in range(height)
+    )
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )

@@ -1,0 +1,28 @@
+"""`healthcheck`: asks a running gateway whether it is alive."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from gateway.cli.configuration import EXIT_REMOTE, config_option
+from gateway.cli.probe import admin_address, ask
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  modelarts-gateway healthcheck
+  modelarts-gateway healthcheck --admin-listen 127.0.0.1:9090
+
+\b
+Exit codes: 0 alive, 2 the address is wrong, 3 no or another answer."""
+)
+@config_option
+@click.option("--admin-listen", metavar="ADDRESS", help="Where the gateway's admin listener is.")
+def command(file: Path | None, admin_listen: str | None) -> None:
+    """Exit with 0 if the gateway answers on its admin listener. No curl needed in the image."""
+    good, text = ask(*admin_address(file, admin_listen), "/livez")
+    click.echo(text, err=not good)
+    if not good:
+        sys.exit(EXIT_REMOTE)

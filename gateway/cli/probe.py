@@ -1,0 +1,41 @@
+"""Asks the admin listener of a running gateway one question; for probes, so it must start fast."""
+
+import os
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import click
+
+from gateway.errors import ConfigError
+from gateway.settings import find_admin_listen
+
+_TIMEOUT_S = 2.0
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # to connect to, not to bind
+
+
+def admin_address(file: Path | None, flag: str | None) -> tuple[str, int]:
+    """Return host and port to connect to, or exit with 2.
+
+    Raises:
+        SystemExit: the address is no address.
+    """
+    try:
+        address = find_admin_listen(file=file, environ=os.environ, flag=flag)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(problem, err=True)
+        raise SystemExit(2) from error
+    return _ANY.get(address.host, address.host), address.port
+
+
+def ask(host: str, port: int, path: str) -> tuple[bool, str]:
+    """GET `path`; return whether the answer was 200, and its text or what went wrong."""
+    connection = HTTPConnection(host, port, timeout=_TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status == 200, response.read(1000).decode("ascii", "replace").strip()
+    except (OSError, HTTPException) as error:
+        return False, f"no answer from {host}:{port} ({type(error).__name__})"
+    finally:
+        connection.close()

@@ -1,0 +1,60 @@
+"""`twin`: runs the stand-in cloud alone."""
+
+import asyncio
+import signal
+import sys
+
+import click
+
+from gateway.cli.run import run_loop
+from gateway.settings.values import parse_duration, parse_listen_tcp
+from gateway.twin import ECHO_ID, IMAGE_ID, IRIS_ID, Account, Twin
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  modelarts-gateway twin
+  modelarts-gateway twin --listen 127.0.0.1:8081 --token-ttl 90s
+
+\b
+Faults on request and everything else it can do: gateway/twin/README.md"""
+)
+@click.option(
+    "--listen", default="127.0.0.1:8081", show_default=True, metavar="ADDRESS", help="Where."
+)
+@click.option("--token-ttl", default="24h", show_default=True, help="Life of a token.")
+def command(listen: str, token_ttl: str) -> None:
+    """Run IAM and real-time services on loopback, to test your own programs against."""
+    try:
+        address = parse_listen_tcp(listen)
+        ttl_s = parse_duration(token_ttl)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    twin = Twin(token_ttl_s=ttl_s)
+    try:
+        run_loop(_run(twin, address.host, address.port))
+    except OSError as error:
+        click.echo(f"cannot listen on {listen}: {error.strerror or error}", err=True)
+        sys.exit(2)
+
+
+async def _run(twin: Twin, host: str, port: int) -> None:
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    await twin.start(host, port)
+    account = Account()
+    click.echo(f"stand-in cloud  {twin.url}")
+    click.echo(
+        f"""
+  OS_AUTH_URL={twin.auth_url} OS_USERNAME={account.user} OS_PASSWORD={account.password}
+  OS_USER_DOMAIN_NAME={account.domain} OS_PROJECT_NAME={account.project}
+
+  iris   {twin.service_url(IRIS_ID)}
+  image  {twin.service_url(IMAGE_ID)}
+  echo   {twin.service_url(ECHO_ID)}
+"""
+    )
+    await told.wait()
+    await twin.stop()

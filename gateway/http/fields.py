@@ -1,0 +1,287 @@
+"""Which header fields cross the gateway. Pure: bytes in, bytes out, one pass over a field list.
+
+Facts these functions stand on:
+
+- A field list is ordered pairs of bytes. Order and duplicates are meaning (RFC 9110 section 5.3),
+  values are opaque octets (section 5.5). Hence no dict and no str.
+- "Intermediaries MUST parse a received Connection header field before a message is forwarded and,
+  for each connection-option in this field, remove any header or trailer field(s) from the message
+  with the same name" (RFC 9110 section 7.6.1). So a caller can delete, by naming it, whatever is
+  already there when we strip: ours is written after (golang/go#50580).
+- Servers that turn names into environment variables cannot tell `X_Auth_Token` from
+  `X-Auth-Token`: a name with an underscore is judged by its twin.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from gateway.errors import DownstreamError, ErrorCode
+from gateway.http.framing import content_length_of, is_chunked_coding
+
+RawFields = Sequence[tuple[bytes, bytes]]
+
+# RFC 9110 section 7.6.1 names the first six; section 11.7 makes Proxy-Auth* single-hop; trailers
+# are not forwarded, so announcing them would be untrue (section 6.6.2).
+_HOP_BY_HOP = (
+    b"connection keep-alive proxy-connection te transfer-encoding upgrade proxy-authenticate "
+    b"proxy-authorization proxy-authentication-info trailer http2-settings"
+).split()
+
+# Whoever the caller says it is, upstream hears only of us. A leftover `Authorization` even makes
+# the vendor's gateway ignore the token (APIG.0301).
+_IDENTITY = (
+    b"authorization x-auth-token x-subject-token x-service-token x-security-token "
+    b"x-apig-appcode apikey x-domain-id x-project-id cookie"
+).split()
+
+# Claims about an earlier hop, and ways to ask for another method than the admitted one.
+_CLAIMS = (
+    b"forwarded x-real-ip x-client-ip true-client-ip x-http-method x-http-method-override "
+    b"x-method-override"
+).split()
+
+_DROPPED_PREFIXES = (b"proxy-", b"x-sdk-", b"x-forwarded-")
+
+# `Connection` options that are not field names.
+_OPTIONS = frozenset({b"close", b"keep-alive", b""})
+
+
+class RequestFields:
+    """What one pass over a request's fields has found out. Owned by the exchange."""
+
+    __slots__ = (
+        "chunked",
+        "content_length",
+        "expects_continue",
+        "fetch_site",
+        "host",
+        "lines",
+        "named",
+        "origin",
+    )
+
+    def __init__(self) -> None:
+        self.host: bytes | None = None
+        self.content_length: int | None = None
+        self.chunked = False
+        self.expects_continue = False
+        self.origin: bytes | None = None
+        self.fetch_site: bytes | None = None
+        self.named: set[bytes] = set()
+        """Names that Connection lists, in lower case."""
+        self.lines: list[bytes] = []
+        """End-to-end fields as `name: value`, in order, duplicates kept, without line ends."""
+
+
+def _host(found: RequestFields, value: bytes) -> None:
+    if found.host is not None:
+        raise _bad("more than one Host")
+    found.host = value
+
+
+def _content_length(found: RequestFields, value: bytes) -> None:
+    if found.content_length is not None:
+        raise _bad("more than one Content-Length")
+    found.content_length = content_length_of(value)
+
+
+def _transfer_encoding(found: RequestFields, value: bytes) -> None:
+    if found.chunked or not is_chunked_coding(value):
+        raise _bad("Transfer-Encoding other than one `chunked`")
+    found.chunked = True
+
+
+def _connection(found: RequestFields, value: bytes) -> None:
+    found.named |= _options_of(value)
+
+
+def _expect(found: RequestFields, value: bytes) -> None:
+    if value.lower() != b"100-continue":
+        raise DownstreamError(ErrorCode.EXPECTATION_FAILED)
+    found.expects_continue = True
+
+
+def _upgrade(_found: RequestFields, _value: bytes) -> None:
+    raise DownstreamError(ErrorCode.UPGRADE_REFUSED)
+
+
+def _reroute(_found: RequestFields, _value: bytes) -> None:
+    raise DownstreamError(ErrorCode.BAD_TARGET, "a field names another target")
+
+
+def _origin(found: RequestFields, value: bytes) -> None:
+    found.origin = value
+
+
+def _fetch_site(found: RequestFields, value: bytes) -> None:
+    found.fetch_site = value
+
+
+def _drop(_found: RequestFields, _value: bytes) -> None:
+    pass
+
+
+_DROPPED = dict.fromkeys([*_HOP_BY_HOP, *_IDENTITY, *_CLAIMS], _drop)
+_JUDGES: dict[bytes, Callable[[RequestFields, bytes], None]] = _DROPPED | {
+    b"connection": _connection,
+    b"content-length": _content_length,
+    b"transfer-encoding": _transfer_encoding,
+    b"host": _host,
+    b"expect": _expect,
+    b"upgrade": _upgrade,
+    b"origin": _origin,
+    b"sec-fetch-site": _fetch_site,
+    # Some servers take the path from these instead of the request line.
+    b"x-original-url": _reroute,
+    b"x-rewrite-url": _reroute,
+}
+"""Fields that end here, each with the one place that judges its value."""
+
+# First letters of every name known above: most fields of most requests are told apart by one byte.
+_FIRST = frozenset(name[0] for name in [*_JUDGES, *_DROPPED_PREFIXES])
+
+
+def read_request_fields(raw: RawFields, *, http_1_0: bool) -> RequestFields:
+    """Judge every field of a request and keep those that go upstream.
+
+    Args:
+        raw: names and values as received, values without surrounding white space.
+        http_1_0: the request is HTTP/1.0, which has no transfer codings and no expectations.
+
+    Raises:
+        DownstreamError: framing that two servers could read differently (RFC 9112 section 6.3),
+            an unknown expectation, an upgrade, a second Host, a field that reroutes.
+    """
+    found = RequestFields()
+    lines = found.lines
+    for name, value in raw:
+        lower = name.lower()
+        if lower[0] in _FIRST or b"_" in lower:
+            judge = _judge_of(lower)
+            if judge is not None:
+                judge(found, value)
+                continue
+        lines.append(b"%b: %b" % (name, value))
+    if found.chunked and (http_1_0 or found.content_length is not None):
+        raise _bad("Transfer-Encoding with Content-Length, or on HTTP/1.0")
+    if found.host is None and not http_1_0:
+        raise _bad("no Host")
+    if http_1_0:
+        found.expects_continue = False  # RFC 9110 section 10.1.1: ignored from HTTP/1.0
+    if found.named:
+        found.lines = _without(lines, found.named)
+    return found
+
+
+class ResponseFields:
+    """What one pass over a response's fields has found out."""
+
+    __slots__ = (
+        "challenges_for_keystone",
+        "chunked",
+        "content_length",
+        "lines",
+        "named",
+        "request_id",
+        "server",
+    )
+
+    def __init__(self) -> None:
+        self.content_length: int | None = None
+        self.chunked = False
+        self.server = b""
+        self.challenges_for_keystone = False
+        """It says `WWW-Authenticate: Keystone …`, as keystonemiddleware does."""
+        self.request_id = b""
+        self.named: set[bytes] = set()
+        self.lines: list[bytes] = []
+        """Fields for the caller as `name: value`, in order, duplicates kept; Content-Length is
+        among them, Transfer-Encoding is not."""
+
+
+# Cookies would mix callers that share one gateway; tokens are not for callers at all.
+_RESPONSE_DROPPED = frozenset(
+    [*_HOP_BY_HOP, b"set-cookie", b"set-cookie2", b"x-auth-token", b"x-subject-token"]
+)
+_RESPONSE_FIRST = frozenset(
+    name[0]
+    for name in [
+        *_RESPONSE_DROPPED,
+        b"content-length",
+        b"server",
+        b"x-request-id",
+        b"www-authenticate",
+    ]
+)
+
+
+def read_response_fields(raw: RawFields) -> ResponseFields:
+    """Judge every field of a response and keep those that the caller may see.
+
+    Raises:
+        ValueError: Content-Length is not a plain number, is repeated, or stands beside
+            Transfer-Encoding.
+    """
+    found = ResponseFields()
+    lines = found.lines
+    for name, value in raw:
+        lower = name.lower()
+        if lower[0] in _RESPONSE_FIRST and _is_for_us_only(found, lower, value):
+            continue
+        lines.append(b"%b: %b" % (name, value))
+    if found.chunked and found.content_length is not None:
+        raise ValueError("both Content-Length and Transfer-Encoding")
+    if found.named:
+        # Framing is not an option that can be listed (RFC 9110 section 7.6.1).
+        found.lines = _without(lines, found.named - {b"content-length"})
+    return found
+
+
+def _is_for_us_only(found: ResponseFields, lower: bytes, value: bytes) -> bool:
+    if lower == b"content-length":
+        if found.content_length is not None:
+            raise ValueError("more than one Content-Length")
+        if not value.isdigit():
+            raise ValueError("Content-Length is not a number")
+        found.content_length = int(value)
+    elif lower == b"server":
+        found.server = value
+    elif lower == b"x-request-id":
+        found.request_id = value
+    elif lower == b"www-authenticate":
+        found.challenges_for_keystone |= value[:9].lower() == b"keystone "
+    elif lower in _RESPONSE_DROPPED:
+        if lower == b"connection":
+            found.named |= _options_of(value)
+        elif lower == b"transfer-encoding":
+            found.chunked = True
+        return True
+    return False
+
+
+def _judge_of(lower: bytes) -> Callable[[RequestFields, bytes], None] | None:
+    judge = _JUDGES.get(lower)
+    if judge is not None:
+        return judge
+    if lower.startswith(_DROPPED_PREFIXES):
+        return _drop
+    if b"_" in lower:
+        twin = lower.replace(b"_", b"-")
+        if twin in _JUDGES or twin.startswith(_DROPPED_PREFIXES):
+            return _drop
+    return None
+
+
+def _options_of(value: bytes) -> set[bytes]:
+    """Return the field names that a Connection value lists."""
+    if b"," not in value:
+        option = value.strip(b" \t").lower()
+        return set() if option in _OPTIONS else {option}
+    return {option.strip(b" \t").lower() for option in value.split(b",")} - _OPTIONS
+
+
+def _without(lines: Iterable[bytes], named: set[bytes]) -> list[bytes]:
+    return [line for line in lines if line.partition(b":")[0].lower() not in named]
+
+
+def _bad(detail: str) -> DownstreamError:
+    return DownstreamError(ErrorCode.BAD_REQUEST, detail)

@@ -1,0 +1,58 @@
+"""How the length of a body is known. Pure: the rules of RFC 9112 section 6, read strictly."""
+
+import re
+from enum import Enum, auto
+
+from gateway.errors import DownstreamError, ErrorCode
+
+# Fifteen digits are 888 TiB: more than any body, less than any integer's trouble.
+_LENGTH = re.compile(rb"[0-9]{1,15}")
+
+
+class BodyFraming(Enum):
+    """How a receiver finds the end of a message."""
+
+    NONE = auto()
+    """No body at all, whatever Content-Length says (HEAD, 204, 304)."""
+    LENGTH = auto()
+    CHUNKED = auto()
+    CLOSE = auto()
+    """The end of the connection is the end of the body; a cut cannot be told from the end."""
+
+
+def content_length_of(value: bytes) -> int:
+    """Parse a request's Content-Length: plain digits, nothing that `int()` also takes.
+
+    Raises:
+        DownstreamError: a list, sign, space, hexadecimal, empty or absurd value.
+    """
+    if not _LENGTH.fullmatch(value):
+        raise DownstreamError(ErrorCode.BAD_REQUEST, "Content-Length is not a plain number")
+    return int(value)
+
+
+def is_chunked_coding(value: bytes) -> bool:
+    """Say whether a Transfer-Encoding is exactly `chunked`; no other coding is ours to undo."""
+    return value.lower() == b"chunked"
+
+
+def response_framing(
+    status: int, *, head_request: bool, content_length: int | None, chunked: bool
+) -> BodyFraming:
+    """Decide how the body of a final response ends (RFC 9112 section 6.3, its steps in order)."""
+    if head_request or status in {204, 304}:
+        return BodyFraming.NONE
+    if chunked:
+        return BodyFraming.CHUNKED
+    if content_length is not None:
+        return BodyFraming.LENGTH
+    return BodyFraming.CLOSE
+
+
+def chunk(data: bytes) -> bytes:
+    """Wrap non-empty `data` as one chunk (RFC 9112 section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+LAST_CHUNK = b"0\r\n\r\n"
+"""Ends a chunked body; written only when the other side's body has ended, too."""

@@ -1,0 +1,235 @@
+"""What IAM's answer to a login means, and which answers must not be believed. Pure: no I/O.
+
+Sources: Keystone v3 "Password authentication with scoped authorization"; IAM "Obtaining a User
+Token"; CVE-2026-44394 for why a life is taken from the answer and never assumed.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import SecretStr
+
+from gateway.identity.refresh import LONGEST_LIFE_S, RefreshResult
+from gateway.identity.source import LoginError, TokenFacts, fingerprint, token_line
+
+_CODE = re.compile(r"(?:[A-Z][A-Za-z]{1,15}\.)?[0-9]{1,8}")
+_TRACE = re.compile(r"(?:req-)?[0-9A-Fa-f-]{8,40}")
+# Codes and traces are logged: nothing that could be an echoed secret gets through these.
+
+_REFUSED = "IAM refuses the login: check username, user_domain and the secret"
+_LOCKED = "IAM has locked the user after too many wrong logins: correct the secret, then wait"
+_FORBIDDEN = "IAM forbids the login: check the user's state, its access mode and its project role"
+_MALFORMED = "IAM cannot make sense of the login: check user_domain, project and project_domain"
+_THROTTLED = "IAM throttles logins"
+_MOVED = "IAM redirects, which is not followed with a secret: check auth_url"
+_NO_SUCH = "there is no IAM at this address: check auth_url, with or without /v3"
+_FAILED = "IAM failed"
+_UNEXPECTED = "IAM answered with an unexpected status"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The parts of IAM's HTTP response that count, not yet believed."""
+
+    status: int
+    tokens: tuple[str, ...] = field(repr=False)
+    """Values of all `X-Subject-Token` fields."""
+    date: str | None
+    retry_after: str | None
+    trace: str | None
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AskedProject:
+    """The project that a token was asked for; None where nothing was asked."""
+
+    name: str | None = None
+    id: str | None = None
+    domain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A believed answer: a token for the right project and the rest of its life."""
+
+    line: bytes = field(repr=False)
+    life_s: float
+    """Seconds from the moment of asking."""
+    facts: TokenFacts
+
+
+def instant_of_date(value: str | None) -> float | None:
+    """Return the instant of an HTTP date (RFC 9110 section 5.6.7, fixed form only), or None."""
+    if value is None:
+        return None
+    try:
+        moment = datetime.strptime(value, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return moment.timestamp()
+
+
+def failure_of(answer: Answer, *, wall_now: float) -> LoginError:
+    """Return the error that an answer other than 201 is. `wall_now` serves if it has no date."""
+    code = _vendor_code(answer.body)
+    result, sentence = _meaning(answer.status, code)
+    known = [f"status {answer.status}"]
+    if code is not None:
+        known.append(f"code {code}")
+    if answer.trace is not None and _TRACE.fullmatch(answer.trace):
+        known.append(f"trace {answer.trace}")
+    return LoginError(
+        result,
+        f"{sentence} ({', '.join(known)})",
+        retry_after_s=_retry_after_s(answer, wall_now),
+    )
+
+
+def grant_of(answer: Answer, asked: AskedProject, *, wall_now: float) -> Grant:
+    """Return what a 201 grants. `wall_now` (s) is used only if the answer tells no time at all.
+
+    Raises:
+        LoginError: it must not be believed; `BAD_REPLY` throughout.
+    """
+    if len(answer.tokens) != 1:
+        raise _unbelievable(f"it has {len(answer.tokens)} X-Subject-Token fields")
+    secret = SecretStr(answer.tokens[0])
+    try:
+        line = token_line(secret)
+    except ValueError as error:
+        raise _unbelievable(str(error)) from None
+    token = _mapping(_json(answer.body).get("token"))
+    expires = _moment(token.get("expires_at"))
+    issued = _moment(token.get("issued_at"))
+    if expires is None:
+        raise _unbelievable("it has no expires_at that can be read")
+    told = [issued.timestamp()] if issued is not None else []
+    if (date := instant_of_date(answer.date)) is not None:
+        told.append(date)
+    # The later of the two: an IAM that hands out a token it made an hour ago has one hour less.
+    life_s = expires.timestamp() - max(told, default=wall_now)
+    if life_s <= 0:
+        raise _unbelievable("its token has expired already")
+    if life_s > LONGEST_LIFE_S:
+        raise _unbelievable("its token is said to live for more than 31 days")
+    project = _mapping(token.get("project"))
+    _check_project(project, asked)
+    user = _mapping(token.get("user"))
+    roles = token.get("roles")
+    facts = TokenFacts(
+        length=len(answer.tokens[0]),
+        fingerprint=fingerprint(secret),
+        user=_shown(user.get("name")),
+        domain=_shown(_mapping(user.get("domain")).get("name")),
+        project=_shown(project.get("name")),
+        project_id=_shown(project.get("id")),
+        roles=tuple(
+            shown
+            for role in (roles[:50] if isinstance(roles, list) else ())
+            if (shown := _shown(_mapping(role).get("name"))) is not None
+        ),
+        issued_at=issued,
+        expires_at=expires,
+    )
+    return Grant(line, life_s, facts)
+
+
+def _meaning(status: int, code: str | None) -> tuple[RefreshResult, str]:
+    match status, code:
+        case ((400 | 401 | 403), "IAM.0061"):
+            return RefreshResult.REFUSED, _LOCKED
+        case 400, _:
+            return RefreshResult.REFUSED, _MALFORMED
+        case 401, _:
+            return RefreshResult.REFUSED, _REFUSED
+        case 403, _:
+            return RefreshResult.REFUSED, _FORBIDDEN
+        case 429, _:
+            return RefreshResult.THROTTLED, _THROTTLED
+        case 404, _:
+            return RefreshResult.BAD_REPLY, _NO_SUCH
+        case _ if 300 <= status < 400:
+            return RefreshResult.BAD_REPLY, _MOVED
+        case _ if status >= 500:
+            return RefreshResult.BAD_REPLY, _FAILED
+        case _:
+            return RefreshResult.BAD_REPLY, _UNEXPECTED
+
+
+def _check_project(project: Mapping[str, Any], asked: AskedProject) -> None:
+    if not isinstance(project.get("id"), str):
+        raise _unbelievable("its token is for no project: set project or project_id")
+    domain = _mapping(project.get("domain"))
+    for wanted, got in (
+        (asked.id, project.get("id")),
+        (asked.name, project.get("name")),
+        (asked.domain, domain.get("name", asked.domain)),
+    ):
+        # Keystone looks names up without regard to case on some databases.
+        if wanted is not None and not (
+            isinstance(got, str) and got.casefold() == wanted.casefold()
+        ):
+            raise _unbelievable("its token is for another project than was asked for")
+
+
+def _vendor_code(body: bytes) -> str | None:
+    # {"error_code"}, {"errorCode"}, {"code"}, Keystone's {"error": {"code"}}; each may be nested.
+    try:
+        outer = _json(body)
+    except LoginError:
+        return None
+    for level in (outer, *(inner for inner in outer.values() if isinstance(inner, dict))):
+        for name in ("error_code", "errorCode", "code"):
+            value = level.get(name)
+            code = str(value) if isinstance(value, int) else value
+            if isinstance(code, str) and _CODE.fullmatch(code):
+                return code
+    return None
+
+
+def _retry_after_s(answer: Answer, wall_now: float) -> float | None:
+    value = answer.retry_after
+    if value is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return float(value)
+    until = instant_of_date(value)
+    now = instant_of_date(answer.date)
+    return None if until is None else until - (wall_now if now is None else now)
+
+
+def _json(body: bytes) -> Mapping[str, Any]:
+    try:
+        return _mapping(json.loads(body))
+    except (ValueError, RecursionError):
+        problem = _unbelievable("its body is not JSON")
+    raise problem  # outside the handler: a JSONDecodeError carries the body
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _moment(value: object) -> datetime | None:
+    if not isinstance(value, str) or len(value) > 40:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        return None if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _shown(value: object) -> str | None:
+    if not isinstance(value, str):
+        return None
+    return "".join(char if char.isprintable() else "?" for char in value[:100])
+
+
+def _unbelievable(why: str) -> LoginError:
+    return LoginError(RefreshResult.BAD_REPLY, f"IAM's answer is not believed: {why}")

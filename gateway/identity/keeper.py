@@ -1,0 +1,343 @@
+"""One identity's credential: serve it from memory, renew it behind the requests' backs."""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from gateway.errors import CredentialError, ErrorCode
+from gateway.identity.clock import Alarm, Clock
+from gateway.identity.credential import Credential, Freshness, freshness
+from gateway.identity.refresh import (
+    RefreshResult,
+    RefreshTrigger,
+    RejectionGuard,
+    family,
+    pause_after,
+)
+from gateway.identity.report import KeeperStatus, LoginLog, Reason
+from gateway.identity.source import CredentialSource, Login, LoginError
+from gateway.identity.store import TokenStore
+
+
+class Observer(Protocol):
+    """Told of each login that was made, once, after the keeper has drawn its conclusions."""
+
+    def refreshed(self, trigger: RefreshTrigger, result: RefreshResult, duration_s: float) -> None:
+        """Count one login. Must not raise."""
+        ...
+
+
+class Keeper:
+    """Hands out a usable credential, and makes a request wait only when there is none at all.
+
+    Invariants:
+        - at most one login under way, however many callers, and none of them can cancel it;
+        - a failed login never displaces a credential;
+        - a rejection displaces only the very credential rejected, and only when a login can
+          start at once;
+        - IAM is left alone as `refresh` says, whoever asks;
+        - by itself it ends up with a usable credential once IAM gives one.
+
+    Used from one event loop. Between awaits nothing else runs: that is all the locking there is.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: CredentialSource,
+        *,
+        store: TokenStore,
+        clock: Clock,
+        alarm: Alarm,
+        observer: Observer,
+        random: Callable[[], float],
+        wait_s: float = 5.0,
+    ) -> None:
+        """Make a keeper that does nothing before `start`.
+
+        `store` and `clock` are shared by all keepers; `random` returns [0, 1); a caller of
+        `obtain` waits for `wait_s` at most.
+        """
+        self._name = name
+        self._source = source
+        self._store = store
+        self._clock = clock
+        self._alarm = alarm
+        self._observer = observer
+        self._random = random
+        self._wait_s = wait_s
+        self._ledger = store.ledger(source.account)
+        self._guard = RejectionGuard()
+        self._log = LoginLog(name)
+
+        self._credential: Credential | None = None  # that of `_login`, at hand; `_keep` sets both
+        self._login: Login | None = None
+        self._skew_s: float | None = None
+
+        self._task: asyncio.Task[Login] | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._next_trigger = RefreshTrigger.STARTUP
+        self._quiet_until = -math.inf
+        self._rings_at = math.inf
+        self._cancel_alarm: Callable[[], None] = _nothing
+        self._failures: Counter[RefreshResult] = Counter()
+        self._last: RefreshResult | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        """Begin the first login; from here on the keeper looks after itself until `aclose`."""
+        self._ring()
+
+    def usable(self, now: float) -> Credential | None:
+        """Return the credential if it may be sent at `now`. The hot path: call it every time.
+
+        By the clock and not by a timer, which may have slept through the expiry.
+        """
+        credential = self._credential
+        return credential if credential is not None and now < credential.expires_at else None
+
+    async def obtain(self, *, trigger: RefreshTrigger = RefreshTrigger.DEMAND) -> Credential:
+        """Return a usable credential, waiting for a login only if there is none.
+
+        Raises:
+            CredentialError: none can be had within `wait_s`, or IAM has to be left alone, which
+                is said at once.
+
+        Cancellation: gives up this caller's wait; the login goes on for the others.
+        """
+        now = self._clock()
+        if (credential := self.usable(now)) is not None:
+            return credential
+        if not self._begin(trigger, now):
+            raise self._unavailable(now)
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        cancel_alarm = self._alarm(now + self._wait_s, partial(_resolve, waiter))
+        try:
+            await waiter
+        finally:
+            cancel_alarm()
+            self._waiters.discard(waiter)
+        now = self._clock()
+        if (credential := self.usable(now)) is None:
+            raise self._unavailable(now)
+        return credential
+
+    def reject(self, credential: Credential) -> bool:
+        """Take note that a service refused `credential` as no good.
+
+        Returns whether another is there or under way, so that `obtain` and sending the request
+        again make sense. Otherwise pass on what the service said: another login would not cure
+        it, or cannot be made now, and the credential stays in use for whoever accepts it.
+        """
+        login = self._login
+        if login is None or login.credential is not credential:
+            return True  # a late word about one that is gone already
+        now = self._clock()
+        if not self._guard.open(now):
+            return False
+        if self._last is RefreshResult.OK:
+            self._quiet_until = now  # the least interval is for tokens that die of age
+        if not self._begin(RefreshTrigger.REJECTED, now):
+            return False
+        self._guard.login_caused(now)
+        self._store.drop(login)
+        self._keep(None)
+        return True
+
+    def accepted(self, credential: Credential) -> None:
+        """Take note that a request sent again after `reject` was accepted with `credential`.
+
+        Not needed for any other success. Without it, rejections soon after look incurable.
+        """
+        if credential is self._credential:
+            self._guard.cured()
+
+    def secret_changed(self) -> None:
+        """Try the new secret as soon as IAM may be asked; meanwhile the credential stays."""
+        self._next_trigger = RefreshTrigger.SECRET_CHANGE
+        self._forgive(self._clock())
+        if self._task is None:
+            self._ring()
+
+    def status(self, now: float) -> KeeperStatus:
+        """Describe the keeper at `now`, by the clock it was given."""
+        usable = self.usable(now)
+        waiting = self._task is None and self._rings_at < math.inf
+        return KeeperStatus(
+            usable=usable is not None,
+            reason=None if usable is not None else self._reason(),
+            locked=self._locked(now),
+            wall_expires_at=None if usable is None else usable.wall_expires_at,
+            next_login_s=max(0.0, self._rings_at - now) if waiting else None,
+            last_result=self._last,
+            skew_s=self._skew_s,
+            facts=None if usable is None or self._login is None else self._login.facts,
+        )
+
+    async def aclose(self) -> None:
+        """End the login under way, let the waiting go, and begin no other."""
+        self._closed = True
+        self._set_alarm(math.inf)
+        if (task := self._task) is not None:
+            task.cancel()
+            await asyncio.wait({task})
+        self._wake()
+
+    def _begin(self, trigger: RefreshTrigger, now: float) -> bool:
+        """See to it that a login is under way; False if IAM must be left alone."""
+        if self._task is not None:
+            return True
+        if self._closed or now < self._opens_at(now):
+            return False
+        self._set_alarm(math.inf)
+        self._next_trigger = RefreshTrigger.SCHEDULE
+        self._ledger.begin()
+        self._task = asyncio.create_task(self._renew(now), name=f"login-{self._name}")
+        self._task.add_done_callback(partial(self._settle, trigger, now))
+        return True
+
+    async def _renew(self, now: float) -> Login:
+        """Take over what another keeper, or the one before a reload, has; else log in."""
+        known = self._store.get(await self._source.cache_key())
+        if known is not None and known is not self._login:
+            self._keep(known)  # even a stale one, at once: it may be the last for a while
+            if freshness(known.credential, now) is Freshness.FRESH:
+                return known
+        return await self._source.fetch()
+
+    def _settle(self, trigger: RefreshTrigger, began: float, task: asyncio.Task[Login]) -> None:
+        """Draw the conclusions of a finished login: first the state, then the telling."""
+        now = self._clock()
+        self._task = None
+        outcome = _outcome_of(task, now)
+        result = RefreshResult.OK if isinstance(outcome, Login) else outcome.result
+        self._ledger.end(now, refused=result is RefreshResult.REFUSED)
+        if self._closed:
+            self._wake()
+            return
+        taken_over = outcome is self._login
+        self._last = result
+        if outcome.skew_s is not None:
+            self._skew_s = outcome.skew_s
+        if isinstance(outcome, Login):
+            self._failures.clear()
+            self._quiet_until = began + self._pause_s(result, None)
+            self._store.put(outcome)
+            self._keep(outcome)
+            due_at = outcome.credential.stale_at
+        else:
+            self._failures[family(result)] += 1
+            self._quiet_until = now + self._pause_s(result, outcome.retry_after_s)
+            due_at = now
+        if self._next_trigger is RefreshTrigger.SECRET_CHANGE:  # it changed in the meantime
+            self._forgive(now)
+            due_at = now
+        self._set_alarm(max(due_at, self._opens_at(now)))
+        self._wake()
+        if not taken_over:
+            if isinstance(outcome, Login):
+                self._log.succeeded(trigger, outcome, now=now)
+            else:
+                next_s, usable = self._rings_at - now, self.usable(now) is not None
+                self._log.failed(trigger, outcome, now=now, next_s=next_s, usable=usable)
+            self._observer.refreshed(trigger, result, now - began)
+
+    def _ring(self) -> None:
+        now = self._clock()
+        if not self._begin(self._next_trigger, now):
+            self._set_alarm(self._opens_at(now))
+
+    def _set_alarm(self, instant: float) -> None:
+        self._cancel_alarm()
+        self._cancel_alarm = _nothing
+        self._rings_at = math.inf if self._closed else instant
+        if self._rings_at < math.inf:
+            self._cancel_alarm = self._alarm(instant, self._ring)
+
+    def _keep(self, login: Login | None) -> None:
+        self._login = login
+        self._credential = None if login is None else login.credential
+        if login is not None:
+            self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            _resolve(waiter)
+
+    def _opens_at(self, now: float) -> float:
+        return max(self._quiet_until, self._ledger.opens_at(now))
+
+    def _pause_s(self, result: RefreshResult, retry_after_s: float | None) -> float:
+        return pause_after(
+            result,
+            failures_in_a_row=self._failures[family(result)],
+            retry_after_s=retry_after_s,
+            spread=self._random(),
+        )
+
+    def _forgive(self, now: float) -> None:
+        """Let a new secret be tried in spite of what the old one came to."""
+        if self._last is RefreshResult.REFUSED:
+            self._quiet_until = now
+            del self._failures[RefreshResult.REFUSED]
+
+    def _locked(self, now: float) -> bool:
+        return self._last is RefreshResult.REFUSED or self._ledger.exhausted(now)
+
+    def _reason(self) -> Reason:
+        if self._closed:
+            return Reason.CLOSED
+        match self._last:
+            case None:
+                return Reason.STARTING
+            case RefreshResult.OK:
+                return Reason.RENEWING
+            case _:
+                return Reason[self._last.name]
+
+    def _unavailable(self, now: float) -> CredentialError:
+        if self._task is not None:
+            code, wait_s = ErrorCode.TOKEN_UNAVAILABLE, 0.0
+        else:
+            code, wait_s = ErrorCode.TOKEN_UNAVAILABLE, self._opens_at(now) - now
+            if self._locked(now):
+                code = ErrorCode.LOGIN_REFUSED
+            elif self._last is RefreshResult.THROTTLED:
+                code = ErrorCode.LOGIN_THROTTLED
+        return CredentialError(
+            code,
+            f"identity {self._name}: {self._reason()}",
+            retry_after_s=float(max(1, math.ceil(wait_s))),
+        )
+
+
+def _outcome_of(task: asyncio.Task[Login], now: float) -> Login | LoginError:
+    if task.cancelled():  # by `aclose`, or by an error in somebody's clean-up
+        return LoginError(RefreshResult.TIMEOUT, "the login was cancelled")
+    error = task.exception()
+    if error is None:
+        login = task.result()
+        if freshness(login.credential, now) is Freshness.EXPIRED:
+            return LoginError(RefreshResult.BAD_REPLY, "the token expired on its way to us")
+        return login
+    if isinstance(error, LoginError):
+        return error
+    # A fault of ours: recover from it all the same, and name it without quoting it.
+    line = error.__traceback__
+    while line is not None and line.tb_next is not None:
+        line = line.tb_next
+    where = f"{line.tb_frame.f_code.co_name}:{line.tb_lineno}" if line is not None else "nowhere"
+    return LoginError(RefreshResult.BAD_REPLY, f"fault: {type(error).__name__} in {where}")
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _nothing() -> None:
+    pass

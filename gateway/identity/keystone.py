@@ -1,0 +1,243 @@
+"""Logging in at Keystone v3 or Huawei Cloud IAM: one POST, one answer, nothing kept."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from pydantic import SecretStr
+from yarl import URL
+
+from gateway.identity.answer import Answer, AskedProject, failure_of, grant_of, instant_of_date
+from gateway.identity.clock import Clock
+from gateway.identity.credential import Credential
+from gateway.identity.refresh import RefreshResult, expires_at, stale_at
+from gateway.identity.secret import digest
+from gateway.identity.source import LONGEST_TOKEN, Login, LoginError
+
+_LONGEST_BODY = 1024 * 1024
+_CONNECT_S = 2.0
+_TOTAL_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordLogin:
+    """Method `password`."""
+
+    tokens_url: str
+    """`…/v3/auth/tokens`, without a query."""
+    username: str
+    user_domain: str
+    project: str | None = None
+    project_id: str | None = None
+    """Goes before `project`; one of the two must be set, or IAM decides by itself."""
+    project_domain: str | None = None
+    """Defaults to `user_domain`: real Keystone answers 400 to a name without a domain."""
+    read_secret: Callable[[], SecretStr]
+    """Called in a thread for each login. May raise `LoginError`."""
+
+    @property
+    def account(self) -> Hashable:
+        """Whom IAM locks after wrong logins."""
+        return ("password", self.tokens_url, self.user_domain, self.username)
+
+    @property
+    def asked(self) -> AskedProject:
+        """The project that the token must turn out to be for."""
+        if self.project_id is not None or self.project is None:
+            return AskedProject(id=self.project_id)
+        return AskedProject(name=self.project, domain=self.project_domain or self.user_domain)
+
+    def auth(self, secret: SecretStr) -> dict[str, Any]:
+        """Return the request's `auth` object, secret included: serialise it and let it go."""
+        user = {
+            "name": self.username,
+            "password": secret.get_secret_value(),
+            "domain": {"name": self.user_domain},
+        }
+        auth: dict[str, Any] = {"identity": {"methods": ["password"], "password": {"user": user}}}
+        asked = self.asked
+        if asked.id is not None:
+            auth["scope"] = {"project": {"id": asked.id}}
+        elif asked.name is not None:
+            auth["scope"] = {"project": {"name": asked.name, "domain": {"name": asked.domain}}}
+        return auth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationCredentialLogin:
+    """Method `application_credential`: Keystone only; the credential decides the project."""
+
+    tokens_url: str
+    credential_id: str
+    read_secret: Callable[[], SecretStr]
+    """Called in a thread for each login. May raise `LoginError`."""
+
+    @property
+    def account(self) -> Hashable:
+        """Whom IAM locks after wrong logins."""
+        return ("application_credential", self.tokens_url, self.credential_id)
+
+    @property
+    def asked(self) -> AskedProject:
+        """Any project."""
+        return AskedProject()
+
+    def auth(self, secret: SecretStr) -> dict[str, Any]:
+        """Return the request's `auth` object, secret included: serialise it and let it go."""
+        credential = {"id": self.credential_id, "secret": secret.get_secret_value()}
+        methods = ["application_credential"]
+        return {"identity": {"methods": methods, "application_credential": credential}}
+
+
+class KeystoneSource:
+    """Methods `password` and `application_credential`; a new connection for each login.
+
+    Invariants: no redirect is followed, no proxy, cookie or `.netrc` is used; nothing that
+    aiohttp says of a failure gets out, because it may quote the token.
+    """
+
+    def __init__(
+        self,
+        login: PasswordLogin | ApplicationCredentialLogin,
+        *,
+        clock: Clock,
+        wall_clock: Clock,
+        random: Callable[[], float],
+        tls: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+        connect_timeout_s: float = _CONNECT_S,
+        total_timeout_s: float = _TOTAL_S,
+    ) -> None:
+        """Prepare logins; `tls` None verifies against the system's authorities.
+
+        `clock` counts lives; `wall_clock` (seconds since the epoch) is for people and gauges;
+        `random` returns [0, 1); `server_hostname` is the name to verify instead of the URL's.
+        """
+        self._login = login
+        self._url = URL(login.tokens_url).with_query("nocatalog=true")
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._random = random
+        self._tls: ssl.SSLContext | bool = True if tls is None else tls
+        self._server_hostname = server_hostname
+        self._timeout = aiohttp.ClientTimeout(total=total_timeout_s, connect=connect_timeout_s)
+
+    @property
+    def account(self) -> Hashable:
+        """See `CredentialSource`."""
+        return self._login.account
+
+    async def cache_key(self) -> Hashable:
+        """See `CredentialSource`."""
+        return self._key_of(await asyncio.to_thread(self._login.read_secret))
+
+    async def fetch(self) -> Login:
+        """Log in; see `CredentialSource`."""
+        # Not under the time limit: a thread that hangs on a disk cannot be ended, and one is
+        # better than one per attempt until name resolution has no thread left.
+        secret = await asyncio.to_thread(self._login.read_secret)
+        body = json.dumps({"auth": self._login.auth(secret)}).encode()
+        asked_at, asked_wall = self._clock(), self._wall_clock()
+        answer = await self._ask(body)
+        wall_now = self._wall_clock()
+        date = instant_of_date(answer.date)
+        skew_s = None if date is None else (asked_wall + wall_now) / 2 - date
+        try:
+            if answer.status != 201:
+                raise failure_of(answer, wall_now=wall_now)
+            grant = grant_of(answer, self._login.asked, wall_now=wall_now)
+        except LoginError as error:
+            error.skew_s = skew_s
+            raise
+        end = expires_at(asked_at, grant.life_s)
+        credential = Credential(
+            grant.line,
+            stale_at=stale_at(asked_at, grant.life_s, self._random()),
+            expires_at=end,
+            wall_expires_at=wall_now + (end - self._clock()),
+        )
+        return Login(credential, self._key_of(secret), grant.facts, skew_s)
+
+    def _key_of(self, secret: SecretStr) -> Hashable:
+        return (self._login.account, self._login.asked, digest(secret))
+
+    async def _ask(self, body: bytes) -> Answer:
+        try:
+            return await self._exchange(body)
+        except TimeoutError:
+            problem = LoginError(RefreshResult.TIMEOUT, "IAM did not answer in time")
+        except aiohttp.ClientConnectorDNSError:
+            problem = LoginError(RefreshResult.NETWORK, "IAM's host name cannot be resolved")
+        except aiohttp.ClientConnectorCertificateError:
+            problem = LoginError(
+                RefreshResult.NETWORK,
+                "IAM's certificate is not trusted: check tls.ca_file and tls.server_name",
+            )
+        except aiohttp.ClientSSLError:
+            problem = LoginError(RefreshResult.NETWORK, "no TLS connection to IAM can be made")
+        except aiohttp.ClientConnectorError:
+            problem = LoginError(RefreshResult.NETWORK, "IAM cannot be connected to")
+        except aiohttp.ClientConnectionError:
+            problem = LoginError(RefreshResult.NETWORK, "IAM closed the connection unanswered")
+        except aiohttp.ClientError:
+            problem = LoginError(RefreshResult.BAD_REPLY, "IAM's answer is not proper HTTP")
+        raise problem  # outside every handler: as its context, aiohttp's text would travel along
+
+    async def _exchange(self, body: bytes) -> Answer:
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    force_close=True, use_dns_cache=False, ssl=self._tls
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                auto_decompress=False,  # we ask for none, so there is no bomb to unpack
+                timeout=self._timeout,
+                max_line_size=LONGEST_TOKEN,
+                max_field_size=LONGEST_TOKEN,
+            ) as session,
+            session.post(
+                self._url,
+                data=body,
+                headers={
+                    "Content-Type": "application/json;charset=utf8",
+                    "Accept": "application/json",
+                    "Accept-Encoding": "identity",
+                    "User-Agent": "modelarts-gateway",
+                },
+                allow_redirects=False,
+                server_hostname=self._server_hostname,
+            ) as response,
+        ):
+            return Answer(
+                status=response.status,
+                tokens=tuple(response.headers.getall("X-Subject-Token", ())),
+                date=response.headers.get("Date"),
+                retry_after=response.headers.get("Retry-After"),
+                trace=_first(response.headers, ("X-IAM-Trace-Id", "X-Request-Id")),
+                body=await _read_body(response),
+            )
+
+
+def _first(headers: Any, names: Iterable[str]) -> str | None:
+    return next((headers[name] for name in names if name in headers), None)
+
+
+async def _read_body(response: aiohttp.ClientResponse) -> bytes:
+    """Return the body; of a failure no more than arrives in good order, the status says enough."""
+    body = bytearray()
+    try:
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > _LONGEST_BODY:
+                raise LoginError(RefreshResult.BAD_REPLY, "IAM's answer is larger than 1 MiB")
+    except (aiohttp.ClientError, TimeoutError, LoginError):
+        # A 401 whose body is cut still counts as a wrong login at IAM's side.
+        if response.status == 201:
+            raise
+        return b""
+    return bytes(body)

@@ -1,0 +1,171 @@
+"""When to log in, and when to leave IAM alone. Pure: no I/O, no clock; `now` is passed in.
+
+Instants are seconds on the keeper's clock; `spread` is a random number in [0, 1).
+"""
+
+from collections import deque
+from enum import StrEnum
+
+MIN_INTERVAL_S = 1.0
+"""Least time between the starts of two logins that only the age of a token calls for."""
+LONGEST_LIFE_S = 31 * 86400.0
+"""A token said to live longer is not believed: no issuer hands out a month."""
+
+_REFUSED_FIRST_S, _REFUSED_MOST_S = 15 * 60.0, 4 * 3600.0
+_THROTTLED_FIRST_S, _THROTTLED_MOST_S = 30.0, 10 * 60.0
+_RETRY_AFTER_LEAST_S, _RETRY_AFTER_MOST_S = 1.0, 3600.0
+_TRANSIENT_LEAST_S, _TRANSIENT_FIRST_S, _TRANSIENT_MOST_S = 0.5, 1.0, 30.0
+_JITTER = 0.1  # of a pause that IAM or its lock-out asks for: never shorter, hardly longer
+
+
+class RefreshTrigger(StrEnum):
+    """Why a login was made: label `trigger` of `gateway_token_refreshes_total`."""
+
+    STARTUP = "startup"
+    SCHEDULE = "schedule"
+    DEMAND = "demand"
+    REJECTED = "rejected"
+    SECRET_CHANGE = "secret_change"  # noqa: S105  # a label, no secret
+
+
+class RefreshResult(StrEnum):
+    """How a login ended: label `result` of `gateway_token_refreshes_total`."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    """IAM does not want these credentials; asking again may lock the account."""
+    THROTTLED = "throttled"
+    NETWORK = "network"
+    TIMEOUT = "timeout"
+    BAD_REPLY = "bad_reply"
+    """IAM failed, or its answer must not be believed."""
+
+
+def family(result: RefreshResult) -> RefreshResult:
+    """Return the member that stands for all failures paused for alike; they grow together."""
+    match result:
+        case RefreshResult.TIMEOUT | RefreshResult.BAD_REPLY:
+            return RefreshResult.NETWORK
+        case _:
+            return result
+
+
+def pause_after(
+    result: RefreshResult, *, failures_in_a_row: int, retry_after_s: float | None, spread: float
+) -> float:
+    """Return for how many seconds to leave IAM alone after a login that ended in `result`.
+
+    Args:
+        result: how it ended; after `OK` it is the least interval between logins.
+        failures_in_a_row: how many of its family there were since the last success, it included.
+        retry_after_s: what IAM asked for, counted from now; used for `THROTTLED` only.
+        spread: makes a fleet that failed together come back apart.
+    """
+    growth = 2.0 ** min(max(failures_in_a_row, 1) - 1, 16)
+    match result:
+        case RefreshResult.OK:
+            return MIN_INTERVAL_S
+        case RefreshResult.REFUSED:
+            return _at_least(_REFUSED_FIRST_S * growth, _REFUSED_MOST_S, spread)
+        case RefreshResult.THROTTLED:
+            if retry_after_s is None:
+                return _at_least(_THROTTLED_FIRST_S * growth, _THROTTLED_MOST_S, spread)
+            return _at_least(max(retry_after_s, _RETRY_AFTER_LEAST_S), _RETRY_AFTER_MOST_S, spread)
+        case RefreshResult.NETWORK | RefreshResult.TIMEOUT | RefreshResult.BAD_REPLY:
+            ceiling_s = min(_TRANSIENT_FIRST_S * growth, _TRANSIENT_MOST_S)
+            return _TRANSIENT_LEAST_S + spread * (ceiling_s - _TRANSIENT_LEAST_S)
+
+
+def _at_least(pause_s: float, most_s: float, spread: float) -> float:
+    return min(pause_s * (1 + _JITTER * spread), most_s)
+
+
+def stale_at(asked_at: float, life_s: float, spread: float) -> float:
+    """Return when to replace a token: at 50-80 % of its life, so that a fleet does not march."""
+    return asked_at + life_s * (0.5 + 0.3 * spread)
+
+
+def expires_at(asked_at: float, life_s: float) -> float:
+    """Return from when on nobody may use a token: 5 s, or 5 % of a short life, before its end."""
+    return asked_at + life_s - min(5.0, 0.05 * life_s)
+
+
+class RefusalLedger:
+    """Counts the refused logins of one account, whoever made them.
+
+    Invariant: not more than 2 are refused in any 15 minutes, those under way taken for refused.
+    IAM locks an account after 5 by default and after 3 at its strictest; the third is left to a
+    person who looks what is wrong.
+    """
+
+    LIMIT = 2
+    WINDOW_S = 15 * 60.0
+    _RECHECK_S = 0.2
+
+    def __init__(self) -> None:
+        self._refused_at: deque[float] = deque(maxlen=self.LIMIT)
+        self._under_way = 0
+
+    def opens_at(self, now: float) -> float:
+        """Return when the next login may start; not later than `now` if it may at once."""
+        if self.exhausted(now):
+            return self._refused_at[0] + self.WINDOW_S
+        if self._recent(now) + self._under_way >= self.LIMIT:
+            return now + self._RECHECK_S
+        return now
+
+    def exhausted(self, now: float) -> bool:
+        """Tell whether refusals alone, not logins under way, forbid another login."""
+        return self._recent(now) >= self.LIMIT
+
+    def begin(self) -> None:
+        """Note that a login starts; `end` must follow."""
+        self._under_way += 1
+
+    def end(self, now: float, *, refused: bool) -> None:
+        """Note that a login has ended."""
+        self._under_way -= 1
+        if refused:
+            self._refused_at.append(now)
+
+    def _recent(self, now: float) -> int:
+        return sum(now < instant + self.WINDOW_S for instant in self._refused_at)
+
+
+class RejectionGuard:
+    """Decides whether a rejected token is worth a login: some rejections no token can cure.
+
+    Invariants: after a login that cured nothing, no other for 30 s, growing to 10 min; after
+    ones that did cure, four in a row at once, then 1 s apart, growing to 10 min. Ten quiet
+    minutes after a pause are a new beginning.
+    """
+
+    _BARREN_FIRST_S, _CURED_FIRST_S, _MOST_S, _FORGET_S = 30.0, 1.0, 600.0, 600.0
+    _FREE = 4
+
+    def __init__(self) -> None:
+        self._logins = 0
+        self._barren = 0
+        self._last_at = float("-inf")
+        self._opens_at = float("-inf")
+
+    def open(self, now: float) -> bool:
+        """Tell whether a rejection at `now` may cause a login."""
+        return now >= self._opens_at
+
+    def login_caused(self, now: float) -> None:
+        """Note that a rejection causes a login; until `cured` it counts as barren."""
+        if now >= self._opens_at + self._FORGET_S:
+            self._logins = self._barren = 0
+        self._logins += 1
+        self._barren += 1
+        self._last_at = now
+        pause_s = self._BARREN_FIRST_S * 2.0 ** min(self._barren - 1, 16)
+        self._opens_at = now + min(pause_s, self._MOST_S)
+
+    def cured(self) -> None:
+        """Note that the token of the last such login is accepted where the one before was not."""
+        self._barren = 0
+        excess = self._logins - self._FREE
+        pause_s = self._CURED_FIRST_S * 2.0 ** min(excess, 16) if excess >= 0 else 0.0
+        self._opens_at = self._last_at + min(pause_s, self._MOST_S)

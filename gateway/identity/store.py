@@ -1,0 +1,41 @@
+"""What outlives a keeper: tokens by everything they depend on, refusals by account."""
+
+from collections.abc import Hashable
+
+from cachetools import TLRUCache
+
+from gateway.identity.clock import Clock
+from gateway.identity.refresh import RefusalLedger
+from gateway.identity.source import Login
+
+
+class TokenStore:
+    """Shared by all keepers of a process, so that a reload neither logs in again nor forgets.
+
+    Invariants: never gives out an expired login; a login is found only under its own key.
+    """
+
+    def __init__(self, clock: Clock, *, capacity: int = 256) -> None:
+        self._logins: TLRUCache[Hashable, Login, float] = TLRUCache(capacity, _end_of_life, clock)
+        self._ledgers: dict[Hashable, RefusalLedger] = {}
+
+    def get(self, key: Hashable) -> Login | None:
+        """Return the latest login under `key` that has not expired."""
+        return self._logins.get(key)
+
+    def put(self, login: Login) -> None:
+        """Keep `login` until it expires, or until 256 others were used more recently."""
+        self._logins[login.cache_key] = login
+
+    def drop(self, login: Login) -> None:
+        """Forget `login`, unless another has taken its place."""
+        if self._logins.get(login.cache_key) is login:
+            self._logins.pop(login.cache_key, None)
+
+    def ledger(self, account: Hashable) -> RefusalLedger:
+        """Return the one ledger of `account`."""
+        return self._ledgers.setdefault(account, RefusalLedger())
+
+
+def _end_of_life(_key: Hashable, login: Login, _now: float) -> float:
+    return login.credential.expires_at

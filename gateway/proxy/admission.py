@@ -1,0 +1,93 @@
+"""Whether a request may go on, and as what. Pure but for the memory of admitted Host values."""
+
+from dataclasses import dataclass
+
+from gateway.errors import DownstreamError, ErrorCode
+from gateway.http.fields import RawFields, RequestFields, read_request_fields
+from gateway.http.host import AllowedHosts
+from gateway.http.target import split_target
+from gateway.proxy.service import RouteTable, Service
+
+KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""RFC 9110 section 9 without CONNECT and TRACE, which no gateway with a credential forwards, plus
+PATCH (RFC 5789)."""
+
+_SAME_SITE = frozenset({b"same-origin", b"none"})
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What admission is decided by; replaced as a whole when the configuration changes."""
+
+    routes: RouteTable
+    hosts: AllowedHosts
+
+
+class Admission:
+    """A request that may go on."""
+
+    __slots__ = ("fields", "path", "query", "service")
+
+    def __init__(self, service: Service, path: bytes, query: bytes, fields: RequestFields) -> None:
+        self.service = service
+        self.path = path
+        """Path to ask of the service."""
+        self.query = query
+        """With its `?`, or empty; as received."""
+        self.fields = fields
+
+
+def admit(
+    rules: Rules, *, method: str, target: bytes, version: tuple[int, int], raw_fields: RawFields
+) -> Admission:
+    """Decide whether a request may be forwarded, before a byte of it is.
+
+    Raises:
+        DownstreamError: it may not; the code says why.
+    """
+    if version not in {(1, 1), (1, 0)}:
+        raise DownstreamError(ErrorCode.VERSION_NOT_SUPPORTED)
+    if method not in KNOWN_METHODS:
+        raise DownstreamError(ErrorCode.METHOD_UNKNOWN)
+    fields = read_request_fields(raw_fields, http_1_0=version == (1, 0))
+    if fields.host is not None:
+        rules.hosts.admit(fields.host)
+    if fields.origin is not None or (
+        fields.fetch_site is not None and fields.fetch_site.lower() not in _SAME_SITE
+    ):
+        raise DownstreamError(ErrorCode.BROWSER_REFUSED)
+    path, query = split_target(target)
+    service, upstream_path = rules.routes.find(path)
+    if method not in service.methods:
+        raise DownstreamError(ErrorCode.METHOD_NOT_ALLOWED)
+    if fields.content_length is not None and fields.content_length > service.max_body_bytes:
+        raise DownstreamError(ErrorCode.BODY_TOO_LARGE)
+    return Admission(service, upstream_path, query, fields)
+
+
+def upstream_head(admission: Admission, method: str, credential_lines: bytes) -> bytes:
+    """Serialise the request line and fields for the service. Ours are written after stripping.
+
+    Args:
+        admission: what may go on.
+        method: as received.
+        credential_lines: complete header lines of the credential.
+    """
+    fields = admission.fields
+    if fields.chunked:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    elif fields.content_length is not None:
+        framing = b"Content-Length: %d\r\n" % fields.content_length
+    else:
+        framing = b""
+    lines = b"\r\n".join(fields.lines)
+    return b"%b %b%b HTTP/1.1\r\n%b%b%b%bVia: 1.1 modelarts-gateway\r\n%b\r\n" % (
+        method.encode("ascii"),
+        admission.path,
+        admission.query,
+        admission.service.host_line,
+        lines,
+        b"\r\n" if lines else b"",
+        framing,
+        credential_lines,
+    )

@@ -1,0 +1,55 @@
+"""One coarse timer for the deadlines of all exchanges, in place of a timer handle for each."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+_TICK_S = 0.1
+"""How late a deadline may be noticed; the shortest sensible deadline is a second."""
+
+
+class Watched(Protocol):
+    """Something that must not last for ever."""
+
+    deadline: float
+    """Seconds on the clock of the `Deadlines`; may be moved at any time."""
+
+    def expire(self) -> None:
+        """End it. Called once at most, after which it is no longer watched."""
+        ...
+
+
+class Deadlines:
+    """Calls `expire` of whatever is past its deadline; idle while nothing is watched."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._watched: set[Watched] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, item: Watched) -> None:
+        """Begin to watch `item`, which must be hashable by identity."""
+        self._watched.add(item)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+
+    def forget(self, item: Watched) -> None:
+        """Stop watching `item`; harmless if it is not watched."""
+        self._watched.discard(item)
+
+    def close(self) -> None:
+        """Stop the timer; nothing is expired any more."""
+        self._watched.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = self._clock()
+        due = [item for item in self._watched if item.deadline <= now]
+        for item in due:
+            self._watched.discard(item)
+            item.expire()
+        if self._watched and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_TICK_S, self._tick)

@@ -1,0 +1,105 @@
+"""A service as the proxy sees it, and the table that finds it by path."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.errors import DownstreamError, ErrorCode
+from gateway.identity.credential import Credential
+from gateway.observe.metrics import ServiceMetrics
+from gateway.upstream.pool import Pool
+
+
+class Credentials(Protocol):
+    """What the proxy asks of an identity."""
+
+    def usable(self, now: float) -> Credential | None:
+        """Return a credential that may be used at `now`, from memory, or None."""
+        ...
+
+    async def obtain(self) -> Credential:
+        """Return a usable credential, waiting for it if there is none.
+
+        Raises:
+            CredentialError: none can be had soon.
+
+        Cancellation: abandons this caller's wait only.
+        """
+        ...
+
+    def reject(self, credential: Credential) -> bool:
+        """Hear that the service did not accept `credential`; return whether another is coming."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Service:
+    """Where requests of one service go, and within which limits."""
+
+    name: str
+    path: bytes
+    """Path of the service's URL without a final slash; empty for the root."""
+    host_line: bytes
+    """`Host: …` as sent upstream, with CRLF."""
+    methods: frozenset[str]
+    max_body_bytes: int
+    replay_bytes: int
+    """A body up to this size is kept until the response has begun, to be sent again."""
+    first_byte_s: float
+    idle_s: float
+    max_in_flight: int
+    """More requests than this at a time are refused with 503 rather than queued."""
+    credentials: Credentials
+    pool: Pool
+    metrics: ServiceMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """Finds the service for a path. A service answers at `/<name>` and at its own path.
+
+    Invariants: the longest prefix that ends at a slash wins; a path that two services have in
+    common belongs to neither of them, so nothing is sent to the wrong one.
+    """
+
+    services: tuple[Service, ...]
+    _prefixes: list[tuple[bytes, Service]] = field(init=False, repr=False, default_factory=list)
+    _exact: dict[bytes, Service] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Sort the prefixes, longest first."""
+        own = [service.path for service in self.services]
+        found: dict[bytes, Service] = {
+            service.path: service for service in self.services if own.count(service.path) == 1
+        }
+        found |= {b"/" + service.name.encode("ascii"): service for service in self.services}
+        self._exact.update(found)
+        self._prefixes.extend(sorted(found.items(), key=lambda item: -len(item[0])))
+
+    def find(self, path: bytes) -> tuple[Service, bytes]:
+        """Return the service and the path to ask of it.
+
+        Args:
+            path: raw and admitted, without query.
+
+        Raises:
+            DownstreamError: no service has this path.
+        """
+        service = self._exact.get(path)
+        if service is not None:
+            return service, service.path or b"/"
+        for prefix, candidate in self._prefixes:
+            if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] == b"/":
+                return candidate, candidate.path + path[len(prefix) :]
+        raise DownstreamError(ErrorCode.UNKNOWN_SERVICE)
+
+
+def sharing_a_path(services: Iterable[Service]) -> list[tuple[Service, Service]]:
+    """Return pairs of services whose URLs have the same path, which neither then answers at."""
+    services = list(services)
+    return [
+        (one, other)
+        for index, one in enumerate(services)
+        for other in services[index + 1 :]
+        if one.path == other.path
+    ]

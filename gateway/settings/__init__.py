@@ -1,0 +1,37 @@
+"""Everything that can be configured: `load()` reads it, `Settings` holds it.
+
+Flag > environment > file > default; every problem at once. Needs nothing but `gateway.errors`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gateway.settings.loading import Loaded, load
+    from gateway.settings.models import Drain, Identity, Service, Settings, Timeouts, Tls
+    from gateway.settings.probe import find_admin_listen
+    from gateway.settings.values import ListenAddress, Url
+
+__all__ = [
+    "Drain",
+    "Identity",
+    "ListenAddress",
+    "Loaded",
+    "Service",
+    "Settings",
+    "Timeouts",
+    "Tls",
+    "Url",
+    "find_admin_listen",
+    "load",
+]
+
+_HOMES = {"Loaded": "loading", "load": "loading", "find_admin_listen": "probe"}
+_HOMES |= {"ListenAddress": "values", "Url": "values"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: a probe needs no pydantic, which costs 0.2 s of CPU per run."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'models')}"), name)

@@ -1,0 +1,53 @@
+"""What is allowed and still deserves a second look, as `key: sentence` lines. Pure."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from gateway.settings.models import Settings, Tls
+from gateway.settings.values import Url, parse_url
+
+
+def warnings_of(settings: Settings) -> tuple[str, ...]:
+    """Return one line per risk that the settings take, none when there is none."""
+    return tuple(_warnings(settings))
+
+
+def _warnings(settings: Settings) -> Iterator[str]:
+    if not settings.listen.is_local:
+        yield (
+            f"listen: {settings.listen} can be reached from other machines, "
+            "and whoever reaches it uses the gateway's token; use a loopback address"
+        )
+    for name, identity in settings.identities.items():
+        if identity.auth_url:
+            url = parse_url(identity.auth_url)
+            yield from _way(f"identities.{name}", "auth_url", url, identity.tls, "the login")
+    paths = Counter(service.path for service in settings.services.values())
+    for name, service in settings.services.items():
+        secret = "" if settings.identities[service.identity].method == "none" else "the token"
+        yield from _way(f"services.{name}", "url", service.parts, service.tls, secret)
+        if paths[service.path] > 1:
+            yield (
+                f"services.{name}.url: another service has the path {service.path or '/'} too; "
+                f"neither is served there, this one only at /{name}"
+            )
+        elif service.path != f"/{name}" and service.path[1:] in settings.services:
+            yield (
+                f"services.{name}.url: the path {service.path} is another service's name, which "
+                f"is served there; this one only at /{name}"
+            )
+
+
+def _way(section: str, key: str, url: Url, tls: Tls, secret: str) -> Iterator[str]:
+    """Yield what is unsafe on the way to `url`, where `secret` is sent unless empty."""
+    if url.is_open and secret:
+        yield (
+            f"{section}.{key}: http to another machine; {secret} can be read on the way, use https"
+        )
+    if url.scheme == "http" and tls != Tls():
+        yield f"{section}.tls: has no effect; the URL is not https"
+    elif not tls.verify:
+        yield (
+            f"{section}.tls.verify: false; whoever answers as {url.authority} gets "
+            f"{secret or 'the requests'}, use ca_file instead"
+        )

@@ -1,0 +1,299 @@
+"""What can be set: names, defaults, limits and the rules between keys. Never read or merged here.
+
+Durations are seconds and sizes are bytes once they are loaded.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from gateway.settings.sections import Fault, Section
+from gateway.settings.types import (
+    AllowedHost,
+    AuthUrl,
+    Duration,
+    HostName,
+    Listen,
+    ListenTcp,
+    Method,
+    Name,
+    PositiveDuration,
+    ReadableFile,
+    Secret,
+    ServiceUrl,
+    Size,
+    Text,
+    split_list,
+)
+from gateway.settings.values import (
+    DEFAULT_ADMIN_LISTEN,
+    DEFAULT_LISTEN,
+    Url,
+    did_you_mean,
+    parse_listen,
+    parse_url,
+    shown,
+)
+
+
+class Tls(Section):
+    """How the other side is verified and how we show who we are, on https only."""
+
+    ca_file: ReadableFile | None = None
+    """PEM file of the authorities to trust instead of the system's; without the right one every
+    connection ends with `tls_certificate_error`."""
+    server_name: HostName | None = None
+    """Name to ask for and to verify instead of the URL's host; for addresses and tunnels."""
+    verify: bool = True
+    """Whether the certificate is verified. `false` hands the token to whoever answers, and is
+    warned about at every start."""
+    client_cert_file: ReadableFile | None = None
+    """PEM file of our own certificate with its chain, when the other side asks for one."""
+    client_key_file: ReadableFile | None = None
+    """PEM file of that certificate's key; may be left out when the certificate's file holds it."""
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:
+        """Yield a key without its certificate."""
+        if "client_key_file" in given and "client_cert_file" not in given:
+            yield ("client_cert_file",), "required with client_key_file"
+
+
+class Drain(Section):
+    """How the gateway leaves: SIGTERM first makes it not ready, then it closes its listener."""
+
+    announce: Duration = 0.0
+    """Time to go on accepting while `/readyz` already says no; 0 because a sidecar's callers
+    leave with it. Behind a load balancer, set what that needs to notice; new connections are
+    refused if it is too short."""
+    timeout: Duration = 30.0
+    """Time requests in flight may take to finish after that, as Kubernetes' own grace period;
+    what is not finished then is cut off."""
+
+
+LoginMethod = Literal["password", "application_credential", "file", "none"]
+LOGIN_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    # method: keys it needs, further keys it takes
+    "password": (
+        frozenset({"auth_url", "username", "user_domain"}),
+        frozenset({"password", "password_file", "project", "project_id", "project_domain", "tls"}),
+    ),
+    "application_credential": (
+        frozenset({"auth_url", "id"}),
+        frozenset({"secret", "secret_file", "tls"}),
+    ),
+    "file": (frozenset({"token_file"}), frozenset()),
+    "none": (frozenset(), frozenset()),
+}
+
+
+class Identity(Section):
+    """Who the gateway is towards services, and where its tokens come from."""
+
+    method: LoginMethod = "password"
+    """How a token is obtained: `password` and `application_credential` log in at `auth_url`,
+    `file` reads one that somebody else renews, `none` sends no token at all."""
+    auth_url: AuthUrl | None = None
+    """Root of Keystone's version 3 API, with or without `/v3`. While it cannot be reached,
+    callers get 503 as soon as the last token has expired."""
+    username: Text | None = None
+    """Name of the user, for `password`. Use one that does nothing else: wrong logins lock it."""
+    user_domain: Text | None = None
+    """Name of the domain (in Huawei Cloud: of the account) that the user belongs to."""
+    password: Secret | None = None
+    """The password, from the environment only: a file like this one ends up in a repository."""
+    password_file: ReadableFile | None = None
+    """File with the password, read again when it changes; one final line break is ignored."""
+    id: Text | None = None
+    """Id of the application credential."""
+    secret: Secret | None = None
+    """Secret of the application credential, from the environment only."""
+    secret_file: ReadableFile | None = None
+    """File with the secret of the application credential, read again when it changes."""
+    token_file: ReadableFile | None = None
+    """File with a token, for `file`; read again when it changes."""
+    project: Text | None = None
+    """Name of the project the token is for, in Huawei Cloud by default the region's name.
+    Required unless `project_id` is given: services refuse tokens without a project."""
+    project_id: Text | None = None
+    """Id of the project, instead of `project`."""
+    project_domain: Text | None = Field(default_factory=lambda data: data.get("user_domain"))
+    """Name of the domain that `project` belongs to; the user's own when left out."""
+    tls: Tls = Tls()
+    """TLS towards `auth_url`."""
+
+    @property
+    def tokens_url(self) -> str:
+        """Where tokens are asked for; empty when the method does not log in."""
+        return f"{self.auth_url}/auth/tokens" if self.auth_url else ""
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:
+        """Yield the keys that the method misses or has no use for."""
+        method = given.get("method", "password")
+        if not isinstance(method, str) or method not in LOGIN_KEYS:
+            return  # reported as a value
+        needed, further = LOGIN_KEYS[method]
+        for key in cls.model_fields:
+            if key in needed and key not in given:
+                yield (key,), f"required with method {method}"
+            if key in given and key not in needed | further | {"method"}:
+                allowed = ", ".join(k for k in cls.model_fields if k in needed | further)
+                yield (key,), f"makes no sense with method {method}; allowed: {allowed or 'no key'}"
+        for plain, file in (("password", "password_file"), ("secret", "secret_file")):
+            if plain in further and plain in given and file in given:
+                yield (file,), f"{plain} is given too; keep one of them"
+            if plain in further and plain not in given and file not in given:
+                yield (file,), f"required with method {method}, or {plain} from the environment"
+        if method == "password":
+            yield from cls._scope_contradictions(given)
+
+    @classmethod
+    def _scope_contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:
+        if "project" not in given and "project_id" not in given:
+            yield (
+                ("project",),
+                "required with method password, or project_id: services want a project's token",
+            )
+        if "project_id" in given:
+            for key in (k for k in ("project", "project_domain") if k in given):
+                yield (key,), "project_id is given too, which says it all; keep one of them"
+
+
+class Timeouts(Section):
+    """How long each step of a request may take; past it the caller gets 504."""
+
+    connect: PositiveDuration = 5.0
+    """Name look-up, TCP and TLS together; then 504 `connection_timeout`."""
+    first_byte: PositiveDuration = 40.0
+    """From the request's end to the answer's first byte; then 504 `http_response_timeout`. The
+    cloud ends a prediction after 40 s."""
+    idle: PositiveDuration = 60.0
+    """Between two pieces of a body, either way. An answer that has begun is cut off, because its
+    status has already been sent."""
+
+
+class Service(Section):
+    """A real-time service: where it is and what may be sent to it."""
+
+    url: ServiceUrl
+    """Where the service is: http or https, host, perhaps port and path. Answers at `/<name>` and
+    at this path."""
+    identity: Name = "default"
+    """Whose token is sent; a key of `identities`."""
+    methods: Annotated[tuple[Method, ...], BeforeValidator(split_list)] = ("POST",)
+    """Methods that are passed on; others get 405. Predictions are POST."""
+    max_body: Size = 12 * 2**20
+    """Largest request body in bytes, as the cloud's own limit; beyond it 413."""
+    replay_buffer: Size = 2**20
+    """A body up to this size is kept in memory until the answer begins, so that it can be sent
+    again with a new token; a larger one gets 503 `TokenRenewed` if its token is rejected."""
+    timeouts: Timeouts = Timeouts()
+    """How long each step may take."""
+    tls: Tls = Tls()
+    """TLS towards the service."""
+
+    @cached_property
+    def parts(self) -> Url:
+        """The URL, taken apart."""
+        return parse_url(self.url)
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`."""
+        return self.parts.scheme
+
+    @property
+    def host(self) -> str:
+        """Where to connect, IPv6 without brackets."""
+        return self.parts.host
+
+    @property
+    def port(self) -> int:
+        """1 to 65535."""
+        return self.parts.port
+
+    @property
+    def path(self) -> str:
+        """Path of the URL without trailing slash; empty for the root."""
+        return self.parts.path
+
+    @property
+    def authority(self) -> str:
+        """`host`, or `host:port` when the port is not the scheme's; for the Host field."""
+        return self.parts.authority
+
+
+class Settings(Section):
+    """Everything that can be set. Durations are seconds, sizes are bytes."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["services"]})
+
+    listen: Listen = DEFAULT_LISTEN
+    """Where callers connect: `host:port` or `unix:/path`. Loopback by default, as every caller
+    who can connect uses the gateway's token."""
+    admin_listen: ListenTcp = DEFAULT_ADMIN_LISTEN
+    """Where probes and Prometheus connect: `host:port`, TCP only. Loopback by default; the
+    kubelet and a scraper need the pod's address (`0.0.0.0:9090`)."""
+    allowed_hosts: Annotated[tuple[AllowedHost, ...], BeforeValidator(split_list)] = ()
+    """Host names, without port, that callers may use beside loopback names and the listen
+    address; others get 421. `["*"]` accepts all, and with them web pages that rebind a name."""
+    drain: Drain = Drain()
+    """How the gateway leaves."""
+    quitquitquit: bool = False
+    """Whether POST `/quitquitquit` on the admin listener ends the gateway, for jobs whose sidecar
+    must end with them. Off, because anyone who reaches that listener could use it."""
+    identities: dict[Name, Identity] = Field(default_factory=dict)
+    """Identities by name. A service that names none uses `default`."""
+    services: dict[Name, Service] = Field(default_factory=dict)
+    """Services by name, at least one. The name is the path and the label in metrics."""
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:
+        """Yield missing services and identities, and one address for two listeners."""
+        with suppress(ValueError):  # a bad address is reported as a value
+            listen = parse_listen(given.get("listen", DEFAULT_LISTEN))
+            if listen.port and listen == parse_listen(
+                given.get("admin_listen", DEFAULT_ADMIN_LISTEN)
+            ):
+                yield ("admin_listen",), f"{listen} is where callers connect; use another port"
+        services, identities = given.get("services", {}), given.get("identities", {})
+        if services == {}:
+            yield (
+                ("services",),
+                "at least one is required; write services.<name>.url, or set GATEWAY_SERVICE_URL",
+            )
+        if not isinstance(services, dict) or not isinstance(identities, dict):
+            return  # reported as a value
+        wanted = {str(name): _identity_of(service) for name, service in services.items()}
+        known = tuple(str(name) for name in identities)
+        if not known and set(wanted.values()) == {"default"}:
+            yield (
+                ("identities", "default"),
+                (
+                    "no identity is configured; give auth_url, username, user_domain, "
+                    "password_file and project here, or OS_* variables, or method: none if no "
+                    "token is needed"
+                ),
+            )
+            return
+        for name, identity in wanted.items():
+            if identity not in known:
+                yield (
+                    ("services", name, "identity"),
+                    (
+                        f"{shown(identity)} is not configured; use one of identities: "
+                        f"{', '.join(known) or '(there is none)'}{did_you_mean(identity, known)}"
+                    ),
+                )
+
+
+def _identity_of(service: Any) -> str:
+    """Return the name of the identity that an unchecked service asks for."""
+    name = (
+        service.get("identity") if isinstance(service, dict) else getattr(service, "identity", None)
+    )
+    return "default" if name is None else str(name)

@@ -1,0 +1,118 @@
+"""The types of single settings: a parser with its sentence, and what an editor is told of it."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, SecretStr, WithJsonSchema
+
+from gateway.settings import values
+from gateway.settings.values import ListenAddress
+
+
+def split_list(value: Any) -> Any:
+    """Take lists as the environment writes them: as JSON, or separated by commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError('not a JSON list; use ["one", "two"] or one,two') from None
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def parse_readable_file(value: Any) -> Path:
+    """Return the path of a file that exists and can be read now."""
+    path = Path(values.parse_text(str(value) if isinstance(value, Path) else value))
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        reason = {
+            "FileNotFoundError": "no such file; mount it or correct the path",
+            "PermissionError": "not readable for this user; correct its mode or owner",
+            "IsADirectoryError": "a folder; name the file in it",
+        }.get(type(error).__name__, "cannot be read; correct the path")
+        raise ValueError(f"{values.shown(str(path))}: {reason}") from None
+    return path
+
+
+def parse_service_url(value: Any) -> str:
+    """Return a URL in its one normal form."""
+    return str(values.parse_url(value))
+
+
+def parse_secret(value: Any) -> SecretStr:
+    """Take a secret without ever repeating it."""
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if not isinstance(value, str) or not value:
+        raise ValueError("not a text, or empty (not shown); give the secret itself")
+    return SecretStr(value)
+
+
+def _text_schema(pattern: str, *examples: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "examples": [*examples]})
+
+
+def _amount_schema(pattern: str, number: str, *examples: str, **limit: float) -> WithJsonSchema:
+    text = {"type": "string", "pattern": f"^{pattern}$", "examples": [*examples]}
+    return WithJsonSchema({"anyOf": [text, {"type": number, **limit}]})
+
+
+Name = Annotated[str, BeforeValidator(values.parse_name), _text_schema(values.NAME_PATTERN, "iris")]
+Text = Annotated[
+    str, BeforeValidator(values.parse_text), WithJsonSchema({"type": "string", "minLength": 1})
+]
+Duration = Annotated[
+    float,
+    BeforeValidator(values.parse_duration),
+    _amount_schema(values.DURATION_PATTERN, "number", "40s", "1.5h", minimum=0),
+]
+PositiveDuration = Annotated[
+    float,
+    BeforeValidator(values.parse_positive_duration),
+    _amount_schema(values.DURATION_PATTERN, "number", "40s", "1.5h", exclusiveMinimum=0),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(values.parse_size),
+    _amount_schema(values.SIZE_PATTERN, "integer", "12MiB", minimum=0),
+]
+ReadableFile = Annotated[
+    Path, BeforeValidator(parse_readable_file), WithJsonSchema({"type": "string", "minLength": 1})
+]
+Secret = Annotated[SecretStr, BeforeValidator(parse_secret)]
+HostName = Annotated[
+    str, BeforeValidator(values.parse_host_name), WithJsonSchema({"type": "string"})
+]
+AllowedHost = Annotated[
+    str, BeforeValidator(values.parse_allowed_host), WithJsonSchema({"type": "string"})
+]
+Method = Annotated[
+    str, BeforeValidator(values.parse_method), WithJsonSchema({"enum": list(values.METHODS)})
+]
+Listen = Annotated[
+    ListenAddress,
+    BeforeValidator(values.parse_listen),
+    PlainSerializer(str),
+    _text_schema(r"(unix:/.+|.+:[0-9]{1,5})", "127.0.0.1:8080", "unix:/run/gateway/gateway.sock"),
+]
+ListenTcp = Annotated[
+    ListenAddress,
+    BeforeValidator(values.parse_listen_tcp),
+    PlainSerializer(str),
+    _text_schema(r".+:[0-9]{1,5}", "127.0.0.1:9090"),
+]
+ServiceUrl = Annotated[
+    str,
+    BeforeValidator(parse_service_url),
+    _text_schema(
+        r"https?://[^/?#@]+(/[^?#]*)?", "https://modelarts-infers-1.example/v1/infers/<id>"
+    ),
+]
+AuthUrl = Annotated[
+    str,
+    BeforeValidator(values.parse_auth_url),
+    _text_schema(r"https?://[^/?#@]+(/[^?#]*)?", "https://iam.ap-southeast-1.myhuaweicloud.com/v3"),
+]

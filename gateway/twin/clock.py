@@ -1,0 +1,20 @@
+"""The twin's idea of time, passed in so that a test can move hours in no time. Owns no state."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Two clocks: what the cloud says the time is, and how fast it really passes."""
+
+    wall: Callable[[], datetime] = _utc_now
+    """Aware UTC time; for `Date`, `issued_at` and `expires_at`. May be wrong on purpose."""
+    monotonic: Callable[[], float] = time.monotonic
+    """Seconds; decides when tokens die and lock-outs end."""

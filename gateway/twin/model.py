@@ -1,0 +1,28 @@
+"""The contract between the real-time services and their models, and how a model refuses. Pure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.twin.reply import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One prediction, its body complete."""
+
+    method: str
+    target: str
+    """Path and query as they were on the wire."""
+    fields: tuple[tuple[str, str], ...]
+    """Header fields in order, duplicates kept; the token is replaced by its fingerprint."""
+    content_type: str
+    body: bytes
+    request_id: str
+
+
+class ModelError(Exception):
+    """The model cannot make sense of its input: 400 `MR.0105`. The text is for the caller."""
+
+
+Model = Callable[[Call], Reply]
+"""Answers or raises `ModelError`. May run in a thread; keeps no state."""

@@ -1,0 +1,354 @@
+"""One HTTP/1.1 connection to a service.
+
+Writes a request, parses the response, and knows whether it may be used again; decides nothing.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Protocol, cast
+
+import httptools
+
+from gateway.errors import ErrorCode, UpstreamError
+
+MAX_HEAD_BYTES = 64 * 1024
+"""nginx: 4-8 KiB, Envoy: 60 KiB, Go: 1 MiB. A large token echoed back still fits."""
+MAX_FIELDS = 256
+_MAX_INTERIM = 16
+"""1xx responses before the final one; a flood of 102 would otherwise last for ever."""
+
+
+class ResponseHead:
+    """Status line and fields of a final response, as received."""
+
+    __slots__ = ("fields", "reason", "status")
+
+    def __init__(self, status: int, reason: bytes, fields: list[tuple[bytes, bytes]]) -> None:
+        self.status = status
+        self.reason = reason
+        self.fields = fields
+
+
+class ResponseSink(Protocol):
+    """Who hears of the response to one request. Called synchronously, never after the end."""
+
+    def on_response(self, head: ResponseHead | None, body: list[bytes], *, complete: bool) -> None:
+        """Take what one read has brought.
+
+        Args:
+            head: the final response's head, the first time; then None.
+            body: pieces of the body in order, without any framing; may be empty.
+            complete: this was all, and the connection is no longer ours.
+        """
+        ...
+
+    def on_failure(self, error: UpstreamError) -> None:
+        """Learn that the response will not come, or not to its end. The connection is closed."""
+        ...
+
+
+class _Phase(Enum):
+    """Where the response of the exchange under way has got to."""
+
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    DONE = auto()
+
+
+class _RefusedResponseError(Exception):
+    """Raised inside a parser callback for what the parser itself would let through."""
+
+
+class Connection(asyncio.Protocol):
+    """A connection to one origin.
+
+    Invariants:
+        - at most one request is under way; the sink of `start` hears `complete` or a failure
+          exactly once, unless it calls `abort` first;
+        - once a byte has arrived unasked, a request was not sent whole, or either side wants to
+          close, it is never `reusable` again (pingora, httpcore: late bytes reach a stranger).
+    """
+
+    __slots__ = (
+        "_body",
+        "_fields",
+        "_head",
+        "_head_request",
+        "_interim",
+        "_parser",
+        "_parser_used_up",
+        "_phase",
+        "_reason",
+        "_request_sent",
+        "_silent_bytes",
+        "_sink",
+        "_transport",
+        "_writable",
+        "heard",
+        "idle_since",
+        "opened_at",
+        "requests",
+        "reusable",
+        "writing_paused",
+    )
+
+    def __init__(self, opened_at: float) -> None:
+        self.opened_at = opened_at
+        self.idle_since = opened_at
+        self.requests = 0
+        """Requests started on this connection."""
+        self.reusable = True
+        self.heard = False
+        """A byte of the response under way, or of an interim one, has arrived."""
+        self.writing_paused = False
+        """The service reads more slowly than we write; `drain` waits."""
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._parser_used_up = False
+        self._sink: ResponseSink | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._phase = _Phase.IDLE
+        self._head_request = False
+        self._request_sent = True
+        self._head: ResponseHead | None = None
+        self._body: list[bytes] = []
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._reason = b""
+        self._interim = 0
+        self._silent_bytes = 0
+
+    def __repr__(self) -> str:
+        state = "closed" if self._transport is None else self._phase.name.lower()
+        return f"<Connection {state} requests={self.requests} reusable={self.reusable}>"
+
+    # What an exchange does with it.
+
+    def start(
+        self, sink: ResponseSink, pieces: list[bytes], *, head_request: bool, sent: bool
+    ) -> None:
+        """Write the head of a request, and as much of its body as is at hand, in one piece.
+
+        Args:
+            sink: hears of everything that comes back.
+            pieces: head and first body bytes, framed.
+            head_request: the method is HEAD, so the response has no body.
+            sent: `pieces` are the whole request; otherwise `write` and `end` follow.
+        """
+        if self._parser_used_up:
+            self._parser = httptools.HttpResponseParser(self)
+            self._parser_used_up = False
+        self.requests += 1
+        self.heard = False
+        self._sink = sink
+        self._phase = _Phase.HEAD
+        self._head_request = head_request
+        self._request_sent = sent
+        self._interim = 0
+        self._silent_bytes = 0
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            self._fail(
+                ErrorCode.CONNECTION_TERMINATED, "closed before the request", replayable=True
+            )
+        else:
+            self.write(pieces)
+
+    def write(self, pieces: Sequence[bytes]) -> None:
+        """Write more of the request's body, framed. Nothing happens when we are closed."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(pieces)
+
+    def end(self) -> None:
+        """Say that the request has been written whole."""
+        self._request_sent = True
+
+    async def drain(self) -> None:
+        """Wait until more may be written, or the connection is closed. Cancellation: safe."""
+        while self.writing_paused and self._transport is not None:
+            if self._writable is None:
+                self._writable = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._writable)
+
+    def pause_reading(self) -> None:
+        """Leave what the service sends in the kernel until `resume_reading`."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on reading; does nothing when not paused."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close at once, without a word to the sink.
+
+        Unsent bytes are lost, so the service sees an aborted request, never a complete one.
+        """
+        self._sink = None
+        self.reusable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        self.reusable = False
+        if self._transport is not None:
+            self._transport.close()
+
+    # What the event loop tells us.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Learn of the open transport."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived and tell the sink once."""
+        sink = self._sink
+        if sink is None:
+            self.abort()  # nobody asked: whatever it is, nobody may get it
+            return
+        self.heard = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(ErrorCode.HTTP_PROTOCOL_ERROR, "101 although no upgrade was asked for")
+            return
+        except httptools.HttpParserError as cause:
+            self.reusable = False
+            if self._phase is not _Phase.DONE:
+                self._fail(ErrorCode.HTTP_PROTOCOL_ERROR, str(cause.__context__ or cause))
+                return
+        head, body = self._head, self._body
+        if head is None and not body and self._phase is not _Phase.DONE:
+            # An unfinished head, chunk extensions or trailers: each unbounded by itself.
+            self._silent_bytes += len(data)
+            if self._silent_bytes > MAX_HEAD_BYTES:
+                self._fail(ErrorCode.HTTP_PROTOCOL_ERROR, "head or trailers are too large")
+            return
+        self._silent_bytes = 0
+        self._head = None
+        self._body = []
+        if self._phase is _Phase.DONE:
+            self._release()
+            sink.on_response(head, body, complete=True)
+        else:
+            sink.on_response(head, body, complete=False)
+
+    def eof_received(self) -> None:
+        """Take the end of the stream as the end of a body that has no other."""
+        self.reusable = False
+        sink = self._sink
+        if sink is not None and self._phase is _Phase.BODY and self._ends_with_connection():
+            # Over TLS only a close_notify gets here; a bare FIN is `connection_lost`.
+            self._release()
+            sink.on_response(None, [], complete=True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail the exchange under way, if any."""
+        self._transport = None
+        self.reusable = False
+        self._wake_writer()
+        if self._sink is not None:
+            detail = "connection closed" if exc is None else type(exc).__name__
+            if self._phase is _Phase.BODY:
+                self._fail(ErrorCode.HTTP_RESPONSE_INCOMPLETE, detail)
+            else:
+                self._fail(ErrorCode.CONNECTION_TERMINATED, detail)
+
+    def pause_writing(self) -> None:
+        """Learn that the service reads more slowly than we write."""
+        self.writing_paused = True
+
+    def resume_writing(self) -> None:
+        """Let `drain` go on."""
+        self.writing_paused = False
+        self._wake_writer()
+
+    # What the parser tells us.
+
+    def on_message_begin(self) -> None:
+        """Begin a head; a second final response to one request ends the connection."""
+        if self._phase is not _Phase.HEAD:
+            self.reusable = False
+            return
+        self._fields = []
+        self._reason = b""
+
+    def on_status(self, reason: bytes) -> None:
+        """Collect the reason phrase, which may come in parts."""
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a field of the head; trailers are not passed on."""
+        if self._phase is _Phase.HEAD:
+            self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Judge a complete head; 1xx is absorbed (RFC 9110 section 15.2)."""
+        if self._phase is not _Phase.HEAD:
+            return
+        status: int = self._parser.get_status_code()
+        if 100 <= status < 200:
+            self._interim += 1
+            if self._interim > _MAX_INTERIM:
+                raise _RefusedResponseError("too many interim responses")
+            return
+        fields = self._fields
+        if not 200 <= status <= 599 or self._parser.get_http_version() not in _VERSIONS:
+            raise _RefusedResponseError("status or version out of range")
+        if len(fields) > MAX_FIELDS or _size_of(fields) > MAX_HEAD_BYTES:
+            raise _RefusedResponseError("head is too large")
+        self._head = ResponseHead(status, self._reason, fields)
+        if self._head_request:
+            # The parser cannot know, and would take the next response for this one's body.
+            self._parser_used_up = True
+            self._done()
+        else:
+            self._phase = _Phase.BODY
+
+    def on_body(self, body: bytes) -> None:
+        """Collect a piece of the body."""
+        if self._phase is _Phase.BODY:
+            self._body.append(body)
+        else:
+            self.reusable = False  # a body where none may be
+
+    def on_message_complete(self) -> None:
+        """Note the end of a final response."""
+        if self._phase is _Phase.BODY:
+            self._done()
+
+    def _done(self) -> None:
+        self._phase = _Phase.DONE
+        if not self._request_sent or not self._parser.should_keep_alive():
+            self.reusable = False
+
+    def _release(self) -> None:
+        self._sink = None
+        self._phase = _Phase.IDLE
+
+    def _fail(self, code: ErrorCode, detail: str, *, replayable: bool = False) -> None:
+        sink = self._sink
+        self.abort()
+        self._release()
+        if sink is not None:
+            sink.on_failure(UpstreamError(code, detail, replayable=replayable))
+
+    def _ends_with_connection(self) -> bool:
+        names = {name.lower() for name, _ in self._fields}
+        return names.isdisjoint((b"content-length", b"transfer-encoding"))
+
+    def _wake_writer(self) -> None:
+        if self._writable is not None:
+            if not self._writable.done():
+                self._writable.set_result(None)
+            self._writable = None
+
+
+_VERSIONS = frozenset({"1.1", "1.0"})
+
+
+def _size_of(fields: list[tuple[bytes, bytes]]) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in fields)

@@ -1,0 +1,159 @@
+"""The connections to one origin: which to use, which to keep, and how to open another."""
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.errors import ErrorCode, UpstreamError
+from gateway.upstream.connection import Connection
+
+_WRITE_BUFFER_BYTES = 64 * 1024
+"""What may wait in memory for a service that reads slowly, per connection."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a service lives and how it is reached."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    server_name: str | None = None
+    """Name in the handshake and in the certificate, when it differs from `host`."""
+    connect_timeout_s: float = 5.0
+    """Name resolution, TCP and TLS together."""
+    idle_limit_s: float = 30.0
+    """Below the 60 s after which gateways and load balancers commonly close, so that the race
+    between their closing and our writing is rare."""
+    max_age_s: float = 300.0
+    """Busy connections, too, must follow a name to its new address in the end."""
+    max_idle: int = 64
+
+
+class Pool:
+    """Connections to one origin; all state changes are synchronous.
+
+    Invariants:
+        - a connection is handed to one exchange at a time, and only while `reusable`;
+        - no more than `max_idle` are kept, none longer than `idle_limit_s` or `max_age_s`;
+        - `active` + `idle` is the number of open connections we answer for.
+    """
+
+    def __init__(self, origin: Origin, *, clock: Callable[[], float]) -> None:
+        self.origin = origin
+        self.active = 0
+        """Connections that an exchange holds, or is opening."""
+        self._clock = clock
+        self._idle: deque[Connection] = deque()  # the most recently used is last
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Pool active={self.active} idle={len(self._idle)}>"
+
+    @property
+    def idle(self) -> int:
+        """Connections kept for the next exchange; one that died since is not counted."""
+        return sum(connection.reusable for connection in self._idle)
+
+    def take(self) -> Connection | None:
+        """Hand out the most recently used idle connection, or None when there is no good one."""
+        if not self._idle:
+            return None
+        now = self._clock()
+        while self._idle:
+            connection = self._idle.pop()
+            if self._is_good(connection, now):
+                self.active += 1
+                return connection
+            connection.close()
+        return None
+
+    async def connect(self) -> Connection:
+        """Open a connection.
+
+        Raises:
+            UpstreamError: always `replayable`, since nothing has been written.
+
+        Cancellation: safe; nothing is left open.
+        """
+        self.active += 1
+        try:
+            return await self._open()
+        except BaseException:
+            self.active -= 1
+            raise
+
+    def give_back(self, connection: Connection) -> None:
+        """Take a connection back after its exchange; keep it if it can serve another."""
+        self.active -= 1
+        now = self._clock()
+        connection.idle_since = now
+        if len(self._idle) < self.origin.max_idle and self._is_good(connection, now):
+            self._idle.append(connection)
+            if self._sweep is None:
+                self._sweep_later()
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Close every idle connection; those in use are closed when they come back."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        while self._idle:
+            self._idle.pop().close()
+
+    def _is_good(self, connection: Connection, now: float) -> bool:
+        return (
+            connection.reusable
+            and now - connection.idle_since < self.origin.idle_limit_s
+            and now - connection.opened_at < self.origin.max_age_s
+        )
+
+    def _sweep_later(self) -> None:
+        self._sweep = asyncio.get_running_loop().call_later(
+            self.origin.idle_limit_s, self._close_stale
+        )
+
+    def _close_stale(self) -> None:
+        self._sweep = None
+        now = self._clock()
+        stale = [connection for connection in self._idle if not self._is_good(connection, now)]
+        for connection in stale:
+            self._idle.remove(connection)
+            connection.close()
+        if self._idle:
+            self._sweep_later()
+
+    async def _open(self) -> Connection:
+        origin = self.origin
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(origin.connect_timeout_s):
+                transport, connection = await loop.create_connection(
+                    lambda: Connection(self._clock()),
+                    origin.host,
+                    origin.port,
+                    ssl=origin.tls,
+                    server_hostname=(origin.server_name or origin.host) if origin.tls else None,
+                )
+        except TimeoutError as cause:
+            raise _unconnected(ErrorCode.CONNECTION_TIMEOUT, "connect deadline") from cause
+        except socket.gaierror as cause:
+            raise _unconnected(ErrorCode.DNS_ERROR, f"name resolution: {cause.errno}") from cause
+        except ssl.SSLCertVerificationError as cause:
+            raise _unconnected(ErrorCode.TLS_CERTIFICATE_ERROR, cause.verify_message) from cause
+        except (ssl.SSLError, ssl.CertificateError, ConnectionResetError) as cause:
+            code = ErrorCode.TLS_PROTOCOL_ERROR if origin.tls else ErrorCode.CONNECTION_REFUSED
+            raise _unconnected(code, type(cause).__name__) from cause
+        except OSError as cause:
+            raise _unconnected(ErrorCode.CONNECTION_REFUSED, f"errno {cause.errno}") from cause
+        transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        return connection
+
+
+def _unconnected(code: ErrorCode, detail: str) -> UpstreamError:
+    return UpstreamError(code, detail, replayable=True)

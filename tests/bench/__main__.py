@@ -1,0 +1,232 @@
+"""`make bench`: run the shapes, print tables, write `results/latest.json` and `latest.svg`.
+
+All shapes and contestants take about 15 minutes. `setup` installs the other programs.
+Exit code 0; 1 after any error of a contestant (with `--strict`: or an unmet target); 2 when the
+run is not possible.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import signal
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from types import FrameType
+
+from tests.bench import chart, peers, report
+from tests.bench.contestants import LAUNCHERS, OURS
+from tests.bench.measure import Ground, Sample, prepared
+from tests.bench.processes import MIB, stolen
+from tests.bench.shapes import SHAPES, Load, Shape
+
+_RESULTS = Path(__file__).parent / "results"
+_WARM_UP_S = 1
+_SOCKETS = 8192
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("command", nargs="?", choices=["run", "setup"], default="run")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=5, help="per round and contestant")
+    parser.add_argument("--quick", action="store_true", help="1 round of 2 s")
+    parser.add_argument("--shapes", default=",".join(SHAPES), help="default: %(default)s")
+    parser.add_argument("--only", default=",".join(LAUNCHERS), help="default: %(default)s")
+    parser.add_argument("--strict", action="store_true", help="an unmet target is a failure")
+    parser.add_argument("--output", type=Path, default=_RESULTS, help="folder of the results")
+    options = parser.parse_args(arguments)
+    options.shapes = options.shapes.split(",")
+    options.only = options.only.split(",")
+    if options.quick:
+        options.rounds, options.seconds = 1, 2
+    for name in options.shapes:
+        if name not in SHAPES:
+            parser.error(f"no shape {name!r}; there are: {', '.join(SHAPES)}")
+    for name in options.only:
+        if name not in LAUNCHERS:
+            parser.error(f"no contestant {name!r}; there are: {', '.join(LAUNCHERS)}")
+    if options.rounds < 1 or options.seconds < 1:
+        parser.error("--rounds and --seconds start at 1")
+    return options
+
+
+def _machine() -> dict[str, object]:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(total / 1024 / MIB, 1),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "load_average_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def _shape_rounds(
+    ground: Ground, shape: Shape, options: argparse.Namespace
+) -> tuple[list[Sample], list[str]]:
+    """Run all rounds of one shape, contestants taking turns; return samples and their table."""
+    samples: list[Sample] = []
+    warm_up = shape if shape.load is Load.WRK else SHAPES["json"]
+    present = [name for name in ground.running if name not in shape.without]
+    for name in present:
+        warmed = ground.measure(warm_up, name, 0, _WARM_UP_S)
+        if warmed.errors:
+            samples.append(Sample(name, 0, errors=warmed.errors))
+    for number in range(1, options.rounds + 1):
+        if shape.load is Load.OPEN_LOOP:
+            samples.append(ground.measure_direct(shape, number, options.seconds))
+        for name in present:
+            sample = ground.measure(shape, name, number, options.seconds)
+            samples.append(sample)
+            cost = sample.figures.get("cpu_us", 0)
+            _progress(f"{shape.name} round {number} {name}: {cost:.1f} µs/request")
+    report.compare_with_direct(samples)
+    errors = [f"  ERROR {error}" for error in report.errors_in({shape.name: samples})]
+    without = [
+        f"Without {name}: {reason}."
+        for name, reason in shape.without.items()
+        if name in ground.running
+    ]
+    return samples, [report.table(shape, samples), *without, *errors]
+
+
+def _progress(text: str) -> None:
+    print(f"  .. {text}", file=sys.stderr, flush=True)
+
+
+def _panels(samples: dict[str, list[Sample]]) -> dict[str, dict[str, float]]:
+    panels = {}
+    for name, found in samples.items():
+        if SHAPES[name].load is not Load.WRK:
+            continue
+        costs = {
+            contestant: median(measured)
+            for contestant in report.contestants_in(found)
+            if (measured := report.values(found, contestant, "cpu_us"))
+        }
+        if costs:
+            panels[f"{name}: {SHAPES[name].says}"] = costs
+    return panels
+
+
+def _write(folder: Path, result: dict[str, object], picture: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (
+        ("latest.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n"),
+        ("latest.svg", picture),
+    ):
+        draft = folder / f"{name}.tmp"
+        draft.write_text(text)
+        draft.replace(folder / name)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _present(options: argparse.Namespace) -> list[str]:
+    """Return the contestants that can take part; name the others."""
+    present = []
+    for name in options.only:
+        if name in OURS or peers.find(name):
+            present.append(name)
+        else:
+            print(f"{name} is missing and takes no part. {peers.how_to_install(name)}")
+    return present
+
+
+def _run_shapes(
+    options: argparse.Namespace, present: list[str]
+) -> tuple[dict[str, list[Sample]], list[str]]:
+    """Start everything, run every shape, end everything; return samples and errors."""
+    samples: dict[str, list[Sample]] = {}
+    failures: list[str] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder,
+        prepared(Path(folder)) as ground,
+    ):
+        for name in present:
+            try:
+                ground.start(name)
+            except RuntimeError as error:
+                failures.append(f"{name} did not start: {error}")
+                print(f"ERROR {failures[-1]}")
+        for name in options.shapes:
+            samples[name], lines = _shape_rounds(ground, SHAPES[name], options)
+            print("", *lines, sep="\n", flush=True)
+    return samples, failures + report.errors_in(samples)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if peers.find("wrk") is None:
+        print(f"wrk is missing. {peers.how_to_install('wrk')}", file=sys.stderr)
+        return 2
+    present = _present(options)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _SOCKETS if hard == resource.RLIM_INFINITY else min(hard, _SOCKETS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    machine, began = _machine(), datetime.now(UTC)
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+
+    busy = os.getloadavg()[0]
+    stolen_before, ticks_before = stolen()
+    samples, failures = _run_shapes(options, present)
+    stolen_after, ticks_after = stolen()
+    share = 100 * (stolen_after - stolen_before) / max(1, ticks_after - ticks_before)
+    machine["stolen_percent"] = round(share, 1)
+    if busy > 0.5 or share > 1:
+        print(
+            f"\nBusy machine (load {busy:.1f} before, {share:.1f} % stolen): compare ratios only."
+        )
+
+    judged = report.verdicts(samples)
+    print("\nTargets", *(verdict.line() for verdict in judged), sep="\n")
+    result: dict[str, object] = {
+        "date": began.isoformat(timespec="seconds"),
+        "machine": machine,
+        "versions": peers.versions(),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "shapes": report.record(samples),
+        "targets": [
+            {"target": one.says, "limit": one.limit, "found": one.found, "met": one.met}
+            for one in judged
+        ],
+        "errors": failures,
+    }
+    caption = (
+        f"User and system CPU per request, one worker each; median of {options.rounds} "
+        f"rounds of {options.seconds} s; {machine['cores']} cores; {began:%Y-%m-%d}."
+    )
+    _write(options.output, result, chart.bars(_panels(samples), caption))
+    if failures:
+        print("\nErrors", *(f"  {failure}" for failure in failures), sep="\n")
+        return 1
+    unmet = any(verdict.met is False for verdict in judged)
+    return 1 if options.strict and unmet else 0
+
+
+def main() -> int:
+    options = _parse(sys.argv[1:])
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        return peers.setup() if options.command == "setup" else _run(options)
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Runs the program that loads, whichever it is, and says what it saw in one shape."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench import open_loop, peers, uploads
+from tests.bench.processes import child, describe_exit
+from tests.bench.shapes import Load, Shape
+from tests.bench.upstream import TOKEN
+
+_SCRIPT = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "{content_type}"
+local file = io.open("{body}", "rb")
+wrk.body = file:read("*a")
+file:close()
+done = function(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format(
+    '\\nRESULT {{"requests":%d,"us":%d,"p50":%d,"p99":%d,"errors":' ..
+    '{{"connect":%d,"read":%d,"write":%d,"status":%d,"timeout":%d}}}}\\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+    e.connect, e.read, e.write, e.status, e.timeout))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a load program said about the contestant, whichever program it was."""
+
+    requests: int
+    body_bytes: int
+    figures: dict[str, float]
+    errors: list[str]
+
+
+def run(shape: Shape, port: int, seconds: int, folder: Path) -> Outcome:
+    """Load `port` as `shape` says, with temporary files in `folder`."""
+    match shape.load:
+        case Load.WRK:
+            return run_wrk(shape, port, seconds, folder)
+        case Load.OPEN_LOOP:
+            return run_open_loop(shape, port, seconds, shape.path, token=False)
+        case Load.UPLOADS:
+            return _run_uploads(shape, port)
+
+
+def run_wrk(shape: Shape, port: int, seconds: int, folder: Path) -> Outcome:
+    content = shape.body()
+    body, script = folder / "body", folder / "load.lua"
+    body.write_bytes(content)
+    script.write_text(_SCRIPT.format(content_type=shape.content_type, body=body))
+    command = [
+        *(str(peers.find("wrk")), "--threads", "1", "--connections", str(shape.connections)),
+        *("--duration", f"{seconds}s", "--timeout", "10s", "--script", str(script)),
+        f"http://127.0.0.1:{port}{shape.path}",
+    ]
+    said = _output_of(command, seconds + 20)
+    result = json.loads(said.rpartition("RESULT ")[2])
+    failed = {kind: count for kind, count in result["errors"].items() if count}
+    errors = [f"wrk: {count} {kind} errors" for kind, count in failed.items()]
+    if not result["requests"]:
+        errors.append("wrk: no request was answered")
+    figures = {
+        "rate": result["requests"] / result["us"] * 1e6,
+        "p50_ms": result["p50"] / 1e3,
+        "p99_ms": result["p99"] / 1e3,
+    }
+    return Outcome(result["requests"], len(content), figures, errors)
+
+
+def run_open_loop(shape: Shape, port: int, seconds: int, path: str, *, token: bool) -> Outcome:
+    """Send to `path` at the rate of `shape`; `token`: as a contestant would, not as a caller."""
+    body = shape.body().decode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {shape.content_type}\r\n"
+    )
+    if token:
+        head += f"X-Auth-Token: {TOKEN}\r\n"
+    order = open_loop.Order(port, shape.rate, seconds, head, body)
+    result = json.loads(_output_of(open_loop.ask_for(order), seconds + 30))
+    figures = {
+        "rate": result["rate"],
+        "p50_ms": result["p50"],
+        "p99_ms": result["p99"],
+        "p999_ms": result["p999"],
+        "late_ms": result["late"],
+    }
+    errors = [f"open loop: {failure}" for failure in result["failures"]]
+    return Outcome(result["requests"], len(body), figures, errors)
+
+
+def _run_uploads(shape: Shape, port: int) -> Outcome:
+    order = uploads.Order(port, shape.path, shape.connections, shape.upload_bytes)
+    ended: dict[str, int] = json.loads(_output_of(uploads.ask_for(order), 90))
+    good = ended.pop("200", 0)
+    errors = [f"{count} uploads ended with {how}" for how, count in ended.items()]
+    return Outcome(good, shape.upload_bytes, {}, errors)
+
+
+def _output_of(command: list[str], timeout_s: float) -> str:
+    with child(command, output=subprocess.PIPE) as process:
+        said, _ = process.communicate(timeout=timeout_s)
+    if process.returncode:
+        raise RuntimeError(f"{Path(command[0]).name}: {describe_exit(process.returncode)}")
+    return said.decode()

@@ -1,0 +1,187 @@
+"""What a run found: tables, ratios, targets, and the record that `latest.json` keeps."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from tests.bench.measure import DIRECT, Sample
+from tests.bench.shapes import MEMORY_GROWTH_MIB, MEMORY_SHAPE, TARGETS, Load, Shape
+
+GATEWAY = "gateway"
+_COLUMNS = {
+    Load.WRK: {
+        "cpu_us": "CPU µs/req",
+        "rate": "req/s",
+        "p50_ms": "p50 ms",
+        "p99_ms": "p99 ms",
+        "rss_mib": "RSS MiB",
+        "peak_mib": "peak MiB",
+    },
+    Load.OPEN_LOOP: {
+        "cpu_us": "CPU µs/req",
+        "p50_ms": "p50 ms",
+        "p99_ms": "p99 ms",
+        "p999_ms": "p99.9 ms",
+        "added_p50_ms": "+p50",
+        "added_p99_ms": "+p99",
+        "added_p999_ms": "+p99.9",
+        "late_ms": "late ms",
+    },
+    Load.UPLOADS: {"growth_mib": "growth MiB", "rss_mib": "RSS MiB", "peak_mib": "peak MiB"},
+}
+_NOTES = {
+    Load.OPEN_LOOP: "+ is over direct, in ms. late: how far behind its schedule the load was "
+    "(99th percentile); where it is not small, the machine was too busy for this shape.",
+    Load.UPLOADS: "growth: from before the uploads to the highest point during them.",
+}
+
+
+def compare_with_direct(samples: Iterable[Sample]) -> None:
+    """Write into each sample of an open loop what it adds to `direct` of the same round."""
+    samples = list(samples)
+    direct = {one.round: one.figures for one in samples if one.contestant == DIRECT}
+    for sample in samples:
+        base = direct.get(sample.round)
+        if sample.contestant == DIRECT or not base or not sample.figures:
+            continue
+        for key in ("p50_ms", "p99_ms", "p999_ms"):
+            sample.figures[f"added_{key}"] = sample.figures[key] - base[key]
+
+
+def contestants_in(samples: Iterable[Sample]) -> list[str]:
+    return list(dict.fromkeys(one.contestant for one in samples))
+
+
+def values(samples: Iterable[Sample], contestant: str, key: str) -> list[float]:
+    """Return one figure over all rounds in which it exists."""
+    return [
+        one.figures[key] for one in samples if one.contestant == contestant and key in one.figures
+    ]
+
+
+def ratio_to(samples: Sequence[Sample], contestant: str) -> float | None:
+    """Return the median of the per-round ratios of CPU per request, gateway : `contestant`."""
+    ours = {one.round: one.figures for one in samples if one.contestant == GATEWAY}
+    theirs = {one.round: one.figures for one in samples if one.contestant == contestant}
+    ratios = [
+        ours[number]["cpu_us"] / theirs[number]["cpu_us"]
+        for number in ours.keys() & theirs.keys()
+        if "cpu_us" in ours[number] and theirs[number].get("cpu_us")
+    ]
+    return median(ratios) if ratios else None
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace(",", " ")
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _cell(found: list[float]) -> str:
+    """Return the median and, over several rounds, the smallest and largest value."""
+    if not found:
+        return "-"
+    if len(found) == 1:
+        return _number(found[0])
+    return f"{_number(median(found))} ({_number(min(found))}..{_number(max(found))})"
+
+
+def table(shape: Shape, samples: Sequence[Sample]) -> str:
+    """Return the table of one shape: medians with their spread, and the gateway's ratios."""
+    columns = _COLUMNS[shape.load]
+    with_ratio = shape.load is Load.WRK
+    rows = [["", *columns.values(), *(["gateway : it"] if with_ratio else [])]]
+    for name in contestants_in(samples):
+        row = [name, *(_cell(values(samples, name, key)) for key in columns)]
+        if with_ratio:
+            ratio = None if name == GATEWAY else ratio_to(samples, name)
+            row.append("" if ratio is None else f"{ratio:.2f}")
+        rows.append(row)
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if at == 0 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    note = [_NOTES[shape.load]] if shape.load in _NOTES else []
+    return "\n".join([f"{shape.name}: {shape.says}", *lines, *note])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One target and what was measured for it; `met` is None when it was not measured."""
+
+    says: str
+    found: float | None
+    limit: float
+
+    @property
+    def met(self) -> bool | None:
+        return None if self.found is None else self.found <= self.limit
+
+    def line(self) -> str:
+        word = {True: "met", False: "NOT MET", None: "not measured"}[self.met]
+        found = "-" if self.found is None else f"{self.found:.2f}"
+        return f"  {self.says:<42} at most {self.limit:<5g} found {found:<7} {word}"
+
+
+def verdicts(samples: dict[str, list[Sample]]) -> list[Verdict]:
+    """Judge every target."""
+    judged = [
+        Verdict(
+            f"{target.shape}: CPU gateway : {target.contestant}",
+            ratio_to(samples.get(target.shape, []), target.contestant),
+            target.ratio,
+        )
+        for target in TARGETS
+    ]
+    growth = values(samples.get(MEMORY_SHAPE, []), GATEWAY, "growth_mib")
+    judged.append(
+        Verdict(
+            f"{MEMORY_SHAPE}: growth of the gateway, MiB",
+            max(growth) if growth else None,
+            MEMORY_GROWTH_MIB,
+        )
+    )
+    return judged
+
+
+def errors_in(samples: dict[str, list[Sample]]) -> list[str]:
+    return [
+        f"{shape}, {one.contestant}, round {one.round}: {error}"
+        for shape, found in samples.items()
+        for one in found
+        for error in one.errors
+    ]
+
+
+def record(samples: dict[str, list[Sample]]) -> dict[str, object]:
+    """Return shapes, contestants, medians, ratios and every round, ready for JSON."""
+
+    def rounded(figures: dict[str, float]) -> dict[str, float]:
+        return {key: float(f"{value:.5g}") for key, value in figures.items()}
+
+    shapes: dict[str, object] = {}
+    for shape, found in samples.items():
+        shapes[shape] = {
+            name: {
+                "median": rounded(
+                    {
+                        key: median(values(found, name, key))
+                        for one in found
+                        if one.contestant == name
+                        for key in one.figures
+                    }
+                ),
+                "gateway_cpu_ratio": ratio_to(found, name),
+                "rounds": [
+                    {"round": one.round, "requests": one.requests, **rounded(one.figures)}
+                    for one in found
+                    if one.contestant == name
+                ],
+            }
+            for name in contestants_in(found)
+        }
+    return shapes

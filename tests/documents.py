@@ -99,11 +99,14 @@ def settings_schema() -> str:
         known = made["$defs"].get(name, made)
         del known["title"]
         for key, field in kind.model_fields.items():
-            inner, _ = section_in(field)
+            inner, is_named = section_in(field)
             told = known["properties"][key]
             told.pop("title", None)
             told.pop("default", None)
             told["description"] = _meaning(field)
+            if is_named:  # pydantic says which names are good, not that others are none
+                told.pop("propertyNames", None)
+                told["additionalProperties"] = False
             if inner is None and not field.is_required() and field.default_factory is None:
                 told["default"] = _default(field)
     for key in _NOT_IN_FILES:

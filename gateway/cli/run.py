@@ -17,6 +17,10 @@ from gateway.observe.access_log import LineWriter
 from gateway.serve.gateway import Gateway
 
 EXIT_CANNOT_LISTEN = 2
+_PARSER_MISSING = (
+    "aiohttp runs without its compiled parser, which the gateway relies on to be strict: "
+    "install aiohttp from a wheel, and unset AIOHTTP_NO_EXTENSIONS"
+)
 
 
 def set_up_logging() -> None:
@@ -35,12 +39,7 @@ def require_compiled_parser() -> None:
         ConfigError: it is not there.
     """
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
-        raise ConfigError(
-            [
-                "aiohttp runs without its compiled parser, which the gateway relies on to be strict: "
-                "install aiohttp from a wheel, and unset AIOHTTP_NO_EXTENSIONS"
-            ]
-        )
+        raise ConfigError([_PARSER_MISSING])
 
 
 Build = Callable[[LineWriter], AbstractAsyncContextManager[Gateway]]

@@ -193,7 +193,6 @@ class Keeper:
             return True
         if self._closed or now < self._opens_at(now):
             return False
-        self._set_alarm(math.inf)
         self._next_trigger = RefreshTrigger.SCHEDULE
         self._ledger.begin()
         self._task = asyncio.create_task(self._renew(now), name=f"login-{self._name}")
@@ -203,7 +202,8 @@ class Keeper:
     async def _renew(self, now: float) -> Login:
         """Take over what another keeper, or the one before a reload, has; else log in."""
         known = self._store.get(await self._source.cache_key())
-        if known is not None and known is not self._login:
+        mine = self._credential
+        if known is not None and (mine is None or known.credential.expires_at > mine.expires_at):
             self._keep(known)  # even a stale one, at once: it may be the last for a while
             if freshness(known.credential, now) is Freshness.FRESH:
                 return known
@@ -300,18 +300,16 @@ class Keeper:
                 return Reason[self._last.name]
 
     def _unavailable(self, now: float) -> CredentialError:
-        if self._task is not None:
-            code, wait_s = ErrorCode.TOKEN_UNAVAILABLE, 0.0
+        if self._locked(now):
+            code = ErrorCode.LOGIN_REFUSED
+        elif self._last is RefreshResult.THROTTLED:
+            code = ErrorCode.LOGIN_THROTTLED
         else:
-            code, wait_s = ErrorCode.TOKEN_UNAVAILABLE, self._opens_at(now) - now
-            if self._locked(now):
-                code = ErrorCode.LOGIN_REFUSED
-            elif self._last is RefreshResult.THROTTLED:
-                code = ErrorCode.LOGIN_THROTTLED
+            code = ErrorCode.TOKEN_UNAVAILABLE
         return CredentialError(
             code,
             f"identity {self._name}: {self._reason()}",
-            retry_after_s=float(max(1, math.ceil(wait_s))),
+            retry_after_s=float(max(1, math.ceil(self._opens_at(now) - now))),
         )
 
 

@@ -19,6 +19,7 @@ from gateway.identity.secret import digest
 from gateway.identity.source import LONGEST_TOKEN, Login, LoginError
 
 _LONGEST_BODY = 1024 * 1024
+_LONGEST_FIELD = LONGEST_TOKEN + 1024  # aiohttp counts the field's name and more
 _CONNECT_S = 2.0
 _TOTAL_S = 10.0
 
@@ -197,8 +198,7 @@ class KeystoneSource:
                 trust_env=False,
                 auto_decompress=False,  # we ask for none, so there is no bomb to unpack
                 timeout=self._timeout,
-                max_line_size=LONGEST_TOKEN,
-                max_field_size=LONGEST_TOKEN,
+                max_field_size=_LONGEST_FIELD,
             ) as session,
             session.post(
                 self._url,

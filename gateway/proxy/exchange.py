@@ -186,6 +186,7 @@ class Exchange:
         while True:
             match await self._attempt(admission, credential):
                 case Outcome.RELAYED:
+                    self._keep_alive = self._relay is not None and self._relay.keep_alive
                     return
                 case Outcome.REJECTED:
                     self._count_retry("token_rejected", metrics)

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from gateway.settings.values import printable
+
 KeyPath = tuple[str, ...]
 
 _TEXT = "tag:yaml.org,2002:str"
@@ -109,7 +111,7 @@ def _inspect(
             below, line = (*path, key.value), key.start_mark.line + 1
             if key.value in first:
                 yield (
-                    f"{_place(key)}: {'.'.join(below)} is given twice, first in line "
+                    f"{_place(key)}: {printable('.'.join(below))} is given twice, first in line "
                     f"{first[key.value]}; keep one of them"
                 )
             first.setdefault(key.value, line)

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from gateway.settings.document import KeyPath
 from gateway.settings.models import Settings
 from gateway.settings.sections import Section, section_in
-from gateway.settings.values import did_you_mean
+from gateway.settings.values import did_you_mean, printable
 
 PREFIX = "GATEWAY_"
 CONFIG_VARIABLE = "GATEWAY_CONFIG"
@@ -62,7 +62,7 @@ def read_variables(
         if path[0] not in Settings.model_fields:
             if not _is_service_link(name, value):
                 near = _near(name) or "; see config/README.md for all"
-                problems.append(f"{variable}: unknown variable{near}")
+                problems.append(f"{printable(variable)}: unknown variable{near}")
         elif path not in names or name not in SHORTHANDS:  # the shorthand gives way
             names[path] = variable
             given[f"{PREFIX}{'__'.join(path)}".lower()] = value

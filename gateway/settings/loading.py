@@ -15,6 +15,7 @@ from gateway.settings.document import Document, KeyPath, read_document
 from gateway.settings.environment import read_openstack, read_variables
 from gateway.settings.models import Settings
 from gateway.settings.sections import sentence_of
+from gateway.settings.values import printable
 
 _SECRETS = ("password", "secret")
 # When a stronger layer gives the first, weaker layers' others are dropped: two answers to one
@@ -179,12 +180,11 @@ def _overlaid(weak: dict[str, Any], strong: dict[str, Any]) -> dict[str, Any]:
 def _line(details: ErrorDetails, layers: list[_Layer]) -> str:
     """Return the problem as one line: key, sentence, and which file or variable to correct."""
     path = tuple(part for part in details["loc"] if part != "[key]")
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-    place = ""
-    if details["type"] != "missing":
-        place = _place(tuple(part for part in path if isinstance(part, str)), layers)
-    sentence = " ".join(sentence_of(details).split())
-    return f"{key}: {sentence}{f' [{place}]' if place else ''}"
+    key = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{printable(part)}" for part in path
+    ).removeprefix(".")
+    place = _place(tuple(part for part in path if isinstance(part, str)), layers)
+    return f"{key}: {sentence_of(details)}{f' [{place}]' if place else ''}"
 
 
 def _place(path: KeyPath, layers: list[_Layer]) -> str:

@@ -256,9 +256,8 @@ class Settings(Section):
         """Yield missing services and identities, and one address for two listeners."""
         with suppress(ValueError):  # a bad address is reported as a value
             listen = parse_listen(given.get("listen", DEFAULT_LISTEN))
-            if listen.port and listen == parse_listen(
-                given.get("admin_listen", DEFAULT_ADMIN_LISTEN)
-            ):
+            admin = parse_listen(given.get("admin_listen", DEFAULT_ADMIN_LISTEN))
+            if listen == admin and listen.port:
                 yield ("admin_listen",), f"{listen} is where callers connect; use another port"
         services, identities = given.get("services", {}), given.get("identities", {})
         if services == {}:

@@ -33,6 +33,11 @@ _PATH = re.compile(rf"(?:/{_SEGMENT})*/?", re.ASCII | re.IGNORECASE)
 _SUN_PATH_BYTES = 107  # unix(7): sun_path holds 108 bytes, the last of them NUL
 
 
+def printable(key: str) -> str:
+    """Return a key for a message: as it is, or quoted when it would break the line."""
+    return key if key.isprintable() else repr(key)
+
+
 def shown(value: object) -> str:
     """Return `value` for a message: on one line, and short."""
     if isinstance(value, (dict, list, tuple)):
@@ -259,9 +264,8 @@ def parse_url(value: Any) -> Url:
 def parse_auth_url(value: Any) -> str:
     """Return the URL of Keystone's version 3 API, ending in `/v3` exactly once."""
     url = parse_url(value)
-    path = url.path.removesuffix("/v3")
-    root = replace(url, path=re.sub(r"(/v2\.0|/v3)?(/auth/tokens)?\Z", "", path) + "/v3")
-    if path.endswith(("/auth/tokens", "/v2.0")):
+    root = replace(url, path=re.sub(r"(/v2\.0|/v3)?(/auth/tokens)?\Z", "", url.path) + "/v3")
+    if url.path.endswith(("/auth/tokens", "/v2.0")):
         raise ValueError(
             f"{shown(value)} is not the root of the version 3 API, did you mean {root}?"
         )

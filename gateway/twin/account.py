@@ -63,7 +63,6 @@ class Lockout:
             self._failures.popleft()
         if len(self._failures) >= self.MAX_FAILURES:
             self._locked_until = now + self.LOCKED_S
-            self._failures.clear()
 
     def note_success(self) -> None:
         """Forget the wrong passwords before a right one."""

@@ -157,6 +157,8 @@ def _read_huffman(decoder: _Decoder, segment: bytes) -> None:
             for _ in range(count):
                 symbol = segment[at]
                 at += 1
+                if name < 16 and symbol > 15:
+                    raise UnreadableError("the JPEG has an impossible Huffman table")
                 span = 1 << (16 - length)
                 entry = length | symbol << 8 if name < 16 else _ac_entry(length, symbol)
                 table[start : start + span] = [entry] * span

@@ -99,7 +99,8 @@ def _unfilter(raw: bytes, width: int, channels: int) -> bytes:
 def _undo_sub(line: bytes, channels: int) -> bytes:
     out = bytearray(len(line))
     for channel in range(channels):
-        out[channel::channels] = bytes(accumulate(list(line[channel::channels]), _add_byte))
+        values: Iterator[int] = accumulate(line[channel::channels], _add_byte)
+        out[channel::channels] = bytes(values)
     return bytes(out)
 
 

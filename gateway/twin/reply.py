@@ -62,7 +62,7 @@ def json_body(value: object) -> bytes:
 
 
 def cloud_error(status: int, code: str, message: str, request_id: str) -> Reply:
-    """Answer of the API gateway (`APIG.*`), the dispatcher (`ModelArts.*`), model code (`MR.*`) or us (`Twin.*`).
+    """Answer of one layer, which the code names: `APIG`, `ModelArts`, `MR`, or `Twin` for our own.
 
     The layer decides the `Server` field: everything behind the API gateway says `ModelArts`.
     """

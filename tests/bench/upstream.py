@@ -120,7 +120,7 @@ class Upstream(asyncio.Protocol):
         self.last_chunk = False
         at = lowered.find(b"\r\ncontent-length:")
         self.left = 0 if at < 0 else int(lowered[at + 17 : lowered.index(b"\r\n", at + 2)])
-        if path.endswith(b"/auth/tokens"):
+        if path.partition(b"?")[0].endswith(b"/auth/tokens"):
             self.reply = new_token(datetime.now(UTC))
         elif path == b"/counts":
             self.reply = answer("200 OK", json.dumps(asdict(self.counts)).encode())

@@ -1,6 +1,7 @@
 """The keeper, driven by a clock and a source that do as they are told."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from gateway.identity.credential import Credential
 from gateway.identity.keeper import Keeper
 from gateway.identity.refresh import RefreshResult, RefreshTrigger
 from gateway.identity.report import KeeperStatus, Reason
+from gateway.identity.source import Login
 from gateway.identity.store import TokenStore
 from tests.support.fake_source import FakeSource, Remembering, failing
 from tests.support.fake_time import FakeTime
@@ -173,6 +175,21 @@ async def test_caller_waits_no_longer_than_it_should() -> None:
         assert it.source.logins == 1
 
 
+async def test_callers_that_gave_up_leave_nothing_behind() -> None:
+    """While IAM hangs, thousands may come and go; so must what was kept for them."""
+    async with bench() as it:
+        it.source.gate.clear()
+        kept = []
+        for _ in range(3):
+            callers = [asyncio.create_task(it.keeper.obtain()) for _ in range(100)]
+            await it.time.advance(5)
+            await asyncio.gather(*callers, return_exceptions=True)
+            del callers
+            gc.collect()
+            kept.append(sum(isinstance(thing, asyncio.Future) for thing in gc.get_objects()))
+        assert kept[2] - kept[0] < 100
+
+
 # ---- renewing ---------------------------------------------------------------------------------
 
 
@@ -210,6 +227,7 @@ async def test_failed_renewal_keeps_the_token_that_works(result: RefreshResult) 
         assert it.source.logins > 1
         assert it.current is first
         assert it.status.usable
+        assert it.status.skew_s == 0.25
         await it.time.advance(1)
         assert it.keeper.usable(it.time.now) is None
         assert it.status.reason is Reason[result.name]
@@ -271,7 +289,8 @@ async def test_dead_token_is_not_sent_after_a_suspension() -> None:
         it.time.suspend(25 * HOUR)
         assert it.keeper.usable(it.time.now) is None
         assert await it.keeper.obtain() is not first
-        assert it.observed.logins[-1] == (DEMAND, OK)
+        await it.time.advance(HOUR)
+        assert it.observed.logins == [(STARTUP, OK), (DEMAND, OK)]
 
 
 async def test_fault_of_ours_is_survived_and_not_quoted(caplog: pytest.LogCaptureFixture) -> None:
@@ -368,6 +387,16 @@ async def test_refusals_in_a_row_slow_down_and_others_do_not_count_as_such() -> 
         await it.time.advance(3 * HOUR)
         first, *rest = it.source.asked_at
         assert [instant - first for instant in rest[:4]] == [900, 900.5, 901, 901 + 1800]
+
+
+async def test_success_ends_a_row_of_failures() -> None:
+    """The next refusal is the first of its row again: 15 minutes, not 30."""
+    async with bench(life_s=HOUR) as it:
+        it.source.script.extend([failing(REFUSED), HOUR, failing(REFUSED)])
+        it.keeper.start()
+        await it.time.advance(900 + HOUR / 2)
+        assert it.observed.logins == [(STARTUP, REFUSED), (SCHEDULE, OK), (SCHEDULE, REFUSED)]
+        assert it.status.next_login_s == 900
 
 
 async def test_transient_failures_of_all_kinds_back_off_together() -> None:
@@ -572,6 +601,33 @@ async def test_second_wrong_secret_exhausts_the_patience() -> None:
         assert it.observed.logins[-1] == (SECRET_CHANGE, OK)
 
 
+async def test_refusal_of_a_new_secret_is_the_first_of_its_row() -> None:
+    """15 minutes from then on: what the old secret came to does not count against it."""
+    async with bench() as it:
+        it.source.script.extend([failing(REFUSED), failing(REFUSED)])
+        it.keeper.start()
+        await it.time.advance(60)
+        it.keeper.secret_changed()
+        await it.time.settle()
+        assert it.status.next_login_s == 900
+
+
+async def test_account_at_its_limit_is_locked_for_all_its_identities() -> None:
+    """Whoever was refused: the others may not log in either, and say why."""
+    async with bench() as it:
+        it.source.script.extend([failing(REFUSED), failing(REFUSED)])
+        it.keeper.start()
+        await it.time.settle()
+        it.keeper.secret_changed()
+        await it.time.settle()
+        keeper = it.another()
+        with pytest.raises(CredentialError) as caught:
+            await keeper.obtain()
+        assert (caught.value.code, caught.value.retry_after_s) == (ErrorCode.LOGIN_REFUSED, 900)
+        assert keeper.status(it.time.now).locked
+        await keeper.aclose()
+
+
 async def test_new_secret_does_not_lift_what_iam_asked_for() -> None:
     """Retry-After is no matter of secrets."""
     async with bench() as it:
@@ -629,11 +685,24 @@ async def test_stale_token_is_taken_over_while_a_new_one_is_fetched() -> None:
         it.source.script.extend(failing(NETWORK) for _ in range(1000))
         await it.time.advance(HOUR * 0.6)
         successor = it.another()
+        it.source.gate.clear()
         assert await successor.obtain() is first
+        it.source.gate.set()
         await it.time.settle()
         assert successor.status(it.time.now).last_result is NETWORK
         assert successor.usable(it.time.now) is first
         await successor.aclose()
+
+
+async def test_token_that_ends_sooner_is_not_taken_over() -> None:
+    """Two keepers that log in at once may store theirs in the wrong order."""
+    async with bench() as it:
+        first = await it.started()
+        sooner = Credential(b"", stale_at=it.time.now, expires_at=first.expires_at - 1)
+        it.store.put(Login(sooner, ("fake", "first")))
+        it.source.script.append(failing(NETWORK))
+        await it.time.advance(DAY / 2)
+        assert it.current is first
 
 
 async def test_token_of_another_secret_is_not_taken_over() -> None:
@@ -672,7 +741,9 @@ async def test_logins_are_logged_without_their_secrets(caplog: pytest.LogCapture
     async with bench() as it:
         it.source.script.append(failing(REFUSED))
         it.keeper.start()
-        await it.time.advance(900)
+        await it.time.settle()
+        it.keeper.secret_changed()
+        await it.time.settle()
         warning, info = caplog.records
     assert (warning.levelname, info.levelname) == ("WARNING", "INFO")
     assert warning.getMessage() == (
@@ -680,7 +751,7 @@ async def test_logins_are_logged_without_their_secrets(caplog: pytest.LogCapture
         "next login in 900.0 s; there is no credential"
     )
     assert info.getMessage() == (
-        "identity default: logged in (schedule): user infer, project region, "
+        "identity default: logged in (secret_change): user infer, project region, "
         "token 00000002 of 7 bytes, to be used for 86395 s"
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import email.utils
+import gzip
 import json
 import logging
 import socket
@@ -185,7 +186,29 @@ async def test_key_covers_what_was_asked_for(changes: dict[str, str | None]) -> 
     assert plain.account == other.account
 
 
-@pytest.mark.parametrize("size", [32 * 1024, 65000])
+async def test_key_and_account_cover_who_asks_and_whom() -> None:
+    """Another user, domain or IAM is another account, with tokens and refusals of its own."""
+    url = "http://127.0.0.1:1/v3/auth/tokens"
+    logins = [
+        PasswordLogin(
+            tokens_url=tokens_url,
+            username=username,
+            user_domain=domain,
+            project_id="p1",
+            read_secret=lambda: SecretStr("same"),
+        )
+        for tokens_url, username, domain in (
+            (url, "infer", "mine"),
+            (url, "train", "mine"),
+            (url, "infer", "theirs"),
+            (url + "/", "infer", "mine"),
+        )
+    ]
+    assert len({await source(login).cache_key() for login in logins}) == 4
+    assert len({source(login).account for login in logins}) == 4
+
+
+@pytest.mark.parametrize("size", [32 * 1024, 65536])
 async def test_large_token_is_accepted(size: int) -> None:
     """The vendor declares up to 32 768 bytes; aiohttp by itself would stop at 8190."""
     login = await log_in(good("x" * size))
@@ -195,8 +218,8 @@ async def test_large_token_is_accepted(size: int) -> None:
 
 async def test_token_beyond_64_kib_is_refused_without_being_quoted() -> None:
     """aiohttp's own message would contain its beginning."""
-    error = await failure(good("canary" * 12000))
-    assert error.result is RefreshResult.BAD_REPLY
+    for token in ("x" * 65537, "canary" * 12000):
+        assert (await failure(good(token))).result is RefreshResult.BAD_REPLY
 
 
 @pytest.mark.parametrize(
@@ -214,6 +237,8 @@ async def test_token_beyond_64_kib_is_refused_without_being_quoted() -> None:
         (good(b"a\r\nX-Subject-Token: b"), "2 X-Subject-Token"),
         (good(body=b"<html>canary</html>"), "not JSON"),
         (good(body=b"[" * 100_000), "not JSON"),
+        # Nobody asked for it, and unpacking it would be a way to a gigabyte.
+        (good(body=gzip.compress(token_body()), fields={"Content-Encoding": "gzip"}), "not JSON"),
         (good(body=b'{"canary": ' + b"9" * 5000 + b"}"), "not JSON"),
         (good(body=b"\xff\xfe\xfa"), "not JSON"),
         (good(body=b"[]"), "expires_at"),
@@ -304,6 +329,21 @@ async def test_life_is_counted_by_iams_clock(
     body = token_body(issued_at=issued_at, expires_at=expires_at)
     login = await log_in(good(body=body, fields=fields), wall=ISSUED + 3600)
     assert login.credential.expires_at == pytest.approx(5000 + life_s - 5)
+
+
+async def test_life_is_counted_from_the_moment_of_asking() -> None:
+    """An answer that takes 3 s shortens the life by 3 s; it never lengthens it."""
+    async with FakeIam(good()) as iam:
+        keystone = KeystoneSource(
+            password_login(iam.tokens_url),
+            clock=lambda: 5000.0 + 3 * len(iam.requests),
+            wall_clock=lambda: ISSUED + 3 * len(iam.requests),
+            random=lambda: 0.0,
+        )
+        credential = (await keystone.fetch()).credential
+    assert credential.stale_at == 5000 + 43200
+    assert credential.expires_at == 5000 + 86395
+    assert credential.wall_expires_at == ISSUED + 86395
 
 
 @pytest.mark.parametrize("skew_s", [-3600.0, 3600.0])

@@ -159,3 +159,13 @@ def test_guard_forgets_after_ten_quiet_minutes() -> None:
         guard.login_caused(quiet_s)
         assert not guard.open(quiet_s + second_pause_s - 1)
         assert guard.open(quiet_s + second_pause_s)
+
+
+def test_guard_counts_barren_logins_from_the_last_cure() -> None:
+    """A success in between makes the next failure the first: 30 s, not 60 s."""
+    guard = RejectionGuard()
+    guard.login_caused(0.0)
+    guard.cured()
+    guard.login_caused(1.0)
+    assert not guard.open(30.9)
+    assert guard.open(31.0)

@@ -1,0 +1,115 @@
+"""The rooms drawn in gateway/README.md, as assertions."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "gateway"
+
+# Rank = row of the picture; a room may import from strictly lower rows and from itself.
+RANK = {
+    "errors": 0,
+    "settings": 1,
+    "http": 2,
+    "upstream": 3,
+    "identity": 3,
+    "observe": 3,
+    "proxy": 4,
+    "serve": 5,
+    "cli": 6,
+}
+TWIN = "twin"
+PURE = ("http", "errors")
+IMPURE = {"asyncio", "aiohttp", "socket", "ssl", "time", "logging", "os", "random", "threading"}
+VALUES = {"settings"}  # reads files and the environment while loading; nothing else
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "base"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    """Name the room that a module stands in; a module at the top is a room of its own."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return every module that `path` imports, lazily or for types included."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+    return found
+
+
+def rooms_imported_by(path: Path) -> set[str]:
+    """Return the rooms of ours that a module imports from; the package itself is none."""
+    return {name.split(".")[1] for name in imports_of(path) if name.startswith("gateway.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down_only(path: Path) -> None:
+    """
+    No arrow goes up, and none goes sideways into another room of the same row.
+    """
+    room = room_of(path)
+    if room in {"__init__", "__main__"}:
+        return
+    for other in rooms_imported_by(path):
+        if TWIN in {room, other}:
+            assert room in {other, "cli"}, f"{path}: twin stands alone"
+        else:
+            assert other == room or RANK[other] < RANK[room], f"{path} imports {other}"
+
+
+def test_every_room_is_on_the_picture() -> None:
+    """
+    A new room has to be drawn before it can be used, in the README as well.
+    """
+    rooms = {room_of(path) for path in MODULES} - {"__init__", "__main__"}
+
+    assert rooms == {*RANK, TWIN}
+    picture = (PACKAGE / "README.md").read_text().split("```")[1]
+    assert all(re.search(rf"^(.*\s)?{room}\b", picture, re.MULTILINE) for room in rooms)
+
+
+@pytest.mark.parametrize("room", PURE)
+def test_decisions_do_no_io(room: str) -> None:
+    """
+    Pure rooms import nothing that can wait, read a clock, or write.
+    """
+    for path in MODULES:
+        if room_of(path) == room:
+            roots = {name.partition(".")[0] for name in imports_of(path)}
+            assert not roots & IMPURE, f"{path}: {roots & IMPURE}"
+
+
+def test_names_explain_themselves() -> None:
+    """
+    No module is a drawer for odds and ends.
+    """
+    assert not FORBIDDEN_NAMES & {path.stem for path in MODULES}
+
+
+def test_every_module_says_what_it_owns() -> None:
+    """
+    A module begins with a docstring, except the two that only start or hold others.
+    """
+    for path in MODULES:
+        if path.stem not in {"__init__", "__main__"}:
+            assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_the_framework_lives_in_its_rooms() -> None:
+    """
+    aiohttp's server is known to serve/ and twin/, its client to identity/ alone.
+    """
+    allowed = {"serve", "identity", "observe", "cli", TWIN}
+    for path in MODULES:
+        if any(name.partition(".")[0] == "aiohttp" for name in imports_of(path)):
+            assert room_of(path) in allowed, path

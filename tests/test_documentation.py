@@ -1,0 +1,84 @@
+"""What the documents say is true: links, commands, codes, metrics and generated files."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from gateway.cli import main
+from gateway.errors import ErrorCode
+from tests import documents
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    page
+    for page in sorted(ROOT.rglob("*.md"))
+    if not {".venv", "node_modules"} & set(page.relative_to(ROOT).parts)
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """
+    Every relative link of a page names a file or folder that exists.
+    """
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if not target.startswith(("http:", "https:")):
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_every_error_code_is_in_the_readme() -> None:
+    """
+    Whoever gets one of our errors finds it, with its status, in the README.
+    """
+    table = (ROOT / "README.md").read_text().split("## When it says no")[1]
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    for code in ErrorCode:
+        if code.status and code is not ErrorCode.DRAINING:
+            named = [row for row in rows if re.search(rf"[`.]{code.value.name}`", row)]
+            assert len(named) == 1, code
+            assert str(code.status) in named[0].split("|")[1], code
+
+
+def test_generated_documents_are_up_to_date() -> None:
+    """
+    The settings reference and the JSON Schema are what the models say.
+    """
+    assert not list(documents.differences())
+
+
+def test_every_command_explains_itself() -> None:
+    """
+    `--help` of each command shows examples, and each command is in the group's list.
+    """
+    for name in main.list_commands(click.Context(main)):
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway", name, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+        assert "Examples:" in done.stdout, name
+        assert f"modelarts-gateway {name}" in done.stdout, name
+
+
+def test_make_targets_named_in_the_readme_exist() -> None:
+    """
+    A newcomer can type what the README tells to type.
+    """
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"make ([a-z-]+)", (ROOT / "README.md").read_text()))
+
+    assert named <= targets
+
+
+def test_no_page_or_source_names_this_machine() -> None:
+    """
+    Nothing in the project depends on, or tells of, the place where it was written.
+    """
+    for path in [*PAGES, *sorted((ROOT / "gateway").rglob("*.py"))]:
+        assert not re.search(r"/(work|tmp|home|root)/[a-z]", path.read_text()), path

@@ -1,0 +1,70 @@
+"""Whatever IAM sends, it is understood or disbelieved; nothing else ever comes out."""
+
+import contextlib
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.identity.answer import Answer, AskedProject, failure_of, grant_of, instant_of_date
+from gateway.identity.refresh import LONGEST_LIFE_S, RefreshResult
+from gateway.identity.source import LoginError
+from tests.support.fake_iam import token_body
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+FIELDS = ["issued_at", "expires_at", "user", "project", "roles"]
+
+
+def answer(status: int, body: bytes, *values: str | None) -> Answer:
+    date, retry_after, trace = values or (None, None, None)
+    return Answer(status, ("token",), date, retry_after, trace, body)
+
+
+@given(field=st.sampled_from(FIELDS), value=JSON, cut=st.integers(0, 400))
+def test_spoilt_token_body_grants_within_bounds_or_is_disbelieved(
+    field: str, value: object, cut: int
+) -> None:
+    """One field replaced by anything, or the body cut anywhere."""
+    whole = token_body()
+    spoilt = json.loads(whole)
+    spoilt["token"][field] = value
+    for body in (json.dumps(spoilt).encode(), whole[:cut]):
+        with contextlib.suppress(LoginError):
+            grant = grant_of(answer(201, body), AskedProject(), wall_now=0.0)
+            assert 0 < grant.life_s <= LONGEST_LIFE_S
+
+
+@given(
+    status=st.integers(200, 599),
+    body=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()),
+    date=st.none() | st.text(max_size=40),
+    retry_after=st.none() | st.text(max_size=40),
+    trace=st.none() | st.text(max_size=60),
+)
+def test_every_failure_has_a_short_printable_sentence(
+    status: int, body: bytes, date: str | None, retry_after: str | None, trace: str | None
+) -> None:
+    """One log line, never a success, and refused exactly for 400, 401 and 403."""
+    error = failure_of(answer(status, body, date, retry_after, trace), wall_now=0.0)
+    assert str(error).isascii()
+    assert str(error).isprintable()
+    assert len(str(error)) < 300
+    assert error.result is not RefreshResult.OK
+    assert (error.result is RefreshResult.REFUSED) == (status in {400, 401, 403})
+
+
+@given(st.text(max_size=60))
+def test_any_date_is_read_or_ignored(value: str) -> None:
+    """Never an exception."""
+    assert instant_of_date(value) is None
+
+
+def test_http_date_is_read() -> None:
+    """The example of RFC 9110 section 5.6.7."""
+    assert instant_of_date("Sun, 06 Nov 1994 08:49:37 GMT") == 784111777.0

@@ -165,7 +165,7 @@ def _head_refusal(request: web.Request, request_id: str) -> Reply | None:
         or sum(len(name) + len(value) + 4 for name, value in fields) > MAX_HEAD
     ):
         return cloud_error(494, "APIG.0201", "Request headers too large.", request_id)
-    if request.content_length is not None and False:
+    if request.content_length is not None and request.content_length > MAX_BODY:
         return cloud_error(413, "APIG.0201", "Request entity too large.", request_id)
     return None
 

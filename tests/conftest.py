@@ -7,21 +7,31 @@ import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
 
-_LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+LoopFactories = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
+_UVLOOP: LoopFactories = {"uvloop": uvloop.new_event_loop}
+_ASYNCIO: LoopFactories = {"asyncio": asyncio.new_event_loop}
+
+# Rooms of the data path. Start-up may read files; identity/ reads them where nobody waits.
+_MUST_NOT_BLOCK = ["gateway.http", "gateway.upstream", "gateway.proxy", "gateway.serve"]
 
 
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> LoopFactories:
     """Run tests on uvloop, as `serve` does, or on the loops that their marker names."""
     marker = item.get_closest_marker("asyncio")
     if marker is not None and "loop_factories" in marker.kwargs:
-        return _LOOPS
-    return {"uvloop": uvloop.new_event_loop}
+        return {**_UVLOOP, **_ASYNCIO}
+    if "identity" in item.path.parts:
+        return _ASYNCIO  # these look at the timers that asyncio's loop keeps
+    return _UVLOOP
 
 
 @pytest.fixture(autouse=True)
 def blockbuster() -> Iterator[BlockBuster]:
-    """Fail a test in which the package blocks the event loop."""
-    with blockbuster_ctx("gateway") as guard:
+    """Fail a test in which the data path blocks the event loop."""
+    with blockbuster_ctx(_MUST_NOT_BLOCK) as guard:
+        for function in guard.functions.values():
+            # A scrape reads /proc, which never waits for a disk.
+            function.can_block_in("prometheus_client/process_collector.py", {"collect"})
+            # It asks first whether the pipe takes a chunk without waiting.
+            function.can_block_in("gateway/observe/access_log.py", {"flush"})
         yield guard

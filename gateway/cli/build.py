@@ -21,7 +21,7 @@ from gateway.identity.refresh import RefreshResult, RefreshTrigger
 from gateway.identity.secret import SecretFile
 from gateway.identity.source import CredentialSource
 from gateway.identity.store import TokenStore
-from gateway.observe.access_log import AccessLog, LineWriter
+from gateway.observe.access_log import AccessLog
 from gateway.observe.metrics import (
     NO_SERVICE,
     ConnectionGauges,
@@ -33,6 +33,7 @@ from gateway.observe.metrics import (
 from gateway.proxy.admission import KNOWN_METHODS, Rules
 from gateway.proxy.deadlines import Deadlines
 from gateway.proxy.exchange import RETRY_REASONS, Proxy
+from gateway.proxy.observation import Observer
 from gateway.proxy.service import RouteTable, Service
 from gateway.serve.data_listener import DataListener
 from gateway.serve.gateway import Address, Gateway, Parts
@@ -57,12 +58,12 @@ class BuiltIdentity:
     secret_files: tuple[SecretFile, ...] = ()
 
 
-def build_gateway(settings: Settings, log_writer: LineWriter) -> Gateway:
+def build_gateway(settings: Settings, access_log: AccessLog) -> Gateway:
     """Build everything; nothing is opened or read yet but certificates.
 
     Args:
         settings: checked.
-        log_writer: takes the access log; owned by the caller.
+        access_log: takes a line per request.
 
     Raises:
         ConfigError: a certificate or key cannot be used.
@@ -85,11 +86,11 @@ def build_gateway(settings: Settings, log_writer: LineWriter) -> Gateway:
         rules=Rules(
             RouteTable(tuple(services)), AllowedHosts([*settings.allowed_hosts, *own_name])
         ),
-        deadlines=Deadlines(boottime),
+        deadlines=Deadlines(boottime, tick_s=_tick_of(settings)),
         clock=boottime,
-        access_log=AccessLog(log_writer, wall_clock=wall_clock),
-        unrouted=unrouted,
+        observer=Observer(access_log, unrouted, clock=boottime, wall_clock=wall_clock),
     )
+    metrics.before_scrape = proxy.observer.settle
     return Gateway(
         Parts(
             data=DataListener(proxy),
@@ -247,6 +248,12 @@ def _secret_of(
         return lambda: value, ()
     secret_file = SecretFile(_required(file))
     return secret_file.read, (secret_file,)
+
+
+def _tick_of(settings: Settings) -> float:
+    """Choose how late a deadline may be noticed: a fifth of the shortest, within reason."""
+    shortest = min(min(s.timeouts.first_byte, s.timeouts.idle) for s in settings.services.values())
+    return max(0.02, min(0.5, shortest / 5))
 
 
 def _required(value: _T | None) -> _T:

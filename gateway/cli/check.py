@@ -1,44 +1,76 @@
-"""`check`: reports every problem of a configuration at once."""
+"""`check`: reports every problem of a configuration at once, and on request of what it names."""
 
+import asyncio
+import sys
 from pathlib import Path
 
 import click
 
 from gateway.cli.build import build_identity, tls_context
-from gateway.cli.configuration import EXIT_CONFIG, config_option, load_or_exit
+from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
 from gateway.errors import ConfigError
+from gateway.settings import Settings
 
 
 @click.command(
     epilog="""\b
 Examples:
   modelarts-gateway check --config gateway.yaml
+  modelarts-gateway check --config gateway.yaml --online
 
 \b
-Exit codes: 0 good, 2 the configuration is wrong."""
+Exit codes: 0 good, 2 the configuration is wrong, 3 something remote is (with --online)."""
 )
 @config_option
-def command(file: Path | None) -> None:
-    """Check the configuration: what was wrong, what is allowed, what may have been meant."""
+@click.option(
+    "--online", is_flag=True, help="Also log in, once per identity, and connect to each service."
+)
+def command(file: Path | None, online: bool) -> None:
+    """Check the configuration: what was wrong, what is allowed, what may have been meant.
+
+    With --online one line per finding, OK, WARN or FAIL, with the remedy. A login that IAM refuses
+    counts towards the account's lock-out, so it is tried only once.
+    """
     loaded = load_or_exit(file)
-    problems: list[str] = []
-    for name, service in loaded.settings.services.items():
-        try:
-            tls_context(f"services.{name}.tls", service.tls)
-        except ConfigError as error:
-            problems.extend(error.problems)
-    for name, identity in loaded.settings.identities.items():
-        try:
-            build_identity(name, identity)
-        except ConfigError as error:
-            problems.extend(error.problems)
+    problems = _problems_of(loaded.settings)
     for problem in problems:
         click.echo(problem, err=True)
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
     if problems:
-        raise SystemExit(EXIT_CONFIG)
+        sys.exit(EXIT_CONFIG)
+    if online:
+        _go_online(loaded.settings)
     click.echo(
         f"good: {len(loaded.settings.services)} service(s), "
         f"{len(loaded.settings.identities)} identity(ies)"
     )
+
+
+def _problems_of(settings: Settings) -> list[str]:
+    """Return what is wrong with the files that the settings name."""
+    problems: list[str] = []
+    for name, service in settings.services.items():
+        try:
+            tls_context(f"services.{name}.tls", service.tls)
+        except ConfigError as error:
+            problems.extend(error.problems)
+    for name, identity in settings.identities.items():
+        try:
+            build_identity(name, identity)
+        except ConfigError as error:
+            problems.extend(error.problems)
+    return problems
+
+
+def _go_online(settings: Settings) -> None:
+    """Print what is found, and exit unless it is good."""
+    from gateway.cli.online import Level, examine
+
+    findings = asyncio.run(examine(settings))
+    for finding in findings:
+        click.echo(str(finding))
+    failures = [finding for finding in findings if finding.level is Level.FAIL]
+    if failures:
+        is_local = any(finding.is_local for finding in failures)
+        sys.exit(EXIT_CONFIG if is_local else EXIT_REMOTE)

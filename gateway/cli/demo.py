@@ -12,7 +12,7 @@ import click
 from gateway.cli.build import build_gateway
 from gateway.cli.configuration import load_or_exit
 from gateway.cli.run import run_until_told, set_up_logging
-from gateway.observe.access_log import LineWriter
+from gateway.observe.access_log import AccessLog
 from gateway.serve.gateway import Gateway
 from gateway.twin import IMAGE_ID, IRIS_ID, Account, Twin
 
@@ -63,7 +63,7 @@ def command(listen: str, admin_listen: str) -> None:
         picture.write_bytes(_picture())
 
         @asynccontextmanager
-        async def build(writer: LineWriter) -> AsyncIterator[Gateway]:
+        async def build(access_log: AccessLog) -> AsyncIterator[Gateway]:
             await twin.start()
             account = Account()
             environ = {
@@ -78,7 +78,7 @@ def command(listen: str, admin_listen: str) -> None:
                 "GATEWAY_SERVICES__IMAGE__URL": twin.service_url(IMAGE_ID),
             }
             try:
-                yield build_gateway(load_or_exit(None, environ=environ).settings, writer)
+                yield build_gateway(load_or_exit(None, environ=environ).settings, access_log)
             finally:
                 await twin.stop()
 

@@ -13,7 +13,7 @@ import click
 from aiohttp import http_parser
 
 from gateway.errors import ConfigError
-from gateway.observe.access_log import LineWriter
+from gateway.observe.access_log import AccessLog
 from gateway.serve.gateway import Gateway
 
 EXIT_CANNOT_LISTEN = 2
@@ -42,7 +42,7 @@ def require_compiled_parser() -> None:
         raise ConfigError([_PARSER_MISSING])
 
 
-Build = Callable[[LineWriter], AbstractAsyncContextManager[Gateway]]
+Build = Callable[[AccessLog], AbstractAsyncContextManager[Gateway]]
 
 
 def run_until_told(build: Build, announce: Callable[[str, str], None]) -> None:
@@ -79,11 +79,9 @@ async def _run(build: Build, announce: Callable[[str, str], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    writer = LineWriter(sys.stdout.fileno())
-    async with build(writer) as gateway:
+    async with build(AccessLog(sys.stdout.fileno())) as gateway:
         announce(*await gateway.start())
         await _until_told(gateway, told)
-    writer.close()
 
 
 async def _until_told(gateway: Gateway, told: asyncio.Event) -> None:

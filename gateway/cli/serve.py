@@ -9,7 +9,7 @@ import click
 from gateway.cli.build import build_gateway
 from gateway.cli.configuration import config_option, load_or_exit
 from gateway.cli.run import run_until_told, set_up_logging
-from gateway.observe.access_log import LineWriter
+from gateway.observe.access_log import AccessLog
 from gateway.serve.gateway import Gateway
 
 
@@ -38,8 +38,8 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
         click.echo(f"warning: {warning}", err=True)
 
     @asynccontextmanager
-    async def build(writer: LineWriter) -> AsyncIterator[Gateway]:
-        yield build_gateway(loaded.settings, writer)
+    async def build(access_log: AccessLog) -> AsyncIterator[Gateway]:
+        yield build_gateway(loaded.settings, access_log)
 
     def announce(data_url: str, admin_url: str) -> None:
         services = ", ".join(f"/{name}" for name in loaded.settings.services)

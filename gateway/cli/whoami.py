@@ -2,15 +2,16 @@
 
 import asyncio
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
-from gateway.cli.build import build_identity
-from gateway.cli.configuration import EXIT_REMOTE, config_option, load_or_exit
+from gateway.cli.build import wall_clock
+from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
+from gateway.cli.online import duration_text, log_in
 from gateway.errors import ConfigError
-from gateway.identity.source import Login, LoginError
-from gateway.settings import Identity
+from gateway.identity.source import Login, LoginError, TokenFacts
 
 
 @click.command(
@@ -26,35 +27,34 @@ Exit codes: 0 all identities logged in, 2 the configuration is wrong, 3 a login 
 def command(file: Path | None) -> None:
     """Log in once with each identity; print user, project, roles and expiry, never the token.
 
-    Every failed login counts towards the account's lock-out, so it is tried only once.
+    Every refused login counts towards the account's lock-out, so it is tried only once.
     """
     loaded = load_or_exit(file)
-    failed = False
+    failed = misconfigured = False
     for name, identity in loaded.settings.identities.items():
         try:
-            login = asyncio.run(_log_in(name, identity))
+            login = asyncio.run(log_in(name, identity))
         except ConfigError as error:
             for problem in error.problems:
                 click.echo(problem, err=True)
-            raise SystemExit(2) from error
+            misconfigured = True
         except LoginError as error:
-            click.echo(f"identity {name}: {error.result}: {error}", err=True)
+            click.echo(f"identities.{name}: {error.result}: {error}", err=True)
             failed = True
         else:
-            _show(name, login)
+            _show(name, identity.method, login)
+    if misconfigured:
+        sys.exit(EXIT_CONFIG)
     if failed:
         sys.exit(EXIT_REMOTE)
 
 
-async def _log_in(name: str, identity: Identity) -> Login:
-    return await build_identity(name, identity).source.fetch()
-
-
-def _show(name: str, login: Login) -> None:
-    facts = login.facts
+def _show(name: str, method: str, login: Login) -> None:
     click.echo(f"identity {name}")
+    click.echo(f"  {'method':<12} {method}")
+    facts = login.facts
     if facts is None:
-        click.echo("  method none: no token is sent")
+        click.echo(f"  {'token':<12} none is sent")
         return
     rows = {
         "user": facts.user,
@@ -64,9 +64,17 @@ def _show(name: str, login: Login) -> None:
         "roles": ", ".join(facts.roles),
         "issued": facts.issued_at and facts.issued_at.isoformat(timespec="seconds"),
         "expires": facts.expires_at and facts.expires_at.isoformat(timespec="seconds"),
+        "expires in": _left(facts, login.skew_s or 0.0),
         "token": f"{facts.length} bytes, fingerprint {facts.fingerprint}",
         "clock skew": None if login.skew_s is None else f"{login.skew_s:+.1f} s",
     }
     for key, value in rows.items():
         if value:
-            click.echo(f"  {key:<11} {value}")
+            click.echo(f"  {key:<12} {value}")
+
+
+def _left(facts: TokenFacts, skew_s: float) -> str:
+    if facts.expires_at is None:
+        return "not known; whoever writes the file replaces it"
+    now_at_iam = datetime.fromtimestamp(wall_clock(), UTC) - timedelta(seconds=skew_s)
+    return duration_text((facts.expires_at - now_at_iam).total_seconds())

@@ -136,8 +136,23 @@ _JUDGES: dict[bytes, Callable[[RequestFields, bytes], None]] = _DROPPED | {
 }
 """Fields that end here, each with the one place that judges its value."""
 
-# First letters of every name known above: most fields of most requests are told apart by one byte.
-_FIRST = frozenset(name[0] for name in [*_JUDGES, *_DROPPED_PREFIXES])
+# Spelling of names that need no thought: whole requests are judged by one look-up per field.
+_COMMON = (
+    b"accept accept-charset accept-encoding accept-language cache-control content-disposition "
+    b"content-encoding content-language content-type date etag expires last-modified pragma "
+    b"traceparent tracestate user-agent vary x-request-id"
+).split()
+
+
+def _spellings(name: bytes) -> tuple[bytes, bytes]:
+    return name, b"-".join(part.capitalize() for part in name.split(b"-"))
+
+
+_SPELLED: dict[bytes, Callable[[RequestFields, bytes], None] | None] = {
+    spelling: judge
+    for name, judge in [*_JUDGES.items(), *((name, None) for name in _COMMON)]
+    for spelling in _spellings(name)
+}
 
 
 def read_request_fields(raw: RawFields, *, http_1_0: bool) -> RequestFields:
@@ -154,13 +169,14 @@ def read_request_fields(raw: RawFields, *, http_1_0: bool) -> RequestFields:
     found = RequestFields()
     lines = found.lines
     for name, value in raw:
-        lower = name.lower()
-        if lower[0] in _FIRST or b"_" in lower:
-            judge = _judge_of(lower)
-            if judge is not None:
-                judge(found, value)
-                continue
-        lines.append(b"%b: %b" % (name, value))
+        try:
+            judge = _SPELLED[name]
+        except KeyError:
+            judge = _judge_of(name.lower())
+        if judge is None:
+            lines.append(b"%b: %b" % (name, value))
+        else:
+            judge(found, value)
     if found.chunked and (http_1_0 or found.content_length is not None):
         raise _bad("Transfer-Encoding with Content-Length, or on HTTP/1.0")
     if found.host is None and not http_1_0:
@@ -202,15 +218,8 @@ class ResponseFields:
 _RESPONSE_DROPPED = frozenset(
     [*_HOP_BY_HOP, b"set-cookie", b"set-cookie2", b"x-auth-token", b"x-subject-token"]
 )
-_RESPONSE_FIRST = frozenset(
-    name[0]
-    for name in [
-        *_RESPONSE_DROPPED,
-        b"content-length",
-        b"server",
-        b"x-request-id",
-        b"www-authenticate",
-    ]
+_RESPONSE_PLAIN = frozenset(
+    spelling for name in _COMMON if name != b"x-request-id" for spelling in _spellings(name)
 )
 
 
@@ -219,13 +228,13 @@ def read_response_fields(raw: RawFields) -> ResponseFields:
 
     Raises:
         ValueError: Content-Length is not a plain number, is repeated, or stands beside
-            Transfer-Encoding.
+            Transfer-Encoding; Transfer-Encoding is anything but one `chunked`, which would be lost
+            with the field.
     """
     found = ResponseFields()
     lines = found.lines
     for name, value in raw:
-        lower = name.lower()
-        if lower[0] in _RESPONSE_FIRST and _is_for_us_only(found, lower, value):
+        if name not in _RESPONSE_PLAIN and _is_for_us_only(found, name.lower(), value):
             continue
         lines.append(b"%b: %b" % (name, value))
     if found.chunked and found.content_length is not None:
@@ -237,25 +246,28 @@ def read_response_fields(raw: RawFields) -> ResponseFields:
 
 
 def _is_for_us_only(found: ResponseFields, lower: bytes, value: bytes) -> bool:
-    if lower == b"content-length":
-        if found.content_length is not None:
-            raise ValueError("more than one Content-Length")
-        if not value.isdigit():
-            raise ValueError("Content-Length is not a number")
-        found.content_length = int(value)
-    elif lower == b"server":
-        found.server = value
-    elif lower == b"x-request-id":
-        found.request_id = value
-    elif lower == b"www-authenticate":
-        found.challenges_for_keystone |= value[:9].lower() == b"keystone "
-    elif lower in _RESPONSE_DROPPED:
-        if lower == b"connection":
+    match lower:
+        case b"content-length":
+            if found.content_length is not None:
+                raise ValueError("more than one Content-Length")
+            if not value.isdigit():
+                raise ValueError("Content-Length is not a number")
+            found.content_length = int(value)
+        case b"server":
+            found.server = value
+        case b"x-request-id":
+            found.request_id = value
+        case b"www-authenticate":
+            found.challenges_for_keystone |= value[:9].lower() == b"keystone "
+        case b"connection":
             found.named |= _options_of(value)
-        elif lower == b"transfer-encoding":
+        case b"transfer-encoding":
+            if found.chunked or not is_chunked_coding(value):
+                raise ValueError("Transfer-Encoding other than one `chunked`")
             found.chunked = True
-        return True
-    return False
+        case _:
+            pass
+    return lower in _RESPONSE_DROPPED
 
 
 def _judge_of(lower: bytes) -> Callable[[RequestFields, bytes], None] | None:

@@ -6,7 +6,7 @@ Token"; CVE-2026-44394 for why a life is taken from the answer and never assumed
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,19 @@ _CODE = re.compile(r"(?:[A-Z][A-Za-z]{1,15}\.)?[0-9]{1,8}")
 _TRACE = re.compile(r"(?:req-)?[0-9A-Fa-f-]{8,40}")
 # Codes and traces are logged: nothing that could be an echoed secret gets through these.
 
-_REFUSED = "IAM refuses the login: check username, user_domain and the secret"
+_REFUSED = (
+    "IAM refuses the login and does not say why: "
+    "check username, user_domain, the secret, the project and the user's role in it"
+)
+_BY_WORD = (
+    # a word of IAM's message, the most telling one first: what it means
+    (
+        "project",
+        "IAM refuses the project: check project or project_id, project_domain and the user's role",
+    ),
+    ("domain", "IAM refuses the domain: check user_domain and project_domain"),
+    ("password", "IAM refuses the password: check the secret, then username and user_domain"),
+)
 _LOCKED = "IAM has locked the user after too many wrong logins: correct the secret, then wait"
 _FORBIDDEN = "IAM forbids the login: check the user's state, its access mode and its project role"
 _MALFORMED = "IAM cannot make sense of the login: check user_domain, project and project_domain"
@@ -77,7 +89,7 @@ def instant_of_date(value: str | None) -> float | None:
 def failure_of(answer: Answer, *, wall_now: float) -> LoginError:
     """Return the error that an answer other than 201 is. `wall_now` serves if it has no date."""
     code = _vendor_code(answer.body)
-    result, sentence = _meaning(answer.status, code)
+    result, sentence = _meaning(answer.status, code, _said(answer.body))
     known = [f"status {answer.status}"]
     if code is not None:
         known.append(f"code {code}")
@@ -139,19 +151,13 @@ def grant_of(answer: Answer, asked: AskedProject, *, wall_now: float) -> Grant:
     return Grant(line, life_s, facts)
 
 
-def _meaning(status: int, code: str | None) -> tuple[RefreshResult, str]:
-    match status, code:
-        case ((400 | 401 | 403), "IAM.0061"):
-            return RefreshResult.REFUSED, _LOCKED
-        case 400, _:
-            return RefreshResult.REFUSED, _MALFORMED
-        case 401, _:
-            return RefreshResult.REFUSED, _REFUSED
-        case 403, _:
-            return RefreshResult.REFUSED, _FORBIDDEN
-        case 429, _:
+def _meaning(status: int, code: str | None, said: str) -> tuple[RefreshResult, str]:
+    match status:
+        case 400 | 401 | 403:
+            return RefreshResult.REFUSED, _refusal(status, code, said)
+        case 429:
             return RefreshResult.THROTTLED, _THROTTLED
-        case 404, _:
+        case 404:
             return RefreshResult.BAD_REPLY, _NO_SUCH
         case _ if 300 <= status < 400:
             return RefreshResult.BAD_REPLY, _MOVED
@@ -159,6 +165,20 @@ def _meaning(status: int, code: str | None) -> tuple[RefreshResult, str]:
             return RefreshResult.BAD_REPLY, _FAILED
         case _:
             return RefreshResult.BAD_REPLY, _UNEXPECTED
+
+
+def _refusal(status: int, code: str | None, said: str) -> str:
+    """Choose the sentence with the remedy for a 400, 401 or 403."""
+    if code == "IAM.0061":
+        return _LOCKED
+    if status == 400:
+        return _MALFORMED
+    if status == 403:
+        return _FORBIDDEN
+    for word, sentence in _BY_WORD:
+        if word in said:
+            return sentence
+    return _REFUSED
 
 
 def _check_project(project: Mapping[str, Any], asked: AskedProject) -> None:
@@ -178,18 +198,29 @@ def _check_project(project: Mapping[str, Any], asked: AskedProject) -> None:
 
 
 def _vendor_code(body: bytes) -> str | None:
-    # {"error_code"}, {"errorCode"}, {"code"}, Keystone's {"error": {"code"}}; each may be nested.
+    for value in _members(body, "error_code", "errorCode", "code"):
+        code = str(value) if isinstance(value, int) else value
+        if isinstance(code, str) and _CODE.fullmatch(code):
+            return code
+    return None
+
+
+def _said(body: bytes) -> str:
+    """Return IAM's message in lower case. For decisions only: it may quote what it was sent."""
+    for value in _members(body, "error_msg", "errorMsg", "message"):
+        if isinstance(value, str):
+            return value.lower()
+    return ""
+
+
+def _members(body: bytes, *names: str) -> Iterator[object]:
+    """Yield what an error says: `error_…`, `error…`, Keystone's `error.…`; each may be nested."""
     try:
         outer = _json(body)
     except LoginError:
-        return None
+        return
     for level in (outer, *(inner for inner in outer.values() if isinstance(inner, dict))):
-        for name in ("error_code", "errorCode", "code"):
-            value = level.get(name)
-            code = str(value) if isinstance(value, int) else value
-            if isinstance(code, str) and _CODE.fullmatch(code):
-                return code
-    return None
+        yield from (level[name] for name in names if name in level)
 
 
 def _retry_after_s(answer: Answer, wall_now: float) -> float | None:

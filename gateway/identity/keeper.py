@@ -54,12 +54,13 @@ class Keeper:
         alarm: Alarm,
         observer: Observer,
         random: Callable[[], float],
-        wait_s: float = 5.0,
+        wait_s: float = 1.8,
     ) -> None:
         """Make a keeper that does nothing before `start`.
 
         `store` and `clock` are shared by all keepers; `random` returns [0, 1); a caller of
-        `obtain` waits for `wait_s` at most.
+        `obtain` waits for `wait_s` at most, so that he has his answer within 2 s even if IAM
+        never gives one.
         """
         self._name = name
         self._source = source

@@ -86,8 +86,12 @@ def stale_at(asked_at: float, life_s: float, spread: float) -> float:
 
 
 def expires_at(asked_at: float, life_s: float) -> float:
-    """Return from when on nobody may use a token: 5 s, or 5 % of a short life, before its end."""
-    return asked_at + life_s - min(5.0, 0.05 * life_s)
+    """Return from when on nobody may use a token: 5 s, or 5 % of a short life, before its end.
+
+    Of a very short one it is 1 s, or a fifth: Keystone tells times to the second only, so that a
+    token may end up to a second earlier than it seems to.
+    """
+    return asked_at + life_s - min(5.0, max(0.05 * life_s, min(1.0, 0.2 * life_s)))
 
 
 class RefusalLedger:

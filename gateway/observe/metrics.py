@@ -44,8 +44,11 @@ UPSTREAM_ERRORS = (
 _UPSTREAM_LAYERS = (Layer.APIG, Layer.MODELARTS, Layer.MODEL)
 _OUR_STATUSES = {code.status for code in ErrorCode if code.status}
 _STATUSES = sorted({200, 201, 202, 204, 206, 304, 401, 402, 409, 422, 429, 494} | _OUR_STATUSES)
-_CODES = {status: str(status) for status in _STATUSES}
-_OTHER_CODES = {n: f"{n}xx" for n in (2, 3, 4, 5)}
+_OTHER_STATUSES = (0, 2, 3, 4, 5)
+_CODES = {status: str(status) for status in _STATUSES} | {
+    status: f"{status}xx" if status else "0" for status in _OTHER_STATUSES
+}
+"""Values of label `code`: a closed set, the rest of each class under one name."""
 
 
 def upstream_error_of(status: int) -> str:
@@ -102,10 +105,9 @@ class ServiceMetrics:
         self.duration = Histogram(REQUEST_BUCKETS_S)
         self.first_byte = Histogram(REQUEST_BUCKETS_S)
         self.overhead = Histogram(OVERHEAD_BUCKETS_S)
-        self._methods = {method: method for method in methods}
-        codes = [*_CODES.values(), *_OTHER_CODES.values(), "0"]
+        methods = [*methods, "other"]
         self._requests = {
-            (method, code): 0 for method in [*self._methods, "other"] for code in codes
+            (method, status): 0 for method in methods for status in [*_STATUSES, *_OTHER_STATUSES]
         }
         self._errors = {(code.layer.value, code.label): 0 for code in ErrorCode} | {
             (layer.value, error): 0 for layer in _UPSTREAM_LAYERS for error in UPSTREAM_ERRORS
@@ -114,8 +116,14 @@ class ServiceMetrics:
 
     def count_request(self, method: str, status: int) -> None:
         """Count a finished request; status 0 is a caller that left before it had an answer."""
-        code = _CODES.get(status) or _OTHER_CODES.get(status // 100, "0")
-        self._requests[self._methods.get(method, "other"), code] += 1
+        try:
+            self._requests[method, status] += 1
+        except KeyError:
+            if (method, 0) not in self._requests:
+                method = "other"
+            if status not in _CODES:
+                status //= 100  # has a label of its own: 2xx and so on
+            self._requests[method, status] += 1
 
     def count_error(self, layer: Layer, error: str) -> None:
         """Count what went wrong; `error` is an `ErrorCode.label` or one of `UPSTREAM_ERRORS`."""
@@ -129,7 +137,10 @@ class ServiceMetrics:
         self,
     ) -> tuple[dict[tuple[str, str], int], dict[tuple[str, str], int], dict[str, int]]:
         """Return requests by (method, code), errors by (layer, error), retries by reason."""
-        return self._requests, self._errors, self._retries
+        requests = {
+            (method, _CODES[status]): count for (method, status), count in self._requests.items()
+        }
+        return requests, self._errors, self._retries
 
 
 class IdentityMetrics:
@@ -178,6 +189,8 @@ class Metrics(Collector):
         self.reload_successful = True
         self.reload_success_at = 0.0
         """Seconds since the epoch."""
+        self.before_scrape: Callable[[], None] = lambda: None
+        """Called first, so that what has been put aside is counted."""
         self._services: list[tuple[ServiceMetrics, Callable[[], ConnectionGauges]]] = []
         self._identities: list[tuple[IdentityMetrics, Callable[[], IdentityGauges]]] = []
         self.registry.register(self)
@@ -200,6 +213,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family; called by the registry."""
+        self.before_scrape()
         yield from self._service_families()
         yield from self._identity_families()
         yield GaugeMetricFamily(

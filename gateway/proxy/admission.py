@@ -3,15 +3,17 @@
 from dataclasses import dataclass
 
 from gateway.errors import DownstreamError, ErrorCode
-from gateway.http.fields import RawFields, RequestFields, read_request_fields
+from gateway.http.fields import RequestFields, read_request_fields
 from gateway.http.host import AllowedHosts
 from gateway.http.target import split_target
+from gateway.proxy.inbound import Inbound
 from gateway.proxy.service import RouteTable, Service
 
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """RFC 9110 section 9 without CONNECT and TRACE, which no gateway with a credential forwards, plus
 PATCH (RFC 5789)."""
 
+_VERSIONS = frozenset({"1.1", "1.0"})
 _SAME_SITE = frozenset({b"same-origin", b"none"})
 
 
@@ -37,32 +39,42 @@ class Admission:
         self.fields = fields
 
 
-def admit(
-    rules: Rules, *, method: str, target: bytes, version: tuple[int, int], raw_fields: RawFields
-) -> Admission:
+class RefusedByServiceError(DownstreamError):
+    """The request is one for `service`, which does not take it."""
+
+    def __init__(self, code: ErrorCode, service: Service) -> None:
+        super().__init__(code)
+        self.service = service
+
+
+def admit(rules: Rules, inbound: Inbound) -> Admission:
     """Decide whether a request may be forwarded, before a byte of it is.
 
     Raises:
         DownstreamError: it may not; the code says why.
     """
-    if version not in {(1, 1), (1, 0)}:
+    if inbound.version not in _VERSIONS:
         raise DownstreamError(ErrorCode.VERSION_NOT_SUPPORTED)
-    if method not in KNOWN_METHODS:
+    if not inbound.method:
         raise DownstreamError(ErrorCode.METHOD_UNKNOWN)
-    fields = read_request_fields(raw_fields, http_1_0=version == (1, 0))
+    fields = read_request_fields(inbound.fields, http_1_0=inbound.version == "1.0")
     if fields.host is not None:
         rules.hosts.admit(fields.host)
     if fields.origin is not None or (
         fields.fetch_site is not None and fields.fetch_site.lower() not in _SAME_SITE
     ):
         raise DownstreamError(ErrorCode.BROWSER_REFUSED)
-    path, query = split_target(target)
-    service, upstream_path = rules.routes.find(path)
-    if method not in service.methods:
-        raise DownstreamError(ErrorCode.METHOD_NOT_ALLOWED)
+    found = rules.routes.find_exact(inbound.target)
+    if found is not None:
+        service, path, query = found, found.path or b"/", b""
+    else:
+        path, query = split_target(inbound.target)
+        service, path = rules.routes.find(path)
+    if inbound.method not in service.methods:
+        raise RefusedByServiceError(ErrorCode.METHOD_NOT_ALLOWED, service)
     if fields.content_length is not None and fields.content_length > service.max_body_bytes:
-        raise DownstreamError(ErrorCode.BODY_TOO_LARGE)
-    return Admission(service, upstream_path, query, fields)
+        raise RefusedByServiceError(ErrorCode.BODY_TOO_LARGE, service)
+    return Admission(service, path, query, fields)
 
 
 def upstream_head(admission: Admission, method: str, credential_lines: bytes) -> bytes:

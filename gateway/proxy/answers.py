@@ -1,13 +1,20 @@
 """The answers we give ourselves, in the shape of the vendor's own so that clients parse them."""
 
 import json
+from collections.abc import Collection
 from http import HTTPStatus
 
 from gateway.errors import ErrorCode
 
 
 def error_answer(
-    code: ErrorCode, request_id: str, *, retry_after_s: float | None, with_body: bool, close: bool
+    code: ErrorCode,
+    request_id: str,
+    *,
+    retry_after_s: float | None,
+    allow: Collection[str],
+    with_body: bool,
+    close: bool,
 ) -> bytes:
     """Serialise an error of ours.
 
@@ -15,6 +22,7 @@ def error_answer(
         code: must have a status.
         request_id: plain characters; returned in the body and as `X-Request-Id`.
         retry_after_s: for `Retry-After`, rounded up; None leaves it out.
+        allow: methods for `Allow`, which 405 must have (RFC 9110 section 15.5.6); else empty.
         with_body: False for the answer to HEAD.
         close: the connection ends with this answer.
     """
@@ -35,6 +43,8 @@ def error_answer(
     ]
     if retry_after_s is not None:
         lines.append(f"Retry-After: {max(1, -int(-retry_after_s // 1))}")
+    if allow:
+        lines.append(f"Allow: {', '.join(sorted(allow))}")
     if close:
         lines.append("Connection: close")
     head = "\r\n".join(lines) + "\r\n\r\n"

@@ -1,11 +1,8 @@
-"""One coarse timer for the deadlines of all exchanges, in place of a timer handle for each."""
+"""One coarse timer for all deadlines, in place of a timer handle for each."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Protocol
-
-_TICK_S = 0.1
-"""How late a deadline may be noticed; the shortest sensible deadline is a second."""
 
 
 class Watched(Protocol):
@@ -15,15 +12,17 @@ class Watched(Protocol):
     """Seconds on the clock of the `Deadlines`; may be moved at any time."""
 
     def expire(self) -> None:
-        """End it. Called once at most, after which it is no longer watched."""
+        """Decide what being past `deadline` means: end something, or move the deadline."""
         ...
 
 
 class Deadlines:
     """Calls `expire` of whatever is past its deadline; idle while nothing is watched."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], *, tick_s: float = 0.5) -> None:
+        """Prepare to watch; `tick_s` is how late a deadline may be noticed."""
         self._clock = clock
+        self._tick_s = tick_s
         self._watched: set[Watched] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -31,7 +30,7 @@ class Deadlines:
         """Begin to watch `item`, which must be hashable by identity."""
         self._watched.add(item)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+            self._timer = asyncio.get_running_loop().call_later(self._tick_s, self._tick)
 
     def forget(self, item: Watched) -> None:
         """Stop watching `item`; harmless if it is not watched."""
@@ -47,9 +46,7 @@ class Deadlines:
     def _tick(self) -> None:
         self._timer = None
         now = self._clock()
-        due = [item for item in self._watched if item.deadline <= now]
-        for item in due:
-            self._watched.discard(item)
+        for item in [item for item in self._watched if item.deadline <= now]:
             item.expire()
         if self._watched and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+            self._timer = asyncio.get_running_loop().call_later(self._tick_s, self._tick)

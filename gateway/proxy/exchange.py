@@ -1,17 +1,13 @@
 """The life of one exchange, phase by phase: admit, credential, forward, relay, observe.
 
-The order is the specification. Each phase may end the exchange by raising; `observe` runs exactly
-once, always. Waiting is for one future: the response is relayed by callbacks, as it comes.
+The order is the specification. Decisions are made at once, as bytes arrive; only what is not at
+hand, a token or a connection, is waited for, in one short coroutine. `observe` runs exactly once.
 """
 
 import asyncio
-import itertools
 import logging
-import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from gateway.errors import (
     CredentialError,
@@ -21,16 +17,19 @@ from gateway.errors import (
     UnavailableError,
     UpstreamError,
 )
-from gateway.http.fields import RawFields
 from gateway.http.framing import LAST_CHUNK, chunk
 from gateway.identity.credential import Credential
-from gateway.observe.access_log import AccessLog
-from gateway.observe.metrics import ServiceMetrics, upstream_error_of
-from gateway.proxy.admission import KNOWN_METHODS, Admission, Rules, admit, upstream_head
+from gateway.proxy.admission import (
+    Admission,
+    RefusedByServiceError,
+    Rules,
+    admit,
+    upstream_head,
+)
 from gateway.proxy.answers import error_answer
 from gateway.proxy.deadlines import Deadlines
-from gateway.proxy.inbound import Downstream, Inbound, RequestBody
-from gateway.proxy.rejection import layer_of
+from gateway.proxy.inbound import Downstream, Inbound
+from gateway.proxy.observation import Observation, Observer, request_id_of
 from gateway.proxy.relay import Outcome, Relay
 from gateway.proxy.service import Service
 from gateway.upstream.connection import Connection
@@ -39,12 +38,15 @@ RETRY_REASONS = ("token_rejected", "stale_connection")
 """Values of label `reason`: why a request may be sent again, each at most once."""
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 section 9.2.2
-_PLAIN_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NEVER = float("inf")
+_CLOSING = frozenset({400, 408, 414, 431, 501, 505})
+"""After these nobody can say for sure where the next request on the connection begins."""
+MAX_KEPT_BYTES = 64 * 2**20
+"""Bodies that may wait in memory, of all requests together, to be sent again; beyond it they are
+sent once only, and a rejected token is 503."""
 
 _log = logging.getLogger("gateway.proxy")
-_ids = itertools.count(1)
-_ID_PREFIX = os.urandom(6).hex()
 
 
 @dataclass(slots=True)
@@ -55,291 +57,320 @@ class Proxy:
     deadlines: Deadlines
     clock: Callable[[], float]
     """Seconds, monotonic, going on during suspend; the keepers count on the same clock."""
-    access_log: AccessLog
-    unrouted: ServiceMetrics
-    """Counts requests that belong to no service."""
+    observer: Observer
+    kept_bytes: int = 0
+    """Bytes of bodies kept just now, in order to send them again."""
 
 
 class Exchange:
-    """One request on its way. Created when its head has arrived; `run` once."""
+    """One request on its way, from the end of its head; an `Owner` of relays.
+
+    Invariants:
+        - nothing goes upstream before admission and without the service's credential;
+        - it ends exactly once: answered, aborted or abandoned, and then accounted for;
+        - after that it holds no connection and no task.
+    """
 
     __slots__ = (
         "_admission",
-        "_body_ended",
-        "_connect_s",
-        "_credential_s",
+        "_credential",
         "_downstream",
-        "_error",
         "_inbound",
-        "_keep_alive",
         "_kept",
+        "_kept_bytes",
         "_proxy",
         "_relay",
-        "_request_bytes",
         "_retried",
-        "_sent_at",
-        "_status",
-        "_waited_s",
-        "deadline",
-        "request_id",
+        "_seen",
+        "_task",
     )
 
     def __init__(self, proxy: Proxy, inbound: Inbound, downstream: Downstream) -> None:
-        self.deadline = float("inf")
-        self.request_id = ""
         self._proxy = proxy
         self._inbound = inbound
         self._downstream = downstream
         self._admission: Admission | None = None
+        self._credential: Credential | None = None
         self._relay: Relay | None = None
-        self._error: ErrorCode | None = None
-        self._status = 0
-        self._keep_alive = False
-        self._body_ended = inbound.rest is None
         self._kept: list[bytes] | None = None
-        self._request_bytes = 0
-        self._retried: list[str] = []
-        self._credential_s = 0.0
-        self._connect_s = 0.0
-        self._waited_s = 0.0
-        self._sent_at = 0.0
+        self._kept_bytes = 0
+        self._retried: tuple[str, ...] = ()
+        self._seen = Observation(inbound, proxy.observer.unrouted)
+        self._task: asyncio.Task[None] | None = None
 
-    async def run(self) -> bool:
-        """Carry the request through, answer it, and account for it.
+    # What the caller's connection tells us.
 
-        Returns:
-            Whether the caller's connection may be used for another request.
-
-        Cancellation: the caller is gone; the call upstream is aborted with it.
-        """
+    def begin(self) -> None:
+        """Take the request as far as it goes without waiting. May end the exchange."""
+        inbound, proxy = self._inbound, self._proxy
         try:
-            await self._carry()
+            admission = self._admission = admit(proxy.rules, inbound)
+            service = admission.service
+            metrics = self._seen.metrics = service.metrics
+            metrics.started += 1
+            if metrics.started - metrics.finished > service.max_in_flight:
+                raise UnavailableError(ErrorCode.OVERLOADED)
+            length = admission.fields.content_length
+            if length is None or length <= service.replay_bytes:
+                self._kept = []
         except GatewayError as error:
-            self._answer(error)
-        except asyncio.CancelledError:
-            self._error = ErrorCode.CLIENT_DISCONNECTED
-            raise
-        except Exception:
-            self._error = ErrorCode.INTERNAL
-            raise
-        finally:
-            self._observe()
-        return self._keep_alive
+            if isinstance(error, RefusedByServiceError):
+                self._seen.metrics = error.service.metrics
+            if self._admission is None:
+                self._seen.metrics.started += 1
+            self._fail(error)
+            return
+        credential = service.credentials.usable(inbound.received_at)
+        connection = service.pool.take(inbound.received_at) if credential is not None else None
+        if credential is not None and connection is not None:
+            self._launch(admission, credential, connection, inbound.received_at)
+        else:
+            self._wait_for(admission, credential)
 
     def refuse(self, code: ErrorCode) -> None:
-        """Answer a request that is not even well-formed, and account for it."""
-        self._body_ended = False
-        self._answer(DownstreamError(code))
-        self._observe()
+        """End with an answer to what is not even a request."""
+        self._proxy.observer.unrouted.started += 1
+        self._fail(DownstreamError(code))
+
+    def body_arrived(self) -> None:
+        """Pass on what has arrived of the body."""
+        admission, relay = self._admission, self._relay
+        if admission is not None and relay is not None:
+            self._forward_body(admission, relay)
+
+    def malformed(self) -> None:
+        """Hear that the rest of the request makes no sense."""
+        self._break_off(DownstreamError(ErrorCode.BAD_REQUEST, "malformed body"))
 
     def downstream_writable(self) -> None:
         """Hear that the caller has caught up with what we wrote."""
         if self._relay is not None:
             self._relay.resume()
 
-    def expire(self) -> None:
-        """Decide what being past `deadline` means (see `Deadlines`)."""
+    def expire(self, now: float) -> None:
+        """Decide what being past the deadline means."""
         relay, admission = self._relay, self._admission
-        if relay is None or admission is None or relay.done.done():
+        if relay is None or admission is None:
             return
         error: GatewayError
         if relay.first_byte_at:
             # The deadline is not moved with every piece, but looked up when it seems to be over.
-            self.deadline = relay.last_byte_at + admission.service.idle_s
-            if self.deadline > self._proxy.clock():
-                self._proxy.deadlines.watch(self)
+            self._downstream.deadline = relay.last_byte_at + admission.service.idle_s
+            if self._downstream.deadline > now:
                 return
             if self._downstream.writing_paused:
                 error = DownstreamError(ErrorCode.CLIENT_DISCONNECTED, "reads too slowly")
             else:
                 error = UpstreamError(ErrorCode.HTTP_RESPONSE_TIMEOUT, "stalled in its answer")
-        elif self._sent_at:
+        elif self._inbound.ended:
             error = UpstreamError(ErrorCode.HTTP_RESPONSE_TIMEOUT, "no answer")
         elif relay.connection.writing_paused:
             error = UpstreamError(ErrorCode.HTTP_RESPONSE_TIMEOUT, "does not read the request")
         else:
             error = DownstreamError(ErrorCode.SLOW_REQUEST)
-        relay.fail(error)
+        self._break_off(error)
 
-    async def _carry(self) -> None:
-        inbound = self._inbound
-        admission = self._admission = admit(
-            self._proxy.rules,
-            method=inbound.method,
-            target=inbound.target,
-            version=inbound.version,
-            raw_fields=inbound.fields,
-        )
-        service = admission.service
-        metrics = service.metrics
-        metrics.started += 1
-        if metrics.started - metrics.finished > service.max_in_flight:
-            raise UnavailableError(ErrorCode.OVERLOADED)
-        length = admission.fields.content_length
-        if length is None or length <= service.replay_bytes:
-            self._kept = []
-        if inbound.body:
-            self._take(inbound.body, service)
-        credential = service.credentials.usable(self._proxy.clock())
-        if credential is None:
-            credential = await self._obtain(service)
-        while True:
-            match await self._attempt(admission, credential):
-                case Outcome.RELAYED:
-                    self._keep_alive = self._relay is not None and self._relay.keep_alive
-                    return
-                case Outcome.REJECTED:
-                    self._count_retry("token_rejected", metrics)
-                    credential = await self._obtain(service)
-                case Outcome.UNSEEN:
-                    self._count_retry("stale_connection", metrics)
+    def failed_by_a_bug(self) -> None:
+        """End because the gateway itself has failed."""
+        self._break_off(GatewayError(ErrorCode.INTERNAL))
 
-    async def _obtain(self, service: Service) -> Credential:
-        began = self._proxy.clock()
-        try:
-            return await service.credentials.obtain()
-        finally:
-            took = self._proxy.clock() - began
-            self._credential_s += took
-            self._waited_s += took
+    def abandon(self) -> None:
+        """Give up: the caller has left. The call upstream is aborted with it."""
+        self._break_off(DownstreamError(ErrorCode.CLIENT_DISCONNECTED))
 
-    async def _attempt(self, admission: Admission, credential: Credential) -> Outcome:
-        """Send the request once and relay what comes back.
+    # What the relay tells us (`Owner`).
 
-        Raises:
-            CredentialError: the credential was rejected and the request cannot be sent again.
-            UpstreamError: no answer, or not to its end.
-        """
-        service = admission.service
-        connection = service.pool.take()
-        if connection is None:
-            connection = await self._connect(service)
-        relay = self._relay = Relay(
-            connection,
-            self._inbound,
-            self._downstream,
-            clock=self._proxy.clock,
-            may_reject=partial(self._hide_rejection, service, credential)
-            if credential.field_lines
-            else None,
-        )
-        relay.request_received = self._body_ended
-        head = upstream_head(admission, self._inbound.method, credential.field_lines)
-        try:
-            outcome = await self._send(head, relay, admission)
-        except UpstreamError as error:
-            if not self._may_send_again(error, relay):
-                raise
-            outcome = Outcome.UNSEEN
-        finally:
-            self._proxy.deadlines.forget(self)
-            if not relay.complete:
-                connection.abort()
-            service.pool.give_back(connection)
-            if self._sent_at:
-                self._waited_s += (relay.last_byte_at or self._proxy.clock()) - self._sent_at
-        if outcome is Outcome.REJECTED and self._kept is None:
-            raise CredentialError(ErrorCode.TOKEN_RENEWED)
-        return outcome
-
-    async def _connect(self, service: Service) -> Connection:
-        began = self._proxy.clock()
-        try:
-            return await service.pool.connect()
-        finally:
-            took = self._proxy.clock() - began
-            self._connect_s += took
-            self._waited_s += took
-
-    async def _send(self, head: bytes, relay: Relay, admission: Admission) -> Outcome:
-        inbound, connection, service = self._inbound, relay.connection, admission.service
-        body = b"".join(self._kept) if self._kept is not None else inbound.body
-        pieces = [head]
-        if admission.fields.chunked:
-            if body:
-                pieces.append(chunk(body))
-            if self._body_ended:
-                pieces.append(LAST_CHUNK)
-        elif body:
-            pieces.append(body)
-        head_request = inbound.method == "HEAD"
-        now = self._proxy.clock()
-        if self._body_ended or inbound.rest is None:
-            self._sent_at = now
-            self.deadline = now + service.first_byte_s
-            self._proxy.deadlines.watch(self)
-            connection.start(relay, pieces, head_request=head_request, sent=True)
-            return await relay.done
-        self._sent_at = 0.0
-        self.deadline = now + service.idle_s
-        self._proxy.deadlines.watch(self)
-        connection.start(relay, pieces, head_request=head_request, sent=False)
-        if admission.fields.expects_continue and not body:
-            self._downstream.write([_CONTINUE])
-        return await self._upload(inbound.rest, relay, admission)
-
-    async def _upload(self, body: RequestBody, relay: Relay, admission: Admission) -> Outcome:
-        """Pass the rest of the body on until it, or the response, has ended."""
-        pump = asyncio.create_task(self._pump(body, relay, admission), name="upload")
-        pump.add_done_callback(relay.upload_ended)
-        try:
-            return await relay.done
-        finally:
-            # The service has answered early, or somebody has gone: the rest is of no use.
-            pump.cancel()
-            await asyncio.wait([pump])
-
-    async def _pump(self, body: RequestBody, relay: Relay, admission: Admission) -> None:
-        service, connection, clock = admission.service, relay.connection, self._proxy.clock
-        chunked = admission.fields.chunked
-        began = clock()
-        try:
-            while data := await body.read():
-                now = clock()
-                self._waited_s += now - began
-                began = now
-                self._take(data, service)
-                connection.write([chunk(data)] if chunked else [data])
-                self.deadline = now + service.idle_s
-                if connection.writing_paused:
-                    await connection.drain()
-                    now = clock()
-                    self._waited_s += now - began
-                    self.deadline = now + service.idle_s
-                    began = now
-        finally:
-            self._waited_s += clock() - began
-        self._body_ended = relay.request_received = True
-        if chunked:
-            connection.write([LAST_CHUNK])
-        connection.end()
-        self._sent_at = clock()
-        self.deadline = self._sent_at + service.first_byte_s
-
-    def _take(self, data: bytes, service: Service) -> None:
-        """Count a piece of the body, and keep it while it may have to be sent again."""
-        self._request_bytes += len(data)
-        if self._request_bytes > service.max_body_bytes:
-            raise DownstreamError(ErrorCode.BODY_TOO_LARGE)
-        if self._kept is not None:
-            if self._request_bytes <= service.replay_bytes:
-                self._kept.append(data)
-            else:
-                self._kept = None
-
-    def _hide_rejection(self, service: Service, credential: Credential) -> bool:
-        """Report a rejected credential; return whether the caller need not see the answer."""
-        coming = service.credentials.reject(credential)
+    def hides_rejection(self) -> bool:
+        """Report the rejected credential; the caller need not see the first such answer."""
+        if self._admission is None or self._credential is None:
+            return False
+        coming = self._admission.service.credentials.reject(self._credential)
         return coming and "token_rejected" not in self._retried
 
-    def _may_send_again(self, error: UpstreamError, relay: Relay) -> bool:
+    def attempt_ended(self, outcome: Outcome) -> None:
+        """Finish, or send the request again with another credential."""
+        admission, relay = self._admission, self._relay
+        if admission is None or relay is None:
+            return
+        self._note_wait(relay.last_byte_at)
+        admission.service.pool.give_back(relay.connection, relay.last_byte_at)
+        if outcome is Outcome.RELAYED:
+            if "token_rejected" in self._retried and self._credential is not None:
+                admission.service.credentials.accepted(self._credential)
+            self._end(relay.status, keep_alive=relay.keep_alive)
+        elif self._kept is None:
+            self._relay = None
+            self._fail(CredentialError(ErrorCode.TOKEN_RENEWED))
+        else:
+            self._send_again("token_rejected", admission, None)
+
+    def attempt_failed(self, error: GatewayError) -> None:
+        """Answer, break off, or send the request again on another connection."""
+        admission, relay = self._admission, self._relay
+        if admission is None or relay is None:
+            return
+        self._note_wait(self._proxy.clock())
+        admission.service.pool.give_back(relay.connection, self._proxy.clock())
+        if self._may_send_again(error, relay):
+            self._send_again("stale_connection", admission, self._credential)
+        else:
+            self._fail(error)
+
+    def upstream_writable(self) -> None:
+        """Let the caller go on sending."""
+        self._downstream.resume_reading()
+
+    # Phases.
+
+    def _wait_for(self, admission: Admission, credential: Credential | None) -> None:
+        self._downstream.deadline = _NEVER  # each wait below has a deadline of its own
+        if not self._inbound.ended:
+            self._downstream.pause_reading()
+        self._task = asyncio.create_task(self._obtain(admission, credential), name="exchange")
+
+    async def _obtain(self, admission: Admission, credential: Credential | None) -> None:
+        """Wait for what is not at hand, then go on."""
+        service, clock, seen = admission.service, self._proxy.clock, self._seen
+        try:
+            began = clock()
+            if credential is None:
+                credential = await service.credentials.obtain()
+                seen.credential_s += clock() - began
+                began = clock()
+            connection = service.pool.take(began) or await service.pool.connect()
+            now = clock()
+            seen.connect_s += now - began
+            self._task = None
+            self._launch(admission, credential, connection, now)
+        except GatewayError as error:
+            self._task = None
+            self._fail(error)
+        except Exception:  # noqa: BLE001  # logged, counted and answered: see below
+            # The top of a task: nobody else would hear of it, and the caller would wait for ever.
+            _log.exception("request failed by a bug of the gateway")
+            self._task = None
+            self.failed_by_a_bug()
+
+    def _launch(
+        self, admission: Admission, credential: Credential, connection: Connection, now: float
+    ) -> None:
+        """Write the head, and as much of the body as is at hand, in one piece."""
+        inbound, downstream, service = self._inbound, self._downstream, admission.service
+        self._credential = credential
+        relay = self._relay = Relay(
+            self,
+            connection,
+            inbound,
+            downstream,
+            clock=self._proxy.clock,
+            takes_credential=bool(credential.field_lines),
+        )
+        pieces = [upstream_head(admission, inbound.method, credential.field_lines)]
+        ended = inbound.ended
+        try:
+            body = self._take_body(service) if not self._retried else self._kept_body(service)
+        except DownstreamError as error:
+            connection.start(relay, pieces, head_request=False, sent=False)
+            self._break_off(error)
+            return
+        self._frame(admission, body, ended, pieces)
+        if ended:
+            self._seen.sent_at = now
+            downstream.deadline = now + service.first_byte_s
+        else:
+            self._seen.sent_at = 0.0
+            self._seen.body_awaited_at = now
+            downstream.deadline = now + service.idle_s
+            if admission.fields.expects_continue and not body:
+                admission.fields.expects_continue = False  # once, however often we send
+                downstream.write([_CONTINUE])
+            downstream.resume_reading()
+        connection.start(relay, pieces, head_request=inbound.method == "HEAD", sent=ended)
+
+    def _forward_body(self, admission: Admission, relay: Relay) -> None:
+        inbound, service = self._inbound, admission.service
+        try:
+            body = self._take_body(service)
+        except DownstreamError as error:
+            self._break_off(error)
+            return
+        pieces: list[bytes] = []
+        self._frame(admission, body, inbound.ended, pieces)
+        connection = relay.connection
+        if pieces:
+            connection.write(pieces)
+        now = self._proxy.clock()
+        if inbound.ended:
+            connection.end()
+            self._seen.sent_at = now
+            self._seen.waited_s += now - self._seen.body_awaited_at
+            self._downstream.deadline = now + service.first_byte_s
+        else:
+            self._downstream.deadline = now + service.idle_s
+            if connection.writing_paused:
+                self._downstream.pause_reading()
+
+    @staticmethod
+    def _frame(admission: Admission, body: list[bytes], ended: bool, out: list[bytes]) -> None:
+        if admission.fields.chunked:
+            out.extend(map(chunk, body))
+            if ended:
+                out.append(LAST_CHUNK)
+        else:
+            out.extend(body)
+
+    def _take_body(self, service: Service) -> list[bytes]:
+        """Take what has arrived, count it, and keep it while it may have to be sent again."""
+        body = self._inbound.body
+        if not body:
+            return body
+        self._inbound.body = []
+        seen = self._seen
+        for piece in body:
+            seen.request_bytes += len(piece)
+        if seen.request_bytes > service.max_body_bytes:
+            raise DownstreamError(ErrorCode.BODY_TOO_LARGE)
+        if self._kept is not None:
+            size = sum(map(len, body))
+            if (
+                seen.request_bytes <= service.replay_bytes
+                and self._proxy.kept_bytes + size <= MAX_KEPT_BYTES
+            ):
+                self._kept.extend(body)
+                self._kept_bytes += size
+                self._proxy.kept_bytes += size
+            else:
+                self._forget_body()
+        return body
+
+    def _forget_body(self) -> None:
+        """Give up what was kept: from here on the request cannot be sent again."""
+        self._kept = None
+        self._proxy.kept_bytes -= self._kept_bytes
+        self._kept_bytes = 0
+
+    def _kept_body(self, service: Service) -> list[bytes]:
+        self._take_body(service)
+        if self._kept is None:  # grew beyond the buffer while we waited
+            raise CredentialError(ErrorCode.TOKEN_RENEWED)
+        return list(self._kept)
+
+    def _send_again(self, reason: str, admission: Admission, credential: Credential | None) -> None:
+        self._relay = None
+        self._retried += (reason,)
+        self._seen.retries += 1
+        admission.service.metrics.count_retry(reason)
+        self._wait_for(admission, credential)
+
+    def _may_send_again(self, error: GatewayError, relay: Relay) -> bool:
         """Say whether the service cannot have seen the request, or may see it twice.
 
         Only a kept connection can die between two requests; a new one that fails has failed.
         """
         connection = relay.connection
         if (
-            connection.requests == 1
+            not isinstance(error, UpstreamError)
+            or connection.requests == 1
             or self._kept is None
             or relay.started
             or "stale_connection" in self._retried
@@ -351,99 +382,70 @@ class Exchange:
             and self._inbound.method in _IDEMPOTENT
         )
 
-    def _count_retry(self, reason: str, metrics: ServiceMetrics) -> None:
-        self._retried.append(reason)
-        metrics.count_retry(reason)
+    # Ends.
 
-    def _answer(self, error: GatewayError) -> None:
-        code = self._error = error.code
-        if self._relay is not None and self._relay.started:
+    def _break_off(self, error: GatewayError) -> None:
+        """End from our side, whatever is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if self._relay is not None and self._admission is not None:
+            self._relay.abandon()
+            self._note_wait(self._proxy.clock())
+            self._admission.service.pool.give_back(self._relay.connection, self._proxy.clock())
+        self._fail(error)
+
+    def _fail(self, error: GatewayError) -> None:
+        """Answer with an error of ours, or break off what the caller takes for an answer."""
+        code = error.code
+        self._seen.blame(code)
+        if (self._relay is not None and self._relay.started) or not code.status:
             # The status is on the wire: breaking off is the only way left to say "incomplete"
             # (golang/go#23643).
             self._downstream.abort()
-            self._status = self._relay.status
+            self._end(self._relay.status if self._relay is not None else 0, keep_alive=False)
             return
-        if not code.status:
-            self._downstream.abort()
-            return
-        if not self.request_id:
-            self.request_id = _request_id(self._inbound.fields)
-        self._status = code.status
-        self._keep_alive = self._inbound.keep_alive and self._body_ended
+        inbound = self._inbound
+        self._seen.request_id = request_id_of(inbound.fields)
+        keep_alive = inbound.keep_alive and inbound.ended and code.status not in _CLOSING
         retry_after_s: float | None = None
-        if isinstance(error, CredentialError):
-            retry_after_s = error.retry_after_s
-        elif isinstance(error, UnavailableError):
-            retry_after_s = 1.0
-        _log.debug("request %s: %s: %s", self.request_id, code.label, error)
+        allow: frozenset[str] = frozenset()
+        match error:
+            case CredentialError():
+                retry_after_s = error.retry_after_s
+            case UnavailableError():
+                retry_after_s = 1.0
+            case RefusedByServiceError(code=ErrorCode.METHOD_NOT_ALLOWED):
+                allow = error.service.methods
+            case _:
+                pass
+        _log.debug("request %s: %s: %s", self._seen.request_id, code.label, error)
         self._downstream.write(
             [
                 error_answer(
                     code,
-                    self.request_id,
+                    self._seen.request_id,
                     retry_after_s=retry_after_s,
-                    with_body=self._inbound.method != "HEAD",
-                    close=not self._keep_alive,
+                    allow=allow,
+                    with_body=inbound.method != "HEAD",
+                    close=not keep_alive,
                 )
             ]
         )
+        self._end(code.status, keep_alive=keep_alive)
 
-    def _observe(self) -> None:
-        proxy, inbound, relay = self._proxy, self._inbound, self._relay
-        finished_at = proxy.clock()
-        duration_s = finished_at - inbound.received_at
-        overhead_s = max(0.0, duration_s - self._waited_s)
-        first_byte_s = 0.0
-        response_bytes = 0
-        upstream_id = b""
-        error = ""
-        if self._admission is None:
-            metrics = proxy.unrouted
-            metrics.started += 1
-        else:
-            metrics = self._admission.service.metrics
-        if relay is not None:
-            response_bytes = relay.response_bytes
-            if relay.started and not self._status:
-                self._status = relay.status
-            if relay.fields is not None:
-                upstream_id = relay.fields.request_id
-            if relay.first_byte_at and self._sent_at:
-                first_byte_s = max(0.0, relay.first_byte_at - self._sent_at)
-                metrics.first_byte.observe(first_byte_s)
-        if self._error is not None:
-            error = self._error.label
-            metrics.count_error(self._error.layer, error)
-        elif self._status >= 400 and relay is not None:
-            error = upstream_error_of(self._status)
-            metrics.count_error(layer_of(relay.vendor_code), error)
-        metrics.finished += 1
-        metrics.request_bytes += self._request_bytes
-        metrics.response_bytes += response_bytes
-        metrics.duration.observe(duration_s)
-        metrics.overhead.observe(overhead_s)
-        metrics.count_request(inbound.method, self._status)
-        proxy.access_log.record(
-            self.request_id or _request_id(inbound.fields),
-            metrics.name,
-            inbound.method if inbound.method in KNOWN_METHODS else "other",
-            self._status,
-            duration_s,
-            self._credential_s,
-            self._connect_s,
-            first_byte_s,
-            overhead_s,
-            self._request_bytes,
-            response_bytes,
-            len(self._retried),
-            error,
-            upstream_id.decode("ascii") if _PLAIN_ID.fullmatch(upstream_id) else "",
-        )
+    def _note_wait(self, until: float) -> None:
+        if self._seen.sent_at:
+            self._seen.waited_s += until - self._seen.sent_at
 
-
-def _request_id(fields: RawFields) -> str:
-    """Return the caller's own id if it is plain, else a new one."""
-    for name, value in fields:
-        if len(name) == 12 and name.lower() == b"x-request-id" and _PLAIN_ID.fullmatch(value):
-            return value.decode("ascii")
-    return f"{_ID_PREFIX}-{next(_ids):x}"
+    def _end(self, status: int, *, keep_alive: bool) -> None:
+        seen = self._seen
+        seen.status = status
+        seen.ended_at = now = self._proxy.clock()
+        if self._relay is not None:
+            seen.note_response(self._relay)
+            self._relay = None
+        if self._kept_bytes:
+            self._forget_body()
+        self._proxy.observer.observe(seen)
+        self._downstream.exchange_ended(keep_alive=keep_alive, now=now)

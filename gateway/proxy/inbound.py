@@ -1,27 +1,15 @@
 """A request as it comes in, and the way back to its caller: the seam between serve/ and proxy/."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.http.fields import RawFields
 
 
-class RequestBody(Protocol):
-    """The part of a request's body that has not arrived yet."""
-
-    async def read(self) -> bytes:
-        """Return the next piece, or nothing at the end of a complete body.
-
-        Raises:
-            DownstreamError: the body is malformed, or its sender has left.
-
-        Cancellation: safe; nothing is lost.
-        """
-        ...
-
-
 class Downstream(Protocol):
-    """The way back to one caller. Nothing here waits or fails: a caller that left is cancelled."""
+    """The way back to one caller. Nothing here waits or fails; a caller that left is ignored."""
+
+    deadline: float
+    """When the exchange under way is to be looked at; see `Deadlines`."""
 
     @property
     def writing_paused(self) -> bool:
@@ -32,27 +20,64 @@ class Downstream(Protocol):
         """Send pieces in order, in as few segments as possible."""
         ...
 
+    def pause_reading(self) -> None:
+        """Leave what the caller sends in the kernel until `resume_reading`."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Go on reading; does nothing when not paused."""
+        ...
+
     def abort(self) -> None:
         """Break the connection so that an answer under way cannot pass for complete."""
         ...
 
+    def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
+        """Hear that the request has been answered or given up, and accounted for.
 
-@dataclass(slots=True)
+        Args:
+            keep_alive: the connection may be used for another request.
+            now: seconds on the proxy's clock.
+        """
+        ...
+
+
 class Inbound:
-    """A request's head and what has arrived of its body.
+    """A request's head, and its body as it arrives. serve/ fills it, proxy/ empties `body`."""
 
-    Immutable by convention: a frozen dataclass costs a microsecond more.
-    """
+    __slots__ = (
+        "body",
+        "ended",
+        "fields",
+        "keep_alive",
+        "method",
+        "received_at",
+        "target",
+        "version",
+    )
 
-    method: str
-    target: bytes
-    version: tuple[int, int]
-    fields: RawFields
-    body: bytes
-    """What has arrived already."""
-    rest: RequestBody | None
-    """What has not; None when `body` is all."""
-    keep_alive: bool
-    """The caller wants to use its connection again, and may."""
-    received_at: float
-    """When the end of the head arrived. Seconds on the proxy's clock."""
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        version: str,
+        fields: RawFields,
+        *,
+        keep_alive: bool,
+        received_at: float,
+    ) -> None:
+        self.method = method
+        """Upper case; empty when it is not a known one."""
+        self.target = target
+        """As received."""
+        self.version = version
+        """Such as `1.1`."""
+        self.fields = fields
+        self.keep_alive = keep_alive
+        """The caller wants to use its connection again, and may."""
+        self.received_at = received_at
+        """When the end of the head arrived. Seconds on the proxy's clock."""
+        self.body: list[bytes] = []
+        """Pieces that have arrived and were not taken yet, without framing."""
+        self.ended = False
+        """Whether nothing more will arrive."""

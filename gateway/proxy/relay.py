@@ -1,13 +1,14 @@
 """The way of one response from the service to the caller, piece by piece as it comes.
 
 An answer that may mean "your token is not good" is held back until that is known: its body is
-looked at up to a bound, and the rest of the exchange decides.
+looked at up to a bound, and the exchange decides.
 """
 
 import asyncio
 import re
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import Protocol
 
 from gateway.errors import ErrorCode, GatewayError, UpstreamError
 from gateway.http.fields import ResponseFields, read_response_fields
@@ -29,16 +30,34 @@ class Outcome(Enum):
     RELAYED = auto()
     REJECTED = auto()
     """The service did not accept our credential, and the caller has not heard of it."""
-    UNSEEN = auto()
-    """The connection was dead, and the request can be sent again on another."""
+
+
+class Owner(Protocol):
+    """The exchange that a response belongs to."""
+
+    def hides_rejection(self) -> bool:
+        """Hear that the answer rejects our credential; return whether to hide it."""
+        ...
+
+    def attempt_ended(self, outcome: Outcome) -> None:
+        """Hear that the response has ended; the connection is free."""
+        ...
+
+    def attempt_failed(self, error: GatewayError) -> None:
+        """Hear that no response will come, or not to its end; the connection is closed."""
+        ...
+
+    def upstream_writable(self) -> None:
+        """Hear that the service takes more of the request again."""
+        ...
 
 
 class Relay:
     """Hears one response (it is a `ResponseSink`) and writes it downstream.
 
     Invariants:
-        - `done` is settled exactly once: an outcome, or an UpstreamError;
-        - nothing is written downstream after `done`, nor while the answer is held back;
+        - the owner hears of an end exactly once, and nothing is written downstream after it;
+        - nothing is written downstream while the answer is held back;
         - a response is ended downstream only when it has ended upstream.
     """
 
@@ -49,17 +68,16 @@ class Relay:
         "_head",
         "_held",
         "_inbound",
+        "_over",
+        "_owner",
         "_peek_left",
         "_peeked",
-        "complete",
+        "_takes_credential",
         "connection",
-        "done",
         "fields",
         "first_byte_at",
         "keep_alive",
         "last_byte_at",
-        "may_reject",
-        "request_received",
         "response_bytes",
         "started",
         "status",
@@ -67,44 +85,43 @@ class Relay:
 
     def __init__(
         self,
+        owner: Owner,
         connection: Connection,
         inbound: Inbound,
         downstream: Downstream,
         *,
         clock: Callable[[], float],
-        may_reject: Callable[[], bool] | None,
+        takes_credential: bool,
     ) -> None:
         """Prepare for one response.
 
         Args:
+            owner: hears of its end.
             connection: whence it comes; paused while the caller reads too slowly.
             inbound: the request it answers.
             downstream: where it goes.
             clock: seconds, monotonic.
-            may_reject: asked when the answer turns out to reject our credential; True if the
-                caller need not hear of it. None for a service that takes no credential.
+            takes_credential: a 401 or 403 may be about our credential.
         """
         self.connection = connection
-        self.done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.may_reject = may_reject
         self.status = 0
         self.fields: ResponseFields | None = None
         self.first_byte_at = 0.0
         self.last_byte_at = 0.0
         self.response_bytes = 0
-        self.complete = False
-        """Whether the response has ended upstream, so that the connection is not ours any more."""
         self.started = False
         """Whether a status line is on its way to the caller."""
-        self.request_received = inbound.rest is None
         self.keep_alive = inbound.keep_alive
+        self._owner = owner
         self._inbound = inbound
         self._downstream = downstream
         self._clock = clock
+        self._takes_credential = takes_credential
+        self._over = False
         self._chunked = False
         self._head: ResponseHead | None = None
         self._held: list[bytes] | None = None
-        self._peeked: list[bytes] = []
+        self._peeked: list[bytes] | None = None
         self._peek_left = 0
 
     @property
@@ -112,10 +129,11 @@ class Relay:
         """Error code in the body of an error answer, or empty."""
         return vendor_code(b"".join(self._peeked)) if self._peeked else ""
 
+    # What the connection tells us.
+
     def on_response(self, head: ResponseHead | None, body: list[bytes], *, complete: bool) -> None:
         """Take what one read has brought (see `ResponseSink`)."""
         self.last_byte_at = self._clock()
-        self.complete = complete
         if head is not None:
             self.first_byte_at = self.last_byte_at
             if not self._judge_head(head):
@@ -124,90 +142,106 @@ class Relay:
             self._peek(body)
         if self._held is not None:
             self._held.extend(body)
-            if not complete and self._peek_left > 0:
+            if not complete and self._peek_left > 0 and self._may_reject():
                 return
             if complete and self._is_rejected():
-                self._settle(Outcome.REJECTED)
+                self._end(Outcome.REJECTED)
                 return
             head, body, self._held = self._head, self._held, None
         self._pass_on(head, body, complete=complete)
         if complete:
-            self._settle(Outcome.RELAYED)
+            self._end(Outcome.RELAYED)
         elif self._downstream.writing_paused:
             self.connection.pause_reading()
 
     def on_failure(self, error: UpstreamError) -> None:
         """Take the news that the response will not come to its end (see `ResponseSink`)."""
-        if not self.done.done():
-            self.done.set_exception(error)
+        self.fail(error)
+
+    def on_writable(self) -> None:
+        """Let the request's body go on (see `ResponseSink`)."""
+        self._owner.upstream_writable()
+
+    # What the exchange tells us.
 
     def fail(self, error: GatewayError) -> None:
-        """End the exchange from our side; the connection goes with it."""
-        self.connection.abort()
-        if not self.done.done():
-            self.done.set_exception(error)
+        """End the attempt; the connection goes with it."""
+        if not self._over:
+            self._over = True
+            self.connection.abort()
+            self._owner.attempt_failed(error)
 
-    def upload_ended(self, pump: asyncio.Task[None]) -> None:
-        """Take the end of the request's body; if it was not a good end, nor is the exchange's."""
-        if not pump.cancelled() and (error := pump.exception()) is not None:
-            if isinstance(error, GatewayError):
-                self.fail(error)
-            elif not self.done.done():
-                self.done.set_exception(error)
+    def abandon(self) -> None:
+        """End the attempt without a word to its owner; the connection goes with it."""
+        self._over = True
+        self.connection.abort()
 
     def resume(self) -> None:
         """Go on after the caller has caught up."""
         self.last_byte_at = self._clock()
         self.connection.resume_reading()
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """Pass on an answer that has been held back long enough."""
-        if self._held is not None:
+        if self._held is not None and not self._over:
             body, self._held = self._held, None
             self._pass_on(self._head, body, complete=False)
+
+    def _end(self, outcome: Outcome) -> None:
+        if not self._over:
+            self._over = True
+            self._owner.attempt_ended(outcome)
 
     def _judge_head(self, head: ResponseHead) -> bool:
         try:
             fields = read_response_fields(head.fields)
         except ValueError as cause:
-            self._refuse(str(cause))
+            self.fail(UpstreamError(ErrorCode.HTTP_PROTOCOL_ERROR, str(cause)))
             return False
-        if not _REASON.fullmatch(head.reason):
-            self._refuse("control octets in the reason phrase")
+        if head.reason != b"OK" and not _REASON.fullmatch(head.reason):
+            self.fail(UpstreamError(ErrorCode.HTTP_PROTOCOL_ERROR, "control octets in the reason"))
             return False
-        self.status = head.status
+        if head.status == 204 and (fields.chunked or fields.content_length):
+            # A caller that believed the field would wait for it (RFC 9110 section 8.6).
+            self.fail(UpstreamError(ErrorCode.HTTP_PROTOCOL_ERROR, "204 that announces a body"))
+            return False
         self.fields = fields
+        self.status = head.status
         if head.status >= 400:
             self._peek_left = PEEK_BYTES
-            if self.may_reject is not None and head.status in {401, 403}:
+            self._peeked = []
+            if self._takes_credential and head.status in {401, 403}:
                 self._head = head
                 self._held = []
-                asyncio.get_running_loop().call_later(_HOLD_S, self.release)
+                asyncio.get_running_loop().call_later(_HOLD_S, self._release)
         return True
 
-    def _refuse(self, detail: str) -> None:
-        self.complete = False
-        self.fail(UpstreamError(ErrorCode.HTTP_PROTOCOL_ERROR, detail))
-
     def _peek(self, body: list[bytes]) -> None:
+        if self._peeked is None:
+            return
         for piece in body:
             self._peeked.append(piece[: self._peek_left])
             self._peek_left -= len(piece)
             if self._peek_left <= 0:
                 return
 
+    def _may_reject(self) -> bool:
+        """Say whether what there is of the body can become an error of the vendor's."""
+        text = b"".join(self._peeked or ()).lstrip()
+        challenged = self.fields is not None and self.fields.challenges_for_keystone
+        return not text or text.startswith(b"{") or challenged
+
     def _is_rejected(self) -> bool:
         fields = self.fields
-        if fields is None or self.may_reject is None:
-            return False
         return (
-            is_token_rejection(
+            fields is not None
+            and is_token_rejection(
                 self.status,
                 self.vendor_code,
                 server=fields.server,
                 keystone=fields.challenges_for_keystone,
             )
-            and self.may_reject()
+            and self._owner.hides_rejection()
         )
 
     def _pass_on(self, head: ResponseHead | None, body: list[bytes], *, complete: bool) -> None:
@@ -234,22 +268,17 @@ class Relay:
             content_length=fields.content_length,
             chunked=fields.chunked,
         )
-        http_1_0 = inbound.version == (1, 0)
-        lines = [b"HTTP/1.1 %d %b" % (head.status, head.reason), *fields.lines]
-        self._chunked = framing is BodyFraming.CHUNKED and not http_1_0
-        if self._chunked:
+        lines = fields.lines
+        http_1_0 = inbound.version == "1.0"
+        if framing is BodyFraming.CHUNKED and not http_1_0:
+            self._chunked = True
             lines.append(b"Transfer-Encoding: chunked")
-        if framing is BodyFraming.CLOSE or (framing is BodyFraming.CHUNKED and http_1_0):
+        elif framing is BodyFraming.CLOSE or framing is BodyFraming.CHUNKED:
             self.keep_alive = False
-        if not self.request_received:
+        if not inbound.ended:
             self.keep_alive = False  # what is left of the request would be taken for the next
         if not self.keep_alive:
             lines.append(b"Connection: close")
         elif http_1_0:
             lines.append(b"Connection: keep-alive")
-        lines.append(b"\r\n")
-        return b"\r\n".join(lines)
-
-    def _settle(self, outcome: Outcome) -> None:
-        if not self.done.done():
-            self.done.set_result(outcome)
+        return b"HTTP/1.1 %d %b\r\n%b\r\n\r\n" % (head.status, head.reason, b"\r\n".join(lines))

@@ -27,6 +27,10 @@ class Credentials(Protocol):
         """
         ...
 
+    def accepted(self, credential: Credential) -> None:
+        """Hear that a request was answered that had been sent again with `credential`."""
+        ...
+
     def reject(self, credential: Credential) -> bool:
         """Hear that the service did not accept `credential`; return whether another is coming."""
         ...
@@ -75,6 +79,10 @@ class RouteTable:
         found |= {b"/" + service.name.encode("ascii"): service for service in self.services}
         self._exact.update(found)
         self._prefixes.extend(sorted(found.items(), key=lambda item: -len(item[0])))
+
+    def find_exact(self, target: bytes) -> Service | None:
+        """Return the service whose name or own path, not below it, is the whole target."""
+        return self._exact.get(target)
 
     def find(self, path: bytes) -> tuple[Service, bytes]:
         """Return the service and the path to ask of it.

@@ -141,6 +141,7 @@ class Gateway:
         for service in parts.services:
             service.pool.close()
         parts.data.proxy.deadlines.close()
+        parts.data.proxy.observer.settle()
         if self._admin is not None:
             await self._admin.cleanup()
 

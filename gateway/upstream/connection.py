@@ -47,6 +47,10 @@ class ResponseSink(Protocol):
         """Learn that the response will not come, or not to its end. The connection is closed."""
         ...
 
+    def on_writable(self) -> None:
+        """Learn that the service reads again, after `writing_paused`."""
+        ...
+
 
 class _Phase(Enum):
     """Where the response of the exchange under way has got to."""
@@ -55,6 +59,10 @@ class _Phase(Enum):
     HEAD = auto()
     BODY = auto()
     DONE = auto()
+
+
+# Looking a member up costs as much as the comparison that it is for (Python 3.11).
+_IDLE, _HEAD, _BODY, _DONE = _Phase.IDLE, _Phase.HEAD, _Phase.BODY, _Phase.DONE
 
 
 class _RefusedResponseError(Exception):
@@ -80,12 +88,12 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_parser_used_up",
         "_phase",
+        "_read_bytes",
         "_reason",
         "_request_sent",
         "_silent_bytes",
         "_sink",
         "_transport",
-        "_writable",
         "heard",
         "idle_since",
         "opened_at",
@@ -103,13 +111,12 @@ class Connection(asyncio.Protocol):
         self.heard = False
         """A byte of the response under way, or of an interim one, has arrived."""
         self.writing_paused = False
-        """The service reads more slowly than we write; `drain` waits."""
+        """The service reads more slowly than we write; `on_writable` will say when it does not."""
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._parser_used_up = False
         self._sink: ResponseSink | None = None
-        self._writable: asyncio.Future[None] | None = None
-        self._phase = _Phase.IDLE
+        self._phase = _IDLE
         self._head_request = False
         self._request_sent = True
         self._head: ResponseHead | None = None
@@ -118,6 +125,7 @@ class Connection(asyncio.Protocol):
         self._reason = b""
         self._interim = 0
         self._silent_bytes = 0
+        self._read_bytes = 0
 
     def __repr__(self) -> str:
         state = "closed" if self._transport is None else self._phase.name.lower()
@@ -142,11 +150,12 @@ class Connection(asyncio.Protocol):
         self.requests += 1
         self.heard = False
         self._sink = sink
-        self._phase = _Phase.HEAD
+        self._phase = _HEAD
         self._head_request = head_request
         self._request_sent = sent
         self._interim = 0
         self._silent_bytes = 0
+        self._read_bytes = 0
         transport = self._transport
         if transport is None or transport.is_closing():
             self._fail(
@@ -163,13 +172,6 @@ class Connection(asyncio.Protocol):
     def end(self) -> None:
         """Say that the request has been written whole."""
         self._request_sent = True
-
-    async def drain(self) -> None:
-        """Wait until more may be written, or the connection is closed. Cancellation: safe."""
-        while self.writing_paused and self._transport is not None:
-            if self._writable is None:
-                self._writable = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._writable)
 
     def pause_reading(self) -> None:
         """Leave what the service sends in the kernel until `resume_reading`."""
@@ -210,6 +212,7 @@ class Connection(asyncio.Protocol):
             self.abort()  # nobody asked: whatever it is, nobody may get it
             return
         self.heard = True
+        self._read_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -217,11 +220,11 @@ class Connection(asyncio.Protocol):
             return
         except httptools.HttpParserError as cause:
             self.reusable = False
-            if self._phase is not _Phase.DONE:
+            if self._phase is not _DONE:
                 self._fail(ErrorCode.HTTP_PROTOCOL_ERROR, str(cause.__context__ or cause))
                 return
         head, body = self._head, self._body
-        if head is None and not body and self._phase is not _Phase.DONE:
+        if head is None and not body and self._phase is not _DONE:
             # An unfinished head, chunk extensions or trailers: each unbounded by itself.
             self._silent_bytes += len(data)
             if self._silent_bytes > MAX_HEAD_BYTES:
@@ -230,7 +233,7 @@ class Connection(asyncio.Protocol):
         self._silent_bytes = 0
         self._head = None
         self._body = []
-        if self._phase is _Phase.DONE:
+        if self._phase is _DONE:
             self._release()
             sink.on_response(head, body, complete=True)
         else:
@@ -240,7 +243,7 @@ class Connection(asyncio.Protocol):
         """Take the end of the stream as the end of a body that has no other."""
         self.reusable = False
         sink = self._sink
-        if sink is not None and self._phase is _Phase.BODY and self._ends_with_connection():
+        if sink is not None and self._phase is _BODY and self._ends_with_connection():
             # Over TLS only a close_notify gets here; a bare FIN is `connection_lost`.
             self._release()
             sink.on_response(None, [], complete=True)
@@ -249,10 +252,9 @@ class Connection(asyncio.Protocol):
         """Fail the exchange under way, if any."""
         self._transport = None
         self.reusable = False
-        self._wake_writer()
         if self._sink is not None:
             detail = "connection closed" if exc is None else type(exc).__name__
-            if self._phase is _Phase.BODY:
+            if self._phase is _BODY:
                 self._fail(ErrorCode.HTTP_RESPONSE_INCOMPLETE, detail)
             else:
                 self._fail(ErrorCode.CONNECTION_TERMINATED, detail)
@@ -262,15 +264,16 @@ class Connection(asyncio.Protocol):
         self.writing_paused = True
 
     def resume_writing(self) -> None:
-        """Let `drain` go on."""
+        """Let the request's body go on."""
         self.writing_paused = False
-        self._wake_writer()
+        if self._sink is not None:
+            self._sink.on_writable()
 
     # What the parser tells us.
 
     def on_message_begin(self) -> None:
         """Begin a head; a second final response to one request ends the connection."""
-        if self._phase is not _Phase.HEAD:
+        if self._phase is not _HEAD:
             self.reusable = False
             return
         self._fields = []
@@ -282,52 +285,60 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a field of the head; trailers are not passed on."""
-        if self._phase is _Phase.HEAD:
+        if self._phase is _HEAD:
             self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Judge a complete head; 1xx is absorbed (RFC 9110 section 15.2)."""
-        if self._phase is not _Phase.HEAD:
+        if self._phase is not _HEAD:
             return
         status: int = self._parser.get_status_code()
+        if status == 101:
+            raise _RefusedResponseError("101 although no upgrade was asked for")
         if 100 <= status < 200:
             self._interim += 1
             if self._interim > _MAX_INTERIM:
                 raise _RefusedResponseError("too many interim responses")
             return
         fields = self._fields
-        if not 200 <= status <= 599 or self._parser.get_http_version() not in _VERSIONS:
+        version = self._parser.get_http_version()
+        if not 200 <= status <= 599 or version not in _VERSIONS:
             raise _RefusedResponseError("status or version out of range")
-        if len(fields) > MAX_FIELDS or _size_of(fields) > MAX_HEAD_BYTES:
+        if len(fields) > MAX_FIELDS or (
+            self._read_bytes > MAX_HEAD_BYTES and _size_of(fields) > MAX_HEAD_BYTES
+        ):
             raise _RefusedResponseError("head is too large")
+        if version == "1.0":
+            # Its keep-alive has no specification to rely on (RFC 9112 appendix C.2.2).
+            self.reusable = False
         self._head = ResponseHead(status, self._reason, fields)
         if self._head_request:
             # The parser cannot know, and would take the next response for this one's body.
             self._parser_used_up = True
             self._done()
         else:
-            self._phase = _Phase.BODY
+            self._phase = _BODY
 
     def on_body(self, body: bytes) -> None:
         """Collect a piece of the body."""
-        if self._phase is _Phase.BODY:
+        if self._phase is _BODY:
             self._body.append(body)
         else:
             self.reusable = False  # a body where none may be
 
     def on_message_complete(self) -> None:
         """Note the end of a final response."""
-        if self._phase is _Phase.BODY:
+        if self._phase is _BODY:
             self._done()
 
     def _done(self) -> None:
-        self._phase = _Phase.DONE
+        self._phase = _DONE
         if not self._request_sent or not self._parser.should_keep_alive():
             self.reusable = False
 
     def _release(self) -> None:
         self._sink = None
-        self._phase = _Phase.IDLE
+        self._phase = _IDLE
 
     def _fail(self, code: ErrorCode, detail: str, *, replayable: bool = False) -> None:
         sink = self._sink
@@ -339,12 +350,6 @@ class Connection(asyncio.Protocol):
     def _ends_with_connection(self) -> bool:
         names = {name.lower() for name, _ in self._fields}
         return names.isdisjoint((b"content-length", b"transfer-encoding"))
-
-    def _wake_writer(self) -> None:
-        if self._writable is not None:
-            if not self._writable.done():
-                self._writable.set_result(None)
-            self._writable = None
 
 
 _VERSIONS = frozenset({"1.1", "1.0"})

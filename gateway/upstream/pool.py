@@ -58,11 +58,8 @@ class Pool:
         """Connections kept for the next exchange; one that died since is not counted."""
         return sum(connection.reusable for connection in self._idle)
 
-    def take(self) -> Connection | None:
+    def take(self, now: float) -> Connection | None:
         """Hand out the most recently used idle connection, or None when there is no good one."""
-        if not self._idle:
-            return None
-        now = self._clock()
         while self._idle:
             connection = self._idle.pop()
             if self._is_good(connection, now):
@@ -86,10 +83,9 @@ class Pool:
             self.active -= 1
             raise
 
-    def give_back(self, connection: Connection) -> None:
+    def give_back(self, connection: Connection, now: float) -> None:
         """Take a connection back after its exchange; keep it if it can serve another."""
         self.active -= 1
-        now = self._clock()
         connection.idle_since = now
         if len(self._idle) < self.origin.max_idle and self._is_good(connection, now):
             self._idle.append(connection)

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.cli.build import build_gateway
 from gateway.identity.credential import Credential
-from gateway.observe.access_log import LineWriter
+from gateway.observe.access_log import AccessLog
 from gateway.proxy.admission import Rules
 from gateway.proxy.service import Credentials, RouteTable, Service
 from gateway.serve.gateway import Gateway
@@ -42,6 +42,7 @@ class FakeCredentials:
         self.failure: Exception | None = None
         """What `obtain` raises."""
         self.rejected: list[bytes] = []
+        self.healed: list[bytes] = []
         self._current = self._make()
 
     def _make(self) -> Credential:
@@ -64,16 +65,18 @@ class FakeCredentials:
             self._current = self._make()
         return self.renews
 
+    def accepted(self, credential: Credential) -> None:
+        self.healed.append(credential.field_lines)
+
 
 class RunningGateway:
     """A gateway and what a test wants of it."""
 
-    def __init__(self, gateway: Gateway, writer: LineWriter, credentials: FakeCredentials) -> None:
+    def __init__(self, gateway: Gateway, credentials: FakeCredentials) -> None:
         self.gateway = gateway
         self.credentials = credentials
         self.port = 0
         self.admin_port = 0
-        self._writer = writer
         self._callers: list[Caller] = []
         self._lines: asyncio.StreamReader
 
@@ -97,11 +100,17 @@ class RunningGateway:
 
     async def next_record(self) -> dict[str, Any]:
         """Return the next line of the access log that has not been returned yet."""
-        self._writer.flush()
+        self.gateway._parts.data.proxy.observer.settle()
         line = await self._lines.readline()
         record = json.loads(line)
         assert isinstance(record, dict)
         return record
+
+    async def settled(self) -> None:
+        """Wait until no request is in flight."""
+        async with asyncio.timeout(5):
+            while self.sample("gateway_requests_in_flight"):
+                await asyncio.sleep(0.01)
 
     def sample(self, name: str, **labels: str) -> float:
         """Return the sum of the samples called `name` that have these labels."""
@@ -158,9 +167,8 @@ async def running_gateway(
     }
     loaded = load(file=None, environ={}, flags=flags)
     read_fd, write_fd = os.pipe()
-    writer = LineWriter(write_fd)
-    gateway = build_gateway(loaded.settings, writer)
-    running = RunningGateway(gateway, writer, FakeCredentials())
+    gateway = build_gateway(loaded.settings, AccessLog(write_fd))
+    running = RunningGateway(gateway, FakeCredentials())
     if not anonymous:
         _give_credentials(gateway, running.credentials)
     lines = asyncio.StreamReader()
@@ -178,7 +186,6 @@ async def running_gateway(
             with suppress(RuntimeError):
                 caller.leave()
         await gateway.stop(drain=False)
-        await asyncio.to_thread(writer.close)
         os.close(write_fd)
         pipe.close()
 

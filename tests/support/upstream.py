@@ -25,6 +25,8 @@ class Request:
     def __init__(self, head: bytes, body: bytes) -> None:
         self.head = head
         self.body = body
+        self.whole = False
+        """Whether the body has come to its end."""
 
     @property
     def line(self) -> bytes:
@@ -136,6 +138,7 @@ class Link:
                 request.body += await self._line()
         elif lengths := request.values(b"content-length"):
             request.body = await self.read(int(lengths[0]))
+        request.whole = True
         return request
 
     def send(self, data: bytes) -> None:

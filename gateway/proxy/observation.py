@@ -1,0 +1,174 @@
+"""What is told of an exchange when it is over: its metrics, and its line in the access log.
+
+Ended exchanges are put aside and accounted for in batches, at most a tenth of a second later and
+always before a scrape: the same work costs a third of what it costs between two requests.
+"""
+
+import asyncio
+import itertools
+import os
+import re
+from collections.abc import Callable
+
+from gateway.errors import ErrorCode, Layer
+from gateway.http.fields import RawFields
+from gateway.observe.access_log import AccessLog, Record
+from gateway.observe.metrics import ServiceMetrics, upstream_error_of
+from gateway.proxy.inbound import Inbound
+from gateway.proxy.rejection import layer_of
+from gateway.proxy.relay import Relay
+
+_BATCH = 64
+"""Ended exchanges per batch: 0.2 to 0.4 ms of work, which no latency figure shows."""
+_AT_LATEST_S = 0.1
+
+_PLAIN_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+_ID_PREFIX = os.urandom(6).hex()
+_ids = itertools.count(1)
+
+
+class Observation:
+    """What is learned of one exchange on the way. Durations are seconds, instants as inbound's."""
+
+    __slots__ = (
+        "body_awaited_at",
+        "connect_s",
+        "credential_s",
+        "ended_at",
+        "error",
+        "first_byte_at",
+        "inbound",
+        "layer",
+        "metrics",
+        "request_bytes",
+        "request_id",
+        "response_bytes",
+        "retries",
+        "sent_at",
+        "status",
+        "upstream_request_id",
+        "waited_s",
+    )
+
+    def __init__(self, inbound: Inbound, metrics: ServiceMetrics) -> None:
+        self.inbound = inbound
+        self.metrics = metrics
+        """Of the service, once it is known."""
+        self.request_id = ""
+        self.status = 0
+        """What the caller got; 0 when it left before it had one."""
+        self.error = ""
+        """Label of what went wrong, and whose fault it is."""
+        self.layer = Layer.GATEWAY
+        self.request_bytes = 0
+        self.response_bytes = 0
+        self.retries = 0
+        self.credential_s = 0.0
+        self.connect_s = 0.0
+        self.waited_s = 0.0
+        """Time in which we had nothing to do but wait for the caller's body or the answer."""
+        self.body_awaited_at = 0.0
+        """Since when the rest of the body has been awaited."""
+        self.sent_at = 0.0
+        """When the last byte of the request was written; 0 while it was not."""
+        self.first_byte_at = 0.0
+        self.ended_at = 0.0
+        self.upstream_request_id = b""
+
+    def blame(self, code: ErrorCode) -> None:
+        """Note an error of ours."""
+        self.error = code.label
+        self.layer = code.layer
+
+    def note_response(self, relay: Relay) -> None:
+        """Note what there is of a response."""
+        self.response_bytes = relay.response_bytes
+        self.first_byte_at = relay.first_byte_at
+        if relay.fields is not None:
+            self.upstream_request_id = relay.fields.request_id
+        if not self.error and relay.status >= 400:
+            self.error = upstream_error_of(relay.status)
+            self.layer = layer_of(relay.vendor_code)
+
+
+class Observer:
+    """Accounts for exchanges, each exactly once."""
+
+    def __init__(
+        self,
+        access_log: AccessLog,
+        unrouted: ServiceMetrics,
+        *,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        """Prepare; `unrouted` counts requests that belong to no service."""
+        self.unrouted = unrouted
+        self._access_log = access_log
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._ended: list[Observation] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def observe(self, seen: Observation) -> None:
+        """Take an exchange that has just ended."""
+        seen.metrics.finished += 1
+        self._ended.append(seen)
+        if len(self._ended) >= _BATCH:
+            self.settle()
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_AT_LATEST_S, self._settle_later)
+
+    def settle(self) -> None:
+        """Count and log what has ended; before a scrape, and before the end."""
+        ended, self._ended = self._ended, []
+        records = [_account_for(seen) for seen in ended]
+        self._access_log.write(records, now=self._clock(), wall_now=self._wall_clock())
+
+    def _settle_later(self) -> None:
+        self._timer = None
+        self.settle()
+
+
+def request_id_of(fields: RawFields) -> str:
+    """Return the caller's own `X-Request-Id` if it is plain, else a new one."""
+    for name, value in fields:
+        if len(name) == 12 and name.lower() == b"x-request-id" and _PLAIN_ID.fullmatch(value):
+            return value.decode("ascii")
+    return f"{_ID_PREFIX}-{next(_ids):x}"
+
+
+def _account_for(seen: Observation) -> Record:
+    inbound, metrics = seen.inbound, seen.metrics
+    duration_s = seen.ended_at - inbound.received_at
+    overhead_s = max(0.0, duration_s - seen.waited_s - seen.credential_s - seen.connect_s)
+    first_byte_s = 0.0
+    metrics.duration.observe(duration_s)
+    metrics.overhead.observe(overhead_s)
+    if seen.first_byte_at and seen.sent_at:
+        first_byte_s = max(0.0, seen.first_byte_at - seen.sent_at)
+        metrics.first_byte.observe(first_byte_s)
+    metrics.request_bytes += seen.request_bytes
+    metrics.response_bytes += seen.response_bytes
+    metrics.count_request(inbound.method, seen.status)
+    if seen.error:
+        metrics.count_error(seen.layer, seen.error)
+    upstream_id = seen.upstream_request_id
+    return Record(
+        seen.ended_at,
+        seen.request_id or request_id_of(inbound.fields),
+        metrics.name,
+        inbound.method or "other",
+        seen.status,
+        duration_s,
+        seen.credential_s,
+        seen.connect_s,
+        first_byte_s,
+        overhead_s,
+        seen.request_bytes,
+        seen.response_bytes,
+        seen.retries,
+        seen.error,
+        upstream_id.decode("ascii") if _PLAIN_ID.fullmatch(upstream_id) else "",
+    )

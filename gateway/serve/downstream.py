@@ -1,0 +1,361 @@
+"""One caller's connection: parses requests, begins an exchange for each in turn, and ends.
+
+aiohttp's `RequestHandler` gives the life of the connection, its flow control and its shutdown.
+Its parser, request objects and a task per request are not used: they cost more than the rest of
+an exchange, and most of what is known against aiohttp as a proxy (`gateway/README.md`).
+"""
+
+import asyncio
+import logging
+import socket
+import struct
+from collections import deque
+from typing import Protocol
+
+import httptools
+from aiohttp import web
+
+from gateway.errors import ErrorCode
+from gateway.http.target import MAX_TARGET_BYTES
+from gateway.proxy.exchange import Exchange, Proxy
+from gateway.proxy.inbound import Inbound
+
+MAX_HEAD_BYTES = 64 * 1024
+"""All fields of a request. nginx: 32 KiB, Envoy: 60 KiB."""
+MAX_FIELD_BYTES = 32 * 1024
+"""One field: what the vendor's gateway takes."""
+MAX_FIELDS = 100
+MAX_PIPELINED = 64
+"""Requests that may wait for the one before them; a caller that sends more is cut off."""
+HEAD_TIMEOUT_S = 10.0
+"""From the first to the last byte of a head. nginx: 60 s; a caller on this machine needs none."""
+IDLE_TIMEOUT_S = 75.0
+"""As nginx: longer than the 60 s after which most clients drop an idle connection themselves."""
+LINGER_S = 2.0
+"""How long the rest of a refused request is read and thrown away, so that the answer arrives."""
+
+_METHODS = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+}
+_RESET = struct.pack("ii", 1, 0)
+_JOIN_BELOW_BYTES = 16 * 1024
+
+_log = logging.getLogger("gateway.serve")
+
+
+class Listener(Protocol):
+    """What a connection asks of the listener it came in by."""
+
+    proxy: Proxy
+    draining: bool
+
+    def note_end(self) -> None:
+        """Hear that an exchange has ended."""
+        ...
+
+
+class _RefusedRequestError(Exception):
+    """Raised inside a parser callback for what the parser itself would let through."""
+
+    def __init__(self, code: ErrorCode) -> None:
+        super().__init__(code.label)
+        self.code = code
+
+
+class DownstreamConnection(web.RequestHandler):
+    """A caller's connection (a `Downstream`, and `Watched`).
+
+    Requests are answered one at a time, in order. A caller that closes its side, or half of it,
+    has left: its exchange is abandoned. The two cannot be told apart, and nginx and Go do likewise.
+    """
+
+    __slots__ = (
+        "_body_due",
+        "_current",
+        "_exchange",
+        "_fields",
+        "_head_bytes",
+        "_in_head",
+        "_inbound",
+        "_lingering",
+        "_listener",
+        "_llhttp",
+        "_proxy",
+        "_queue",
+        "_reading_held",
+        "_refusal",
+        "_starting",
+        "_target",
+        "deadline",
+        "received_at",
+    )
+
+    def __init__(self, listener: Listener, server: web.Server) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # None is taken, and means none
+            logger=_log,
+            keepalive_timeout=0,  # deadlines are ours
+        )
+        self.deadline = float("inf")
+        self.received_at = 0.0
+        self._listener = listener
+        self._proxy = listener.proxy
+        # Parsing.
+        self._llhttp = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._in_head = False
+        self._head_bytes = 0
+        self._inbound: Inbound | None = None  # the request whose body is arriving
+        self._refusal: ErrorCode | None = None  # why nothing more can be understood
+        # Answering.
+        self._queue: deque[Inbound] = deque()
+        self._current: Inbound | None = None
+        self._exchange: Exchange | None = None
+        self._body_due = False
+        self._starting = False
+        self._reading_held = False
+        self._lingering = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self._exchange is not None
+
+    async def start(self) -> None:
+        """Nothing to run: requests are begun as they are parsed (aiohttp would wait here)."""
+
+    # What the event loop tells us.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to count the time."""
+        super().connection_made(transport)
+        self.deadline = self._proxy.clock() + IDLE_TIMEOUT_S
+        self._proxy.deadlines.watch(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived, and act on it."""
+        if self._lingering or self._refusal is not None:
+            return
+        self.received_at = self._proxy.clock()
+        was_in_head = self._in_head
+        if was_in_head:
+            self._head_bytes += len(data)
+        try:
+            self._llhttp.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._cannot_go_on(ErrorCode.UPGRADE_REFUSED)
+        except httptools.HttpParserError as error:
+            self._cannot_go_on(_code_of(error))
+        if self._in_head and not was_in_head:
+            self._head_bytes = 0
+            if self._exchange is None:
+                self.deadline = self.received_at + HEAD_TIMEOUT_S
+        elif self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+            self._cannot_go_on(ErrorCode.HEADERS_TOO_LARGE)
+        try:
+            self._act()
+        except Exception:  # noqa: BLE001  # logged, counted and answered
+            # The seam to the event loop: a bug of ours costs one request, and is answered.
+            _log.exception("request failed by a bug of the gateway")
+            if self._exchange is not None:
+                self._exchange.failed_by_a_bug()
+
+    def eof_received(self) -> None:
+        """Let the transport close: whoever says no more has left."""
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Abandon the exchange under way."""
+        self._proxy.deadlines.forget(self)
+        super().connection_lost(exc)
+        self._queue.clear()
+        if self._exchange is not None:
+            self._exchange.abandon()
+
+    def resume_writing(self) -> None:
+        """Let the service go on as well."""
+        super().resume_writing()
+        if self._exchange is not None:
+            self._exchange.downstream_writable()
+
+    def expire(self) -> None:
+        """Decide what being past `deadline` means (see `Watched`)."""
+        if self._exchange is not None:
+            self._exchange.expire(self._proxy.clock())
+        elif self._in_head and not self._lingering:
+            self._refuse(ErrorCode.SLOW_REQUEST)
+        elif self.writing_paused:
+            self.abort()  # its reader would keep a mere close waiting for ever
+        else:
+            self.force_close()
+
+    # What the parser tells us.
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        if len(self._queue) >= MAX_PIPELINED:
+            raise _RefusedRequestError(ErrorCode.BAD_REQUEST)
+        self._in_head = True
+        self._target = b""
+        self._fields = []
+
+    def on_url(self, part: bytes) -> None:
+        """Collect the target, which may come in parts."""
+        self._target += part
+        if len(self._target) > MAX_TARGET_BYTES:
+            raise _RefusedRequestError(ErrorCode.TARGET_TOO_LONG)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a field; trailers are not passed on."""
+        if self._in_head:
+            if len(self._fields) >= MAX_FIELDS or len(value) > MAX_FIELD_BYTES:
+                raise _RefusedRequestError(ErrorCode.HEADERS_TOO_LARGE)
+            self._fields.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """Queue a request whose head is complete."""
+        parser = self._llhttp
+        inbound = self._inbound = Inbound(
+            _METHODS.get(parser.get_method(), ""),
+            self._target,
+            parser.get_http_version(),
+            self._fields,
+            keep_alive=parser.should_keep_alive() and not self._listener.draining,
+            received_at=self.received_at,
+        )
+        self._in_head = False
+        self._queue.append(inbound)
+
+    def on_body(self, piece: bytes) -> None:
+        """Collect a piece of the body."""
+        if self._inbound is not None:
+            self._inbound.body.append(piece)
+
+    def on_message_complete(self) -> None:
+        """Note the end of a request."""
+        if self._inbound is not None:
+            self._inbound.ended = True
+            self._inbound = None
+
+    # What the exchange does with it (`Downstream`); `writing_paused` is aiohttp's own.
+
+    def write(self, pieces: list[bytes]) -> None:
+        """Send pieces in order; they leave in one segment when they fit."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        if len(pieces) == 1:
+            transport.write(pieces[0])
+        else:
+            transport.writelines(pieces)
+
+    def pause_reading(self) -> None:
+        """Leave what the caller sends in the kernel."""
+        if not self._reading_held and self.transport is not None:
+            self._reading_held = True
+            self._pause_transport_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: ARG002  # aiohttp's signature
+        """Go on reading."""
+        if self._reading_held:
+            self._reading_held = False
+            self._resume_transport_reading()
+
+    def abort(self) -> None:
+        """Reset the connection; a mere close would end a body that has no length."""
+        transport = self.transport
+        if transport is None:
+            return
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        transport.abort()
+
+    def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
+        """Go on with the next request, or end the connection."""
+        whole = self._current is not None and self._current.ended
+        self._exchange = self._current = None
+        self._listener.note_end()
+        if self.transport is None or self.transport.is_closing():
+            return
+        if not keep_alive or self._listener.draining:
+            self._leave(now, linger=not whole or bool(self._queue) or self._refusal is not None)
+            return
+        self.deadline = now + (HEAD_TIMEOUT_S if self._in_head else IDLE_TIMEOUT_S)
+        self.resume_reading()
+        if not self._starting:
+            self._start_next()
+
+    # One request after the other.
+
+    def _act(self) -> None:
+        if self._exchange is None:
+            self._start_next()
+            return
+        if self._body_due and self._current is not None:
+            if self._refusal is not None and not self._current.ended:
+                self._exchange.malformed()
+                return
+            self._body_due = not self._current.ended
+            self._exchange.body_arrived()
+        if self._queue:
+            self.pause_reading()  # the next request waits for this one
+
+    def _start_next(self) -> None:
+        self._starting = True
+        while self._queue and self._exchange is None:
+            inbound = self._current = self._queue.popleft()
+            self._body_due = not inbound.ended
+            self._exchange = Exchange(self._proxy, inbound, self)
+            self._exchange.begin()
+        self._starting = False
+        if self._exchange is None and self._refusal is not None and not self._lingering:
+            self._refuse(self._refusal)
+
+    def _cannot_go_on(self, code: ErrorCode) -> None:
+        """Note why; what came before is answered first."""
+        self._refusal = code
+        if code is ErrorCode.UPGRADE_REFUSED:
+            if self._queue:
+                self._queue[-1].keep_alive = False  # and its own admission says so
+        elif self._inbound is not None and self._inbound is not self._current:
+            self._queue.pop()  # its body will never be complete
+            self._inbound = None
+
+    def _refuse(self, code: ErrorCode) -> None:
+        """Answer what is no request, or not a whole one, and leave."""
+        inbound = Inbound("", b"", "1.1", (), keep_alive=False, received_at=self.received_at)
+        self._current = inbound
+        self._exchange = Exchange(self._proxy, inbound, self)
+        self._exchange.refuse(code)
+
+    def _leave(self, now: float, *, linger: bool) -> None:
+        """Close, but let the answer arrive: closing with unread bytes would reset it away."""
+        self._queue.clear()
+        if self.transport is None:
+            return
+        if not linger:
+            self.transport.close()
+            return
+        self._lingering = True
+        self.deadline = now + LINGER_S
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.resume_reading()
+
+
+def _code_of(error: httptools.HttpParserError) -> ErrorCode:
+    """Name what the parser has complained about."""
+    if isinstance(error.__context__, _RefusedRequestError):
+        return error.__context__.code
+    match error:
+        case httptools.HttpParserInvalidMethodError():
+            return ErrorCode.METHOD_UNKNOWN
+        case httptools.HttpParserInvalidURLError():
+            return ErrorCode.BAD_TARGET
+        case _ if "HTTP version" in str(error):
+            return ErrorCode.VERSION_NOT_SUPPORTED
+        case _:
+            return ErrorCode.BAD_REQUEST

@@ -93,14 +93,16 @@ async def log_in(name: str, identity: Identity) -> Login:
 
 
 def duration_text(seconds: float) -> str:
-    """Write a duration for people: its two largest units."""
+    """Write a duration for people: its largest unit and the next."""
     left = max(0, int(seconds))
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2])
+    for unit, size, lesser, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
+        if left >= size:
+            return _joined(left // size, unit, left % size // part, lesser)
+    return _joined(left // 60, "min", left % 60, "s") if left >= 60 else f"{left} s"
+
+
+def _joined(count: int, unit: str, rest: int, lesser: str) -> str:
+    return f"{count} {unit} {rest} {lesser}" if rest else f"{count} {unit}"
 
 
 async def _examine_identity(name: str, identity: Identity, refused: set[Hashable]) -> list[Finding]:

@@ -20,10 +20,10 @@ from gateway.http.target import MAX_TARGET_BYTES
 from gateway.proxy.exchange import Exchange, Proxy
 from gateway.proxy.inbound import Inbound
 
-MAX_HEAD_BYTES = 64 * 1024
-"""All fields of a request. nginx: 32 KiB, Envoy: 60 KiB."""
+MAX_HEAD_BYTES = 128 * 1024
+"""All fields of a request: what the vendor's API gateway takes."""
 MAX_FIELD_BYTES = 32 * 1024
-"""One field: what the vendor's gateway takes."""
+"""Name and value of one field: the same."""
 MAX_FIELDS = 100
 MAX_PIPELINED = 64
 """Requests that may wait for the one before them; a caller that sends more is cut off."""
@@ -74,6 +74,7 @@ class DownstreamConnection(web.RequestHandler):
         "_current",
         "_exchange",
         "_fields",
+        "_fields_size",
         "_head_bytes",
         "_in_head",
         "_inbound",
@@ -106,8 +107,9 @@ class DownstreamConnection(web.RequestHandler):
         self._llhttp = httptools.HttpRequestParser(self)
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
+        self._fields_size = 0
         self._in_head = False
-        self._head_bytes = 0
+        self._head_bytes = 0  # of an unfinished head, in reads that brought nothing else
         self._inbound: Inbound | None = None  # the request whose body is arriving
         self._refusal: ErrorCode | None = None  # why nothing more can be understood
         # Answering.
@@ -164,7 +166,9 @@ class DownstreamConnection(web.RequestHandler):
                 self._exchange.failed_by_a_bug()
 
     def eof_received(self) -> None:
-        """Let the transport close: whoever says no more has left."""
+        """Let the transport close: whoever says no more has left, but for half a head."""
+        if self._exchange is None and self._in_head and not self._lingering:
+            self._refuse(ErrorCode.BAD_REQUEST)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Abandon the exchange under way."""
@@ -200,6 +204,7 @@ class DownstreamConnection(web.RequestHandler):
         self._in_head = True
         self._target = b""
         self._fields = []
+        self._fields_size = 0
 
     def on_url(self, part: bytes) -> None:
         """Collect the target, which may come in parts."""
@@ -210,7 +215,13 @@ class DownstreamConnection(web.RequestHandler):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a field; trailers are not passed on."""
         if self._in_head:
-            if len(self._fields) >= MAX_FIELDS or len(value) > MAX_FIELD_BYTES:
+            size = len(name) + len(value)
+            self._fields_size += size
+            if (
+                size > MAX_FIELD_BYTES
+                or self._fields_size > MAX_HEAD_BYTES
+                or len(self._fields) >= MAX_FIELDS
+            ):
                 raise _RefusedRequestError(ErrorCode.HEADERS_TOO_LARGE)
             self._fields.append((name, value.rstrip(b" \t")))
 

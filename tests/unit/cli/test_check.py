@@ -1,4 +1,4 @@
-"""`check`: what it says of the cloud, the network and certificates, and what it costs: one login."""
+"""`check`: what it says of the cloud, the network and certificates, and that it logs in once."""
 
 import socket
 import ssl

@@ -141,9 +141,10 @@ def test_wrong_configuration_ends_with_2(run: Run) -> None:
         (3599, "59 min 59 s"),
         (3600, "1 h"),
         (86399, "23 h 59 min"),
+        (86459, "1 d"),
         (90061, "1 d 1 h"),
     ],
 )
 def test_duration_is_written_for_people(seconds: float, text: str) -> None:
-    """Its two largest units, and zero for what is over."""
+    """Its largest unit and the next, and zero for what is over."""
     assert duration_text(seconds) == text

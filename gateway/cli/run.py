@@ -1,6 +1,7 @@
 """Runs a gateway until it is told to end, with signal handlers in place before anything slow."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -81,6 +82,8 @@ async def _run(build: Build, announce: Callable[[str, str], None]) -> None:
         loop.add_signal_handler(number, told.set)
     async with build(AccessLog(sys.stdout.fileno())) as gateway:
         announce(*await gateway.start())
+        gc.collect()
+        gc.freeze()  # what lives as long as the process need not be looked at again
         await _until_told(gateway, told)
 
 

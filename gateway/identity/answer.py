@@ -122,7 +122,8 @@ def grant_of(answer: Answer, asked: AskedProject, *, wall_now: float) -> Grant:
         raise _unbelievable("it has no expires_at that can be read")
     told = [issued.timestamp()] if issued is not None else []
     if (date := instant_of_date(answer.date)) is not None:
-        told.append(date)
+        # It leaves out up to a second; issued_at does not, unless it is of another answer.
+        told.append(date if told and date <= told[0] + 1 else date + 1)
     # The later of the two: an IAM that hands out a token it made an hour ago has one hour less.
     life_s = expires.timestamp() - max(told, default=wall_now)
     if life_s <= 0:

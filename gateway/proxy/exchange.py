@@ -257,6 +257,13 @@ class Exchange:
         """Write the head, and as much of the body as is at hand, in one piece."""
         inbound, downstream, service = self._inbound, self._downstream, admission.service
         self._credential = credential
+        ended = inbound.ended
+        try:
+            body = self._kept_body(service) if self._retried else self._take_body(service)
+        except GatewayError as error:
+            service.pool.give_back(connection, now)  # untouched
+            self._fail(error)
+            return
         relay = self._relay = Relay(
             self,
             connection,
@@ -266,13 +273,6 @@ class Exchange:
             takes_credential=bool(credential.field_lines),
         )
         pieces = [upstream_head(admission, inbound.method, credential.field_lines)]
-        ended = inbound.ended
-        try:
-            body = self._take_body(service) if not self._retried else self._kept_body(service)
-        except DownstreamError as error:
-            connection.start(relay, pieces, head_request=False, sent=False)
-            self._break_off(error)
-            return
         self._frame(admission, body, ended, pieces)
         if ended:
             self._seen.sent_at = now

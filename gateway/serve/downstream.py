@@ -183,6 +183,9 @@ class DownstreamConnection(web.RequestHandler):
         super().resume_writing()
         if self._exchange is not None:
             self._exchange.downstream_writable()
+        elif not self._lingering:
+            self.resume_reading()
+            self._start_next()
 
     def expire(self) -> None:
         """Decide what being past `deadline` means (see `Watched`)."""
@@ -295,6 +298,9 @@ class DownstreamConnection(web.RequestHandler):
             self._leave(now, linger=not whole or bool(self._queue) or self._refusal is not None)
             return
         self.deadline = now + (HEAD_TIMEOUT_S if self._in_head else IDLE_TIMEOUT_S)
+        if self.writing_paused:
+            self.pause_reading()  # a caller that only asks and never reads waits for itself
+            return
         self.resume_reading()
         if not self._starting:
             self._start_next()
@@ -316,7 +322,7 @@ class DownstreamConnection(web.RequestHandler):
 
     def _start_next(self) -> None:
         self._starting = True
-        while self._queue and self._exchange is None:
+        while self._queue and self._exchange is None and not self.writing_paused:
             inbound = self._current = self._queue.popleft()
             self._body_due = not inbound.ended
             self._exchange = Exchange(self._proxy, inbound, self)

@@ -127,16 +127,21 @@ class Pool:
     async def _open(self) -> Connection:
         origin = self.origin
         loop = asyncio.get_running_loop()
+        connection = Connection(self._clock())
         try:
             async with asyncio.timeout(origin.connect_timeout_s):
-                transport, connection = await loop.create_connection(
-                    lambda: Connection(self._clock()),
+                transport, _ = await loop.create_connection(
+                    lambda: connection,
                     origin.host,
                     origin.port,
                     ssl=origin.tls,
                     server_hostname=(origin.server_name or origin.host) if origin.tls else None,
                 )
+        except asyncio.CancelledError:
+            connection.abort()  # it may have been opened before the cancellation arrived
+            raise
         except TimeoutError as cause:
+            connection.abort()
             raise _unconnected(ErrorCode.CONNECTION_TIMEOUT, "connect deadline") from cause
         except socket.gaierror as cause:
             raise _unconnected(ErrorCode.DNS_ERROR, f"name resolution: {cause.errno}") from cause

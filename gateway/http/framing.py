@@ -1,5 +1,6 @@
 """How the length of a body is known. Pure: the rules of RFC 9112 section 6, read strictly."""
 
+from collections.abc import Sequence
 from enum import Enum, auto
 
 from gateway.errors import DownstreamError, ErrorCode
@@ -54,3 +55,17 @@ def chunk(data: bytes) -> bytes:
 
 LAST_CHUNK = b"0\r\n\r\n"
 """Ends a chunked body; written only when the other side's body has ended, too."""
+
+
+_SMALL_BYTES = 16 * 1024
+"""One TLS record; up to here a copy costs less than a second buffer (or record) on the way out."""
+
+
+def joined_if_small(pieces: Sequence[bytes]) -> bytes | None:
+    """Return `pieces` as one, or None when a copy would cost more than writing them one by one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+    return b"".join(pieces) if size <= _SMALL_BYTES else None

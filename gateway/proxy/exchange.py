@@ -100,9 +100,15 @@ class Exchange:
 
     # What the caller's connection tells us.
 
-    def begin(self) -> None:
-        """Take the request as far as it goes without waiting. May end the exchange."""
+    def begin(self, now: float) -> None:
+        """Take the request as far as it goes without waiting. May end the exchange.
+
+        Args:
+            now: seconds on the proxy's clock; later than `received_at` for a request that had to
+                wait for the one before it on its connection.
+        """
         inbound, proxy = self._inbound, self._proxy
+        self._seen.waited_s = now - inbound.received_at
         try:
             admission = self._admission = admit(proxy.rules, inbound)
             service = admission.service
@@ -120,10 +126,10 @@ class Exchange:
                 self._seen.metrics.started += 1
             self._fail(error)
             return
-        credential = service.credentials.usable(inbound.received_at)
-        connection = service.pool.take(inbound.received_at) if credential is not None else None
+        credential = service.credentials.usable(now)
+        connection = service.pool.take(now) if credential is not None else None
         if credential is not None and connection is not None:
-            self._launch(admission, credential, connection, inbound.received_at)
+            self._launch(admission, credential, connection, now)
         else:
             self._wait_for(admission, credential)
 
@@ -403,7 +409,8 @@ class Exchange:
             # The status is on the wire: breaking off is the only way left to say "incomplete"
             # (golang/go#23643).
             self._downstream.abort()
-            self._end(self._relay.status if self._relay is not None else 0, keep_alive=False)
+            answered = self._relay is not None and self._relay.started
+            self._end(self._relay.status if self._relay and answered else 0, keep_alive=False)
             return
         inbound = self._inbound
         self._seen.request_id = request_id_of(inbound.fields)
@@ -435,8 +442,8 @@ class Exchange:
         self._end(code.status, keep_alive=keep_alive)
 
     def _note_wait(self, until: float) -> None:
-        if self._seen.sent_at:
-            self._seen.waited_s += until - self._seen.sent_at
+        """Count the time since we had sent all there was: none of it is ours."""
+        self._seen.waited_s += max(0.0, until - (self._seen.sent_at or self._seen.body_awaited_at))
 
     def _end(self, status: int, *, keep_alive: bool) -> None:
         seen = self._seen

@@ -148,6 +148,8 @@ class Relay:
                 self._end(Outcome.REJECTED)
                 return
             head, body, self._held = self._head, self._held, None
+        elif complete and self._head is not None:
+            self._is_rejected()  # too late to hide it, but not to replace the credential
         self._pass_on(head, body, complete=complete)
         if complete:
             self._end(Outcome.RELAYED)

@@ -26,7 +26,7 @@ class DataListener(web.Server):
         """Close idle connections, and wait until requests in flight have been answered.
 
         Returns:
-            Whether that was so before `timeout_s` were over.
+            Whether that was so before `timeout_s` were over; what was not is broken off.
         """
         self._all_ended = asyncio.Event()
         for connection in self.connections:
@@ -37,6 +37,9 @@ class DataListener(web.Server):
             async with asyncio.timeout(timeout_s):
                 await self._all_ended.wait()
         except TimeoutError:
+            for connection in self.connections:
+                if isinstance(connection, DownstreamConnection):
+                    connection.abort()
             return False
         return True
 

@@ -16,6 +16,7 @@ import httptools
 from aiohttp import web
 
 from gateway.errors import ErrorCode
+from gateway.http.framing import joined_if_small
 from gateway.http.target import MAX_TARGET_BYTES
 from gateway.proxy.exchange import Exchange, Proxy
 from gateway.proxy.inbound import Inbound
@@ -37,8 +38,8 @@ LINGER_S = 2.0
 _METHODS = {
     name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 }
+_READ_BYTES = 256 * 1024  # uvloop reads no more at a time
 _RESET = struct.pack("ii", 1, 0)
-_JOIN_BELOW_BYTES = 16 * 1024
 
 _log = logging.getLogger("gateway.serve")
 
@@ -74,8 +75,6 @@ class DownstreamConnection(web.RequestHandler):
         "_current",
         "_exchange",
         "_fields",
-        "_fields_size",
-        "_head_bytes",
         "_in_head",
         "_inbound",
         "_lingering",
@@ -83,6 +82,7 @@ class DownstreamConnection(web.RequestHandler):
         "_llhttp",
         "_proxy",
         "_queue",
+        "_read_bytes",
         "_reading_held",
         "_refusal",
         "_starting",
@@ -107,9 +107,8 @@ class DownstreamConnection(web.RequestHandler):
         self._llhttp = httptools.HttpRequestParser(self)
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._fields_size = 0
         self._in_head = False
-        self._head_bytes = 0  # of an unfinished head, in reads that brought nothing else
+        self._read_bytes = 0  # with which the head under way, and what preceded it, has come
         self._inbound: Inbound | None = None  # the request whose body is arriving
         self._refusal: ErrorCode | None = None  # why nothing more can be understood
         # Answering.
@@ -143,22 +142,23 @@ class DownstreamConnection(web.RequestHandler):
             return
         self.received_at = self._proxy.clock()
         was_in_head = self._in_head
-        if was_in_head:
-            self._head_bytes += len(data)
+        self._read_bytes = self._read_bytes + len(data) if was_in_head else len(data)
         try:
             self._llhttp.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._cannot_go_on(ErrorCode.UPGRADE_REFUSED)
         except httptools.HttpParserError as error:
             self._cannot_go_on(_code_of(error))
-        if self._in_head and not was_in_head:
-            self._head_bytes = 0
-            if self._exchange is None:
+        if self._in_head:
+            if was_in_head and self._read_bytes > _READ_BYTES + MAX_HEAD_BYTES:
+                self._cannot_go_on(ErrorCode.HEADERS_TOO_LARGE)
+            elif not was_in_head and self._exchange is None:
                 self.deadline = self.received_at + HEAD_TIMEOUT_S
-        elif self._in_head and self._head_bytes > MAX_HEAD_BYTES:
-            self._cannot_go_on(ErrorCode.HEADERS_TOO_LARGE)
         try:
-            self._act()
+            if self._exchange is None:
+                self._start_next()
+            else:
+                self._go_on()
         except Exception:  # noqa: BLE001  # logged, counted and answered
             # The seam to the event loop: a bug of ours costs one request, and is answered.
             _log.exception("request failed by a bug of the gateway")
@@ -207,7 +207,6 @@ class DownstreamConnection(web.RequestHandler):
         self._in_head = True
         self._target = b""
         self._fields = []
-        self._fields_size = 0
 
     def on_url(self, part: bytes) -> None:
         """Collect the target, which may come in parts."""
@@ -218,18 +217,14 @@ class DownstreamConnection(web.RequestHandler):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a field; trailers are not passed on."""
         if self._in_head:
-            size = len(name) + len(value)
-            self._fields_size += size
-            if (
-                size > MAX_FIELD_BYTES
-                or self._fields_size > MAX_HEAD_BYTES
-                or len(self._fields) >= MAX_FIELDS
-            ):
+            if len(self._fields) >= MAX_FIELDS:
                 raise _RefusedRequestError(ErrorCode.HEADERS_TOO_LARGE)
             self._fields.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Queue a request whose head is complete."""
+        if self._read_bytes > MAX_FIELD_BYTES:  # else no field can be too large
+            self._check_sizes()
         parser = self._llhttp
         inbound = self._inbound = Inbound(
             _METHODS.get(parser.get_method(), ""),
@@ -241,6 +236,11 @@ class DownstreamConnection(web.RequestHandler):
         )
         self._in_head = False
         self._queue.append(inbound)
+
+    def _check_sizes(self) -> None:
+        sizes = [len(name) + len(value) for name, value in self._fields]
+        if max(sizes, default=0) > MAX_FIELD_BYTES or sum(sizes) > MAX_HEAD_BYTES:
+            raise _RefusedRequestError(ErrorCode.HEADERS_TOO_LARGE)
 
     def on_body(self, piece: bytes) -> None:
         """Collect a piece of the body."""
@@ -260,8 +260,9 @@ class DownstreamConnection(web.RequestHandler):
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        if len(pieces) == 1:
-            transport.write(pieces[0])
+        data = joined_if_small(pieces)
+        if data is not None:
+            transport.write(data)
         else:
             transport.writelines(pieces)
 
@@ -291,7 +292,8 @@ class DownstreamConnection(web.RequestHandler):
         """Go on with the next request, or end the connection."""
         whole = self._current is not None and self._current.ended
         self._exchange = self._current = None
-        self._listener.note_end()
+        if self._listener.draining:
+            self._listener.note_end()
         if self.transport is None or self.transport.is_closing():
             return
         if not keep_alive or self._listener.draining:
@@ -301,15 +303,15 @@ class DownstreamConnection(web.RequestHandler):
         if self.writing_paused:
             self.pause_reading()  # a caller that only asks and never reads waits for itself
             return
-        self.resume_reading()
-        if not self._starting:
+        if self._reading_held:
+            self.resume_reading()
+        if self._queue or self._refusal is not None:
             self._start_next()
 
     # One request after the other.
 
-    def _act(self) -> None:
+    def _go_on(self) -> None:
         if self._exchange is None:
-            self._start_next()
             return
         if self._body_due and self._current is not None:
             if self._refusal is not None and not self._current.ended:
@@ -321,12 +323,16 @@ class DownstreamConnection(web.RequestHandler):
             self.pause_reading()  # the next request waits for this one
 
     def _start_next(self) -> None:
+        if self._starting:
+            return  # an exchange that ended as it began: the loop below goes on
         self._starting = True
-        while self._queue and self._exchange is None and not self.writing_paused:
+        while self._queue and self._exchange is None:
             inbound = self._current = self._queue.popleft()
             self._body_due = not inbound.ended
             self._exchange = Exchange(self._proxy, inbound, self)
             self._exchange.begin()
+            if self.writing_paused:
+                break
         self._starting = False
         if self._exchange is None and self._refusal is not None and not self._lingering:
             self._refuse(self._refusal)

@@ -11,6 +11,7 @@ from typing import Protocol, cast
 import httptools
 
 from gateway.errors import ErrorCode, UpstreamError
+from gateway.http.framing import joined_if_small
 
 MAX_HEAD_BYTES = 64 * 1024
 """nginx: 4-8 KiB, Envoy: 60 KiB, Go: 1 MiB. A large token echoed back still fits."""
@@ -166,8 +167,14 @@ class Connection(asyncio.Protocol):
 
     def write(self, pieces: Sequence[bytes]) -> None:
         """Write more of the request's body, framed. Nothing happens when we are closed."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.writelines(pieces)
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        data = joined_if_small(pieces)
+        if data is not None:
+            transport.write(data)
+        else:
+            transport.writelines(pieces)
 
     def end(self) -> None:
         """Say that the request has been written whole."""

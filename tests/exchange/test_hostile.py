@@ -113,7 +113,9 @@ async def test_hostile(row: Row, caplog: pytest.LogCaptureFixture) -> None:
     async with scripted_upstream(tolerant) as upstream, running_gateway(upstream.port) as gateway:
         caller = await gateway.connect()
         caller.send(row.sent)
-        if len(row.statuses) == 0 or row.name.startswith(("an unfinished", "only empty", "HTTP/0.9", "SMTP")):
+        if len(row.statuses) == 0 or row.name.startswith(
+            ("an unfinished", "only empty", "HTTP/0.9", "SMTP")
+        ):
             caller.half_close()
         async with asyncio.timeout(5):
             replies = await converse(caller, row)

@@ -212,7 +212,8 @@ def test_clock_skew_is_told_even_if_the_login_fails(run: Run, tmp_path: Path) ->
 def test_iam_that_cannot_be_reached(run: Run, tmp_path: Path, auth_url: str, text: str) -> None:
     """Said of the identity; the services are looked at all the same."""
     with twin_in_thread() as twin:
-        config = configuration(twin, tmp_path, auth_url=auth_url)
+        config = configuration(twin, tmp_path)
+        config["identities"]["default"]["auth_url"] = auth_url
         ran = run("check", "--online", config=config)
     assert ran.code == 3
     assert ran.lines[0].startswith(f"FAIL  identities.default  {text}")

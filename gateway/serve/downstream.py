@@ -156,7 +156,7 @@ class DownstreamConnection(web.RequestHandler):
                 self.deadline = self.received_at + HEAD_TIMEOUT_S
         try:
             if self._exchange is None:
-                self._start_next()
+                self._start_next(self.received_at)
             else:
                 self._go_on()
         except Exception:  # noqa: BLE001  # logged, counted and answered
@@ -185,7 +185,7 @@ class DownstreamConnection(web.RequestHandler):
             self._exchange.downstream_writable()
         elif not self._lingering:
             self.resume_reading()
-            self._start_next()
+            self._start_next(self._proxy.clock())
 
     def expire(self) -> None:
         """Decide what being past `deadline` means (see `Watched`)."""
@@ -306,7 +306,7 @@ class DownstreamConnection(web.RequestHandler):
         if self._reading_held:
             self.resume_reading()
         if self._queue or self._refusal is not None:
-            self._start_next()
+            self._start_next(now)
 
     # One request after the other.
 
@@ -322,7 +322,7 @@ class DownstreamConnection(web.RequestHandler):
         if self._queue:
             self.pause_reading()  # the next request waits for this one
 
-    def _start_next(self) -> None:
+    def _start_next(self, now: float) -> None:
         if self._starting:
             return  # an exchange that ended as it began: the loop below goes on
         self._starting = True
@@ -330,7 +330,7 @@ class DownstreamConnection(web.RequestHandler):
             inbound = self._current = self._queue.popleft()
             self._body_due = not inbound.ended
             self._exchange = Exchange(self._proxy, inbound, self)
-            self._exchange.begin()
+            self._exchange.begin(now)
             if self.writing_paused:
                 break
         self._starting = False

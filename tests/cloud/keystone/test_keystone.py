@@ -83,7 +83,7 @@ def test_application_credential_logs_in(keystone: Keystone, tmp_path: Path) -> N
 async def test_calls_over_several_lives_all_succeed(keystone: Keystone, tmp_path: Path) -> None:
     """Each token is replaced at 50-80 % of its life, before anybody sees it end, and not sooner."""
     user = await asyncio.to_thread(keystone.new_user)
-    since, lives = len(keystone.calls()), 2.5
+    since, lives = len(keystone.calls()), 2
     identity = identity_of(keystone, user, tmp_path)
     async with token_gateway(keystone.service_url("strict"), identity) as gateway:
         end = time.monotonic() + lives * TOKEN_LIFE_S

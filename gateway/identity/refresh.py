@@ -81,8 +81,12 @@ def _at_least(pause_s: float, most_s: float, spread: float) -> float:
 
 
 def stale_at(asked_at: float, life_s: float, spread: float) -> float:
-    """Return when to replace a token: at 50-80 % of its life, so that a fleet does not march."""
-    return asked_at + life_s * (0.5 + 0.3 * spread)
+    """Return when to replace a token: at 50-80 % of its life, so that a fleet does not march.
+
+    A tenth of the life at least is left for the login, which matters to very short ones.
+    """
+    latest = expires_at(asked_at, life_s) - 0.1 * life_s
+    return min(asked_at + life_s * (0.5 + 0.3 * spread), latest)
 
 
 def expires_at(asked_at: float, life_s: float) -> float:

@@ -109,6 +109,6 @@ class AccessLog:
                 )
             except OSError:
                 self.lost += pending.count(b"\n")
-                pending.clear()
+                self._pending = bytearray()  # whoever traces the error still holds the other
                 return
             del pending[:written]

@@ -58,6 +58,7 @@ class Proxy:
     clock: Callable[[], float]
     """Seconds, monotonic, going on during suspend; the keepers count on the same clock."""
     observer: Observer
+    max_kept_bytes: int = MAX_KEPT_BYTES
     kept_bytes: int = 0
     """Bytes of bodies kept just now, in order to send them again."""
 
@@ -136,6 +137,7 @@ class Exchange:
     def refuse(self, code: ErrorCode) -> None:
         """End with an answer to what is not even a request."""
         self._proxy.observer.unrouted.started += 1
+        self._seen.waited_s = self._proxy.clock() - self._inbound.received_at
         self._fail(DownstreamError(code))
 
     def body_arrived(self) -> None:
@@ -178,6 +180,8 @@ class Exchange:
 
     def failed_by_a_bug(self) -> None:
         """End because the gateway itself has failed."""
+        if self._admission is None:
+            self._seen.metrics.started += 1
         self._break_off(GatewayError(ErrorCode.INTERNAL))
 
     def abandon(self) -> None:
@@ -191,6 +195,7 @@ class Exchange:
         if self._admission is None or self._credential is None:
             return False
         coming = self._admission.service.credentials.reject(self._credential)
+        self._credential = None  # whatever comes of it, nobody may say that it was accepted
         return coming and "token_rejected" not in self._retried
 
     def attempt_ended(self, outcome: Outcome) -> None:
@@ -223,13 +228,17 @@ class Exchange:
             self._fail(error)
 
     def upstream_writable(self) -> None:
-        """Let the caller go on sending."""
+        """Let the caller go on sending; the time it was held up for was not its own."""
+        if self._admission is not None and not self._inbound.ended:
+            self._downstream.deadline = self._proxy.clock() + self._admission.service.idle_s
         self._downstream.resume_reading()
 
     # Phases.
 
     def _wait_for(self, admission: Admission, credential: Credential | None) -> None:
         self._downstream.deadline = _NEVER  # each wait below has a deadline of its own
+        self._seen.sent_at = 0.0
+        self._seen.awaited_at = self._proxy.clock()
         if not self._inbound.ended:
             self._downstream.pause_reading()
         self._task = asyncio.create_task(self._obtain(admission, credential), name="exchange")
@@ -238,14 +247,20 @@ class Exchange:
         """Wait for what is not at hand, then go on."""
         service, clock, seen = admission.service, self._proxy.clock, self._seen
         try:
-            began = clock()
             if credential is None:
-                credential = await service.credentials.obtain()
-                seen.credential_s += clock() - began
                 began = clock()
-            connection = service.pool.take(began) or await service.pool.connect()
-            now = clock()
-            seen.connect_s += now - began
+                try:
+                    credential = await service.credentials.obtain()
+                finally:
+                    seen.credential_s += clock() - began
+            began = now = clock()
+            connection = service.pool.take(began)
+            if connection is None:
+                try:
+                    connection = await service.pool.connect()
+                finally:
+                    now = clock()
+                    seen.connect_s += now - began
             self._task = None
             self._launch(admission, credential, connection, now)
         except GatewayError as error:
@@ -276,6 +291,7 @@ class Exchange:
             inbound,
             downstream,
             clock=self._proxy.clock,
+            idle_s=service.idle_s,
             takes_credential=bool(credential.field_lines),
         )
         pieces = [upstream_head(admission, inbound.method, credential.field_lines)]
@@ -285,7 +301,7 @@ class Exchange:
             downstream.deadline = now + service.first_byte_s
         else:
             self._seen.sent_at = 0.0
-            self._seen.body_awaited_at = now
+            self._seen.awaited_at = now
             downstream.deadline = now + service.idle_s
             if admission.fields.expects_continue and not body:
                 admission.fields.expects_continue = False  # once, however often we send
@@ -309,7 +325,7 @@ class Exchange:
         if inbound.ended:
             connection.end()
             self._seen.sent_at = now
-            self._seen.waited_s += now - self._seen.body_awaited_at
+            self._seen.waited_s += now - self._seen.awaited_at
             self._downstream.deadline = now + service.first_byte_s
         else:
             self._downstream.deadline = now + service.idle_s
@@ -340,7 +356,7 @@ class Exchange:
             size = sum(map(len, body))
             if (
                 seen.request_bytes <= service.replay_bytes
-                and self._proxy.kept_bytes + size <= MAX_KEPT_BYTES
+                and self._proxy.kept_bytes + size <= self._proxy.max_kept_bytes
             ):
                 self._kept.extend(body)
                 self._kept_bytes += size
@@ -395,6 +411,7 @@ class Exchange:
         if self._task is not None:
             self._task.cancel()
             self._task = None
+            self._note_wait(self._proxy.clock())
         if self._relay is not None and self._admission is not None:
             self._relay.abandon()
             self._note_wait(self._proxy.clock())
@@ -442,8 +459,8 @@ class Exchange:
         self._end(code.status, keep_alive=keep_alive)
 
     def _note_wait(self, until: float) -> None:
-        """Count the time since we had sent all there was: none of it is ours."""
-        self._seen.waited_s += max(0.0, until - (self._seen.sent_at or self._seen.body_awaited_at))
+        """Count the time since we had done all that we could: none of it is ours."""
+        self._seen.waited_s += max(0.0, until - (self._seen.sent_at or self._seen.awaited_at))
 
     def _end(self, status: int, *, keep_alive: bool) -> None:
         seen = self._seen

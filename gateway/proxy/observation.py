@@ -31,7 +31,7 @@ class Observation:
     """What is learned of one exchange on the way. Durations are seconds, instants as inbound's."""
 
     __slots__ = (
-        "body_awaited_at",
+        "awaited_at",
         "connect_s",
         "credential_s",
         "ended_at",
@@ -67,8 +67,8 @@ class Observation:
         self.connect_s = 0.0
         self.waited_s = 0.0
         """Time in which we had nothing to do but wait for the caller's body or the answer."""
-        self.body_awaited_at = 0.0
-        """Since when the rest of the body has been awaited."""
+        self.awaited_at = 0.0
+        """Since when the rest of the body, or a token and a connection, have been awaited."""
         self.sent_at = 0.0
         """When the last byte of the request was written; 0 while it was not."""
         self.first_byte_at = 0.0

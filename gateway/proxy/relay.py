@@ -67,6 +67,7 @@ class Relay:
         "_downstream",
         "_head",
         "_held",
+        "_idle_s",
         "_inbound",
         "_over",
         "_owner",
@@ -91,6 +92,7 @@ class Relay:
         downstream: Downstream,
         *,
         clock: Callable[[], float],
+        idle_s: float,
         takes_credential: bool,
     ) -> None:
         """Prepare for one response.
@@ -101,6 +103,7 @@ class Relay:
             inbound: the request it answers.
             downstream: where it goes.
             clock: seconds, monotonic.
+            idle_s: how long the answer may pause; the deadline is set by it when it begins.
             takes_credential: a 401 or 403 may be about our credential.
         """
         self.connection = connection
@@ -116,6 +119,7 @@ class Relay:
         self._inbound = inbound
         self._downstream = downstream
         self._clock = clock
+        self._idle_s = idle_s
         self._takes_credential = takes_credential
         self._over = False
         self._chunked = False
@@ -136,6 +140,7 @@ class Relay:
         self.last_byte_at = self._clock()
         if head is not None:
             self.first_byte_at = self.last_byte_at
+            self._downstream.deadline = self.last_byte_at + self._idle_s
             if not self._judge_head(head):
                 return
         if self._peek_left > 0:
@@ -283,4 +288,5 @@ class Relay:
             lines.append(b"Connection: close")
         elif http_1_0:
             lines.append(b"Connection: keep-alive")
-        return b"HTTP/1.1 %d %b\r\n%b\r\n\r\n" % (head.status, head.reason, b"\r\n".join(lines))
+        lines.append(b"")  # so that there is one line end after each, and after none
+        return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"\r\n".join(lines))

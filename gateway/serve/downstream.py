@@ -7,6 +7,7 @@ an exchange, and most of what is known against aiohttp as a proxy (`gateway/READ
 
 import asyncio
 import logging
+import select
 import socket
 import struct
 from collections import deque
@@ -32,6 +33,8 @@ HEAD_TIMEOUT_S = 10.0
 """From the first to the last byte of a head. nginx: 60 s; a caller on this machine needs none."""
 IDLE_TIMEOUT_S = 75.0
 """As nginx: longer than the 60 s after which most clients drop an idle connection themselves."""
+LOOK_S = 0.5
+"""How often to look whether a caller that is made to wait is still there."""
 LINGER_S = 2.0
 """How long the rest of a refused request is read and thrown away, so that the answer arrives."""
 
@@ -80,11 +83,13 @@ class DownstreamConnection(web.RequestHandler):
         "_lingering",
         "_listener",
         "_llhttp",
+        "_looking",
         "_proxy",
         "_queue",
         "_read_bytes",
         "_reading_held",
         "_refusal",
+        "_silent_bytes",
         "_starting",
         "_target",
         "deadline",
@@ -110,6 +115,7 @@ class DownstreamConnection(web.RequestHandler):
         self._in_head = False
         self._read_bytes = 0  # with which the head under way, and what preceded it, has come
         self._inbound: Inbound | None = None  # the request whose body is arriving
+        self._silent_bytes = 0  # of extensions and trailers, since a piece of a body came
         self._refusal: ErrorCode | None = None  # why nothing more can be understood
         # Answering.
         self._queue: deque[Inbound] = deque()
@@ -119,6 +125,7 @@ class DownstreamConnection(web.RequestHandler):
         self._starting = False
         self._reading_held = False
         self._lingering = False
+        self._looking: asyncio.TimerHandle | None = None
 
     @property
     def busy(self) -> bool:
@@ -150,24 +157,22 @@ class DownstreamConnection(web.RequestHandler):
         except httptools.HttpParserError as error:
             self._cannot_go_on(_code_of(error))
         if self._in_head:
-            if was_in_head and self._read_bytes > _READ_BYTES + MAX_HEAD_BYTES:
-                self._cannot_go_on(ErrorCode.HEADERS_TOO_LARGE)
-            elif not was_in_head and self._exchange is None:
-                self.deadline = self.received_at + HEAD_TIMEOUT_S
-        try:
-            if self._exchange is None:
-                self._start_next(self.received_at)
-            else:
+            self._bound_head(begun=not was_in_head)
+        elif self._inbound is not None:
+            self._bound_body(self._inbound, len(data))
+        if self._exchange is None:
+            self._start_next(self.received_at)
+        else:
+            try:
                 self._go_on()
-        except Exception:  # noqa: BLE001  # logged, counted and answered
-            # The seam to the event loop: a bug of ours costs one request, and is answered.
-            _log.exception("request failed by a bug of the gateway")
-            if self._exchange is not None:
-                self._exchange.failed_by_a_bug()
+            except Exception:  # noqa: BLE001  # logged, counted and answered
+                self._own_up()
 
     def eof_received(self) -> None:
         """Let the transport close: whoever says no more has left, but for half a head."""
-        if self._exchange is None and self._in_head and not self._lingering:
+        if self._exchange is not None:
+            self._exchange.abandon()  # and reset, lest what was answered so far look complete
+        elif self._in_head and not self._lingering:
             self._refuse(ErrorCode.BAD_REQUEST)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -193,7 +198,7 @@ class DownstreamConnection(web.RequestHandler):
             self._exchange.expire(self._proxy.clock())
         elif self._in_head and not self._lingering:
             self._refuse(ErrorCode.SLOW_REQUEST)
-        elif self.writing_paused:
+        elif self.transport is not None and self.transport.get_write_buffer_size():
             self.abort()  # its reader would keep a mere close waiting for ever
         else:
             self.force_close()
@@ -271,6 +276,8 @@ class DownstreamConnection(web.RequestHandler):
         if not self._reading_held and self.transport is not None:
             self._reading_held = True
             self._pause_transport_reading()
+            if self._looking is None:
+                self._look_later()
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: ARG002  # aiohttp's signature
         """Go on reading."""
@@ -290,14 +297,16 @@ class DownstreamConnection(web.RequestHandler):
 
     def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
         """Go on with the next request, or end the connection."""
-        whole = self._current is not None and self._current.ended
+        current = self._current
+        # A caller that has asked for more than this, or may, must not have its answer reset away.
+        last = current is not None and current.ended and not current.keep_alive
         self._exchange = self._current = None
         if self._listener.draining:
             self._listener.note_end()
         if self.transport is None or self.transport.is_closing():
             return
         if not keep_alive or self._listener.draining:
-            self._leave(now, linger=not whole or bool(self._queue) or self._refusal is not None)
+            self._leave(now, linger=not last or bool(self._queue) or self._refusal is not None)
             return
         self.deadline = now + (HEAD_TIMEOUT_S if self._in_head else IDLE_TIMEOUT_S)
         if self.writing_paused:
@@ -330,12 +339,49 @@ class DownstreamConnection(web.RequestHandler):
             inbound = self._current = self._queue.popleft()
             self._body_due = not inbound.ended
             self._exchange = Exchange(self._proxy, inbound, self)
-            self._exchange.begin(now)
+            try:
+                self._exchange.begin(now)
+            except Exception:  # noqa: BLE001  # logged, counted and answered
+                self._own_up()
             if self.writing_paused:
                 break
         self._starting = False
         if self._exchange is None and self._refusal is not None and not self._lingering:
             self._refuse(self._refusal)
+
+    def _bound_head(self, *, begun: bool) -> None:
+        if begun:
+            if self._exchange is None:
+                self.deadline = self.received_at + HEAD_TIMEOUT_S
+        elif self._read_bytes > _READ_BYTES + MAX_HEAD_BYTES:
+            self._cannot_go_on(ErrorCode.HEADERS_TOO_LARGE)
+
+    def _bound_body(self, inbound: Inbound, size: int) -> None:
+        """Bound chunk extensions and trailers: the parser keeps them until they end."""
+        self._silent_bytes = 0 if inbound.body else self._silent_bytes + size
+        if self._silent_bytes > MAX_HEAD_BYTES:
+            self._cannot_go_on(ErrorCode.BAD_REQUEST)
+
+    def _look_later(self) -> None:
+        self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """See whether the caller has left; while nothing is read, nobody tells us."""
+        self._looking = None
+        if not self._reading_held or self._exchange is None or self.transport is None:
+            return
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        if poll.poll(0):
+            self._exchange.abandon()
+        else:
+            self._look_later()
+
+    def _own_up(self) -> None:
+        """Let a bug of ours cost one request, and answer that."""
+        _log.exception("request failed by a bug of the gateway")
+        if self._exchange is not None:
+            self._exchange.failed_by_a_bug()
 
     def _cannot_go_on(self, code: ErrorCode) -> None:
         """Note why; what came before is answered first."""
@@ -360,10 +406,12 @@ class DownstreamConnection(web.RequestHandler):
         if self.transport is None:
             return
         if not linger:
+            self.deadline = now + IDLE_TIMEOUT_S
             self.transport.close()
             return
         self._lingering = True
-        self.deadline = now + LINGER_S
+        unread = self.transport.get_write_buffer_size()
+        self.deadline = now + (IDLE_TIMEOUT_S if unread else LINGER_S)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.resume_reading()

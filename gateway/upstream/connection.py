@@ -300,8 +300,6 @@ class Connection(asyncio.Protocol):
         if self._phase is not _HEAD:
             return
         status: int = self._parser.get_status_code()
-        if status == 101:
-            raise _RefusedResponseError("101 although no upgrade was asked for")
         if 100 <= status < 200:
             self._interim += 1
             if self._interim > _MAX_INTERIM:

@@ -47,6 +47,7 @@ class Pool:
         self.active = 0
         """Connections that an exchange holds, or is opening."""
         self._clock = clock
+        self._closed = False
         self._idle: deque[Connection] = deque()  # the most recently used is last
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -87,6 +88,8 @@ class Pool:
         """Take a connection back after its exchange; keep it if it can serve another."""
         self.active -= 1
         connection.idle_since = now
+        if len(self._idle) >= self.origin.max_idle:
+            self._drop_stale(now)  # a dead one must not take the place of a good one
         if len(self._idle) < self.origin.max_idle and self._is_good(connection, now):
             self._idle.append(connection)
             if self._sweep is None:
@@ -96,6 +99,7 @@ class Pool:
 
     def close(self) -> None:
         """Close every idle connection; those in use are closed when they come back."""
+        self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
@@ -105,6 +109,7 @@ class Pool:
     def _is_good(self, connection: Connection, now: float) -> bool:
         return (
             connection.reusable
+            and not self._closed
             and now - connection.idle_since < self.origin.idle_limit_s
             and now - connection.opened_at < self.origin.max_age_s
         )
@@ -116,13 +121,15 @@ class Pool:
 
     def _close_stale(self) -> None:
         self._sweep = None
-        now = self._clock()
+        self._drop_stale(self._clock())
+        if self._idle:
+            self._sweep_later()
+
+    def _drop_stale(self, now: float) -> None:
         stale = [connection for connection in self._idle if not self._is_good(connection, now)]
         for connection in stale:
             self._idle.remove(connection)
             connection.close()
-        if self._idle:
-            self._sweep_later()
 
     async def _open(self) -> Connection:
         origin = self.origin

@@ -394,10 +394,6 @@ async def test_f13_refusals_that_no_token_cures(tmp_path: Path, status: int, cod
         assert it.attempts == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Exchange.attempt_ended reports a resend as accepted though it was rejected again",
-)
 async def test_f13_service_that_rejects_every_token(tmp_path: Path) -> None:
     """One login finds that out; then its 401 passes, for half a minute without another."""
     async with cloud(tmp_path) as it:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tests.support.upstream import fields_of
@@ -65,11 +66,18 @@ class Caller:
 
     def half_close(self) -> None:
         """Send FIN, go on reading."""
-        self._writer.write_eof()
+        with suppress(RuntimeError, OSError):  # closed already
+            self._writer.write_eof()
 
     def leave(self) -> None:
         """Close."""
         self._writer.close()
+
+    def abandon_unsent(self) -> None:
+        """Send FIN at once, in spite of what has not been written yet."""
+        sock: socket.socket = self._writer.get_extra_info("socket")
+        with socket.socket(fileno=socket.dup(sock.fileno())) as raw:
+            raw.shutdown(socket.SHUT_RDWR)
 
     def reset(self) -> None:
         """Send RST."""
@@ -158,5 +166,9 @@ async def connect(port: int, *, read_buffer: int = 256 * 1024) -> Caller:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, read_buffer)
     sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    except OSError:
+        sock.close()
+        raise
     return Caller(*await asyncio.open_connection(sock=sock, limit=_CHUNK))

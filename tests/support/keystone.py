@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,16 +234,17 @@ class Keystone:
 
 
 @contextmanager
-def running_keystone(folder: Path) -> Iterator[Keystone]:
+def running_keystone(folder: Path, say: Callable[[str], None]) -> Iterator[Keystone]:
     """Install Keystone if that has not been done, start it, and stop it at the end.
 
     Args:
         folder: where it keeps everything; empty.
+        say: is told in one line what takes long.
 
     Raises:
         KeystoneMissingError: it cannot be had.
     """
-    _install()
+    _install(say)
     keystone = Keystone(folder)
     try:
         keystone.prepare()
@@ -252,7 +253,7 @@ def running_keystone(folder: Path) -> Iterator[Keystone]:
         keystone.close()
 
 
-def _install() -> None:
+def _install(say: Callable[[str], None]) -> None:
     """Make the environment and the blank database, once; a second test run waits for the first."""
     stamp = _HOME / "installed"
     wanted = "\n".join(PACKAGES)
@@ -261,7 +262,7 @@ def _install() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if stamp.exists() and stamp.read_text() == wanted:
             return
-        print(f"\n== Installing {PACKAGES[0]} for tests into .venv/keystone (first time only)")
+        say(f"== Installing {PACKAGES[0]} for tests into .venv/keystone (first time only)")
         shutil.rmtree(_HOME, ignore_errors=True)
         _command([sys.executable, "-m", "venv", str(_HOME)], _INSTALL_S)
         pip = [str(_HOME / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]

@@ -85,6 +85,8 @@ class Link:
         self.ended = asyncio.Event()
         """Set once the gateway has closed or reset the connection, as far as we have read."""
         self.was_reset = False
+        self.sent = 0
+        """Bytes written so far, taken by the kernel or not."""
         self._reader = reader
         self._writer = writer
 
@@ -101,13 +103,11 @@ class Link:
 
     async def read(self, count: int) -> bytes:
         """Read exactly `count` bytes."""
-        data = b""
-        while len(data) < count:
-            piece = await self._more(count - len(data))
-            if not piece:
+        begin = len(self.received)
+        while (missing := begin + count - len(self.received)) > 0:
+            if not await self._more(min(missing, _LIMIT)):
                 raise EOFError
-            data += piece
-        return data
+        return bytes(self.received[begin:])
 
     async def _line(self) -> bytes:
         try:
@@ -132,7 +132,10 @@ class Link:
 
     async def request(self) -> Request:
         """Read a whole request, by its own framing."""
-        request = await self.head()
+        return await self.body_of(await self.head())
+
+    async def body_of(self, request: Request) -> Request:
+        """Read the body of a request whose head has been read."""
         if request.values(b"transfer-encoding"):
             while not request.body.endswith(b"0\r\n\r\n") or not _is_complete(request.body):
                 request.body += await self._line()
@@ -143,6 +146,7 @@ class Link:
 
     def send(self, data: bytes) -> None:
         """Write without waiting."""
+        self.sent += len(data)
         self._writer.write(data)
 
     async def flush(self) -> None:

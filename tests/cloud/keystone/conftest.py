@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -9,11 +10,19 @@ from tests.support.keystone import Keystone, KeystoneMissingError, running_keyst
 
 
 @pytest.fixture(scope="session")
-def keystone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystone]:
+def keystone(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Keystone]:
     """Keystone with tokens that live for seconds; installed on first use."""
+    capture: Any = pytestconfig.pluginmanager.getplugin("capturemanager")
+
+    def say(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(f"\n{line}", flush=True)
+
     started = False
     try:
-        with running_keystone(tmp_path_factory.mktemp("keystone")) as running:
+        with running_keystone(tmp_path_factory.mktemp("keystone"), say) as running:
             started = True
             yield running
     except KeystoneMissingError as error:

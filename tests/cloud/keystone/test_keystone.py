@@ -197,17 +197,18 @@ def test_corrected_password_is_used_within_seconds(keystone: Keystone, tmp_path:
 
 
 async def test_keystone_restarts_unnoticed(keystone: Keystone, tmp_path: Path) -> None:
-    """Its keys and its database are the same, so the token still works; nobody logs in again."""
+    """Its keys and its database are the same, so no token dies of it."""
     user = await asyncio.to_thread(keystone.new_user)
+    since = len(keystone.calls())
     identity = identity_of(keystone, user, tmp_path)
     async with token_gateway(keystone.service_url("strict"), identity) as gateway:
         assert (await gateway.call()).status == 200
         await asyncio.to_thread(keystone.stop)
         await asyncio.to_thread(keystone.start)
-        reply, took_s = await gateway.timed()
-        assert reply.status == 200
-        assert took_s < 2
+        await gateway.has_token(10)  # on a slow machine the start outlasts the token
+        assert (await gateway.call()).status == 200
         assert gateway.logins(trigger="rejected") == 0
+    assert set(verdicts(keystone, since)) == {GOOD}
 
 
 async def test_outage_of_keystone_is_survived(keystone: Keystone, tmp_path: Path) -> None:

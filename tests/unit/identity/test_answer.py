@@ -3,6 +3,7 @@
 import contextlib
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,23 @@ def test_every_failure_has_a_short_printable_sentence(
     assert len(str(error)) < 300
     assert error.result is not RefreshResult.OK
     assert (error.result is RefreshResult.REFUSED) == (status in {400, 401, 403})
+
+
+@pytest.mark.parametrize(
+    ("message", "remedy"),
+    [
+        ("The username or password is wrong.", "check the secret, then username and user_domain"),
+        ("Could not find domain: canary.", "check user_domain and project_domain"),
+        ("Could not find project: canary in domain x.", "check project or project_id"),
+        ("The request you have made requires authentication.", "check username, user_domain, the"),
+    ],
+)
+@pytest.mark.parametrize("shape", ['{"error": {"message": "%s"}}', '{"error_msg": "%s"}'])
+def test_refusal_names_what_iam_hints_at(shape: str, message: str, remedy: str) -> None:
+    """By words of its message, of which nothing is repeated."""
+    error = failure_of(answer(401, (shape % message).encode()), wall_now=0.0)
+    assert remedy in str(error)
+    assert "canary" not in str(error)
 
 
 @given(st.text(max_size=60))

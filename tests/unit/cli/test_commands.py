@@ -1,0 +1,199 @@
+"""The command line as users meet it: exit codes, sentences, examples."""
+
+import asyncio
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gateway import __version__
+from gateway.cli import main
+from tests.support.served import served
+from tests.unit.cli.conftest import Run
+
+COMMANDS = ["serve", "demo", "twin", "check", "whoami", "wait", "healthcheck"]
+GOOD = {
+    "listen": "127.0.0.1:0",
+    "admin_listen": "127.0.0.1:0",
+    "identities": {"default": {"method": "none"}},
+    "services": {"iris": {"url": "http://127.0.0.1:1/v1/infers/abc"}},
+}
+BAD = {
+    "listen": "nonsense",
+    "identities": {"default": {"method": "passwort"}},
+    "services": {"iris": {"ulr": "http://127.0.0.1:1/"}},
+}
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+async def command(*words: str) -> tuple[int, str, str]:
+    """Run a command in a process of its own, without any configuration around it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", *words,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env={key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ},
+    )  # fmt: skip
+    async with asyncio.timeout(20):
+        out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_examples_that_exist(name: str) -> None:
+    """Every command shows how it is called, and no example names an option that is not there."""
+    ended = CliRunner().invoke(main, [name, "--help"], prog_name="modelarts-gateway")
+    examples = [
+        line.strip() for line in ended.output.splitlines() if f"modelarts-gateway {name}" in line
+    ]
+
+    assert ended.exit_code == 0
+    assert "Examples:" in ended.output
+    assert len(examples) > 1, "the usage line is not an example"
+    options = ended.output.partition("Options:")[2].partition("Examples:")[0]
+    for example in examples[1:]:
+        for word in example.split():
+            if word.startswith("--"):
+                assert word in options
+
+
+def test_help_lists_every_command_and_the_exit_codes() -> None:
+    """One line each; asked for without a command as well."""
+    ended = CliRunner().invoke(main, ["--help"], prog_name="modelarts-gateway")
+
+    assert ended.exit_code == 0
+    listed = ended.output.partition("Commands:")[2].partition("Examples:")[0]
+    assert re.findall(r"^  (\w+) ", listed, re.MULTILINE) == COMMANDS
+    assert "Exit codes:" in ended.output
+
+
+def test_version() -> None:
+    """The version that is installed."""
+    ended = CliRunner().invoke(main, ["--version"], prog_name="modelarts-gateway")
+
+    assert (ended.exit_code, ended.output) == (0, f"modelarts-gateway, version {__version__}\n")
+
+
+@pytest.mark.parametrize("words", [["nothing"], ["serve", "--nothing"], ["wait", "--max", "soon"]])
+def test_a_wrong_command_line_is_2(words: list[str]) -> None:
+    """With a sentence that says what is wrong."""
+    ended = CliRunner().invoke(main, words)
+
+    assert ended.exit_code == 2
+    assert "Error:" in ended.stderr
+
+
+def test_check_is_0_for_a_good_configuration(run: Run) -> None:
+    """It says so, on standard output."""
+    ran = run("check", config=GOOD)
+
+    assert ran.code == 0
+    assert ran.out == "good: 1 service(s), 1 identity(ies)\n"
+
+
+@pytest.mark.parametrize("name", ["check", "serve", "whoami"])
+def test_every_problem_is_printed_at_once(name: str, run: Run) -> None:
+    """With its key, and what may have been meant; nothing is started, and the exit code is 2."""
+    ran = run(name, config=BAD)
+
+    assert ran.code == 2
+    assert ran.out == ""
+    for text in ("listen:", "identities.default.method", "services.iris.ulr", "url", "password"):
+        assert text in ran.err
+
+
+@pytest.mark.parametrize("name", ["check", "serve"])
+def test_a_file_that_is_not_there_is_2(name: str, tmp_path: Path) -> None:
+    """Named in the sentence."""
+    ended = CliRunner().invoke(main, [name, "--config", str(tmp_path / "none.yaml")], env={})
+
+    assert ended.exit_code == 2
+    assert "none.yaml" in ended.stderr
+
+
+@pytest.mark.parametrize("key", ["listen", "admin_listen"])
+async def test_a_port_in_use_is_2_with_a_sentence(key: str, tmp_path: Path) -> None:
+    """Not a traceback."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        file = tmp_path / "gateway.yaml"
+        file.write_text(json.dumps({**GOOD, key: address}))
+        code, out, err = await command("serve", "--config", str(file))
+
+    assert code == 2
+    assert out == ""
+    assert "cannot listen" in err
+    assert "in use" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", ["wait", "healthcheck"])
+async def test_probes_of_nobody_are_3(name: str) -> None:
+    """With the address that was asked."""
+    port = _free_port()
+    more = ["--max", "0.1"] if name == "wait" else []
+    code, _, err = await command(name, "--admin-listen", f"127.0.0.1:{port}", *more)
+
+    assert code == 3
+    assert f"127.0.0.1:{port}" in err
+
+
+@pytest.mark.parametrize("name", ["wait", "healthcheck"])
+def test_probes_of_nonsense_are_2(name: str) -> None:
+    """An address that is none is a wrong command line."""
+    ended = CliRunner().invoke(main, [name, "--admin-listen", "nonsense"], env={})
+
+    assert ended.exit_code == 2
+    assert ended.stderr
+
+
+async def test_probes_of_a_running_gateway(tmp_path: Path) -> None:
+    """`healthcheck` and `wait` are 0 on one that is alive and ready."""
+    async with served(tmp_path, 1) as process:
+        address = f"127.0.0.1:{process.admin_port}"
+        for words in (["healthcheck"], ["wait", "--max", "5s"]):
+            code, out, err = await command(*words, "--admin-listen", address)
+            assert (code, out, err) == (0, "ok\n", "")
+
+
+async def test_wait_gives_up_on_one_that_is_not_ready(tmp_path: Path) -> None:
+    """Alive but without a token: `healthcheck` is 0, `wait` 3 with the reason."""
+    empty = tmp_path / "token"
+    empty.touch()
+    settings = {"identities": {"default": {"method": "file", "token_file": str(empty)}}}
+    async with served(tmp_path, 1, settings) as process:
+        address = f"127.0.0.1:{process.admin_port}"
+        assert (await command("healthcheck", "--admin-listen", address))[0] == 0
+        code, out, err = await command("wait", "--max", "0.3", "--admin-listen", address)
+
+    assert (code, out) == (3, "")
+    assert "no service has a usable token" in err
+
+
+def test_probes_start_without_the_gateway() -> None:
+    """They run every few seconds: neither aiohttp nor the rooms that serve are imported."""
+    listing = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, gateway.cli.healthcheck, gateway.cli.wait; print(*sys.modules)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+
+    heavy = {"aiohttp", "prometheus_client", "httptools", "gateway.serve", "gateway.proxy"}
+    assert not heavy & set(listing)

@@ -1,0 +1,188 @@
+"""Which fields cross, in both directions."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import DownstreamError, ErrorCode
+from gateway.http.fields import read_request_fields, read_response_fields
+
+HOST = (b"Host", b"localhost")
+
+_NAMES = st.sampled_from(
+    [
+        b"A", b"a", b"B-c", b"b-C", b"X_Y", b"Accept", b"ACCEPT", b"content-type", b"X-Own", b"via",
+        b"Cache-Control", b"x-request-id",
+    ]
+)  # fmt: skip
+_VALUES = st.binary(max_size=10).filter(lambda value: not set(value) & set(b"\r\n\x00"))
+_FIELDS = st.lists(st.tuples(_NAMES, _VALUES), max_size=12)
+_OPTIONS = st.lists(st.tuples(_NAMES, st.sampled_from([b"", b" ", b"\t"])), min_size=1, max_size=4)
+
+
+def refusal(*fields: tuple[bytes, bytes], http_1_0: bool = False) -> ErrorCode:
+    """Return why these fields are refused."""
+    with pytest.raises(DownstreamError) as caught:
+        read_request_fields(fields, http_1_0=http_1_0)
+    return caught.value.code
+
+
+def _lines(fields: list[tuple[bytes, bytes]], without: set[bytes]) -> list[bytes]:
+    return [b"%b: %b" % field for field in fields if field[0].lower() not in without]
+
+
+@given(_FIELDS, _OPTIONS, st.integers(0, 12))
+def test_connection_removes_exactly_what_it_names(
+    fields: list[tuple[bytes, bytes]], options: list[tuple[bytes, bytes]], at: int
+) -> None:
+    """Wherever it stands and however it is written; the rest keeps order, case and duplicates."""
+    named = {name.lower() for name, _ in options}
+    connection = (b"cOnnection", b",".join(pad + name + pad for name, pad in options))
+    request = [HOST, *fields]
+    request.insert(at, connection)
+    response = list(fields)
+    response.insert(at, connection)
+
+    assert read_request_fields(request, http_1_0=False).lines == _lines(fields, named)
+    assert read_response_fields(response).lines == _lines(fields, named)
+
+
+@given(st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=20)), max_size=8))
+def test_arbitrary_octets_are_judged(fields: list[tuple[bytes, bytes]]) -> None:
+    """Nothing but our own errors comes out of a request, ValueError out of a response."""
+    try:
+        read_request_fields([HOST, *fields], http_1_0=False)
+    except DownstreamError:
+        pass
+    try:
+        read_response_fields(fields)
+    except ValueError:
+        pass
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"keep-alive", b"proxy-connection", b"te", b"proxy-authorization", b"trailer",
+        b"http2-settings", b"authorization", b"x-auth-token", b"X-AUTH-TOKEN", b"x_auth_token",
+        b"X-Auth_Token", b"x-subject-token", b"x-service-token", b"x-security-token",
+        b"x-apig-appcode", b"apikey", b"x-domain-id", b"x-project-id", b"cookie", b"forwarded",
+        b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-http-method-override", b"x-forwarded-for",
+        b"X_Forwarded_Whatever", b"proxy-anything", b"x-sdk-date", b"transfer_encoding",
+        b"content_length",
+    ],
+)  # fmt: skip
+def test_what_ends_here(name: bytes) -> None:
+    """One hop's business, claims about earlier hops, the caller's identity, and their twins."""
+    found = read_request_fields([HOST, (name, b"stolen"), (b"X-Own", b"1")], http_1_0=False)
+
+    assert found.lines == [b"X-Own: 1"]
+
+
+@pytest.mark.parametrize(
+    "name", [b"x-auth-tokens", b"my-cookie", b"x-own-authorization", b"x_own", b"sdk-x", b"via"]
+)
+def test_what_merely_looks_like_it_passes(name: bytes) -> None:
+    """No more is dropped than is named."""
+    assert read_request_fields([HOST, (name, b"1")], http_1_0=False).lines == [name + b": 1"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ([HOST, HOST], ErrorCode.BAD_REQUEST),
+        ([], ErrorCode.BAD_REQUEST),
+        ([HOST, (b"Content-Length", b"1"), (b"content-length", b"1")], ErrorCode.BAD_REQUEST),
+        ([HOST, (b"Content-Length", b"1"), (b"Transfer-Encoding", b"chunked")], ErrorCode.BAD_REQUEST),
+        ([HOST, (b"Transfer-Encoding", b"chunked")] * 2, ErrorCode.BAD_REQUEST),
+        ([HOST, (b"Transfer-Encoding", b"gzip")], ErrorCode.BAD_REQUEST),
+        ([HOST, (b"Expect", b"200-ok")], ErrorCode.EXPECTATION_FAILED),
+        ([HOST, (b"Upgrade", b"websocket")], ErrorCode.UPGRADE_REFUSED),
+        ([HOST, (b"X-Original-URL", b"/x")], ErrorCode.BAD_TARGET),
+        ([HOST, (b"x-rewrite-url", b"/x")], ErrorCode.BAD_TARGET),
+    ],
+)  # fmt: skip
+def test_what_refuses_a_request(fields: list[tuple[bytes, bytes]], code: ErrorCode) -> None:
+    """Framing that can be read in two ways, and what we do not do."""
+    assert refusal(*fields) is code
+
+
+def test_http_1_0_has_no_codings_and_no_expectations() -> None:
+    """Chunked is refused; 100-continue is ignored; a missing Host is allowed."""
+    assert refusal((b"Transfer-Encoding", b"chunked"), http_1_0=True) is ErrorCode.BAD_REQUEST
+    found = read_request_fields([(b"Expect", b"100-continue")], http_1_0=True)
+    assert not found.expects_continue
+    assert found.host is None
+
+
+def test_framing_and_marks_are_found() -> None:
+    """What later decisions need, and none of it is forwarded as it came."""
+    found = read_request_fields(
+        [
+            HOST,
+            (b"content-length", b"7"),
+            (b"Expect", b"100-Continue"),
+            (b"Origin", b"null"),
+            (b"Sec-Fetch-Site", b"cross-site"),
+        ],
+        http_1_0=False,
+    )
+
+    assert (found.host, found.content_length, found.expects_continue) == (b"localhost", 7, True)
+    assert (found.origin, found.fetch_site) == (b"null", b"cross-site")
+    assert not found.chunked
+    assert found.lines == []
+
+
+def test_connection_can_name_what_is_ours() -> None:
+    """`Connection: Host, Content-Length` deletes neither: what is ours is written after."""
+    found = read_request_fields(
+        [HOST, (b"Connection", b"host, content-length"), (b"Content-Length", b"3")], http_1_0=False
+    )
+
+    assert found.content_length == 3
+    assert found.host == b"localhost"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(b"Content-Length", b"1"), (b"Content-Length", b"1")],
+        [(b"Content-Length", b"+1")],
+        [(b"Content-Length", b"")],
+        [(b"Content-Length", b"1"), (b"Transfer-Encoding", b"chunked")],
+        [(b"Transfer-Encoding", b"gzip, chunked")],
+        [(b"Transfer-Encoding", b"chunked"), (b"Transfer-Encoding", b"chunked")],
+    ],
+)
+def test_responses_whose_end_is_in_doubt_are_refused(fields: list[tuple[bytes, bytes]]) -> None:
+    """Nobody downstream gets to guess."""
+    with pytest.raises(ValueError, match=r"Content-Length|Transfer-Encoding"):
+        read_response_fields(fields)
+
+
+def test_what_a_response_tells_us() -> None:
+    """Server, request id and challenge are noted and passed on; codings are noted only."""
+    found = read_response_fields(
+        [
+            (b"Server", b"ModelArts"),
+            (b"X-Request-Id", b"r1"),
+            (b"WWW-Authenticate", b"keystone uri='x'"),
+            (b"Transfer-Encoding", b"Chunked"),
+        ]
+    )
+
+    assert (found.server, found.request_id) == (b"ModelArts", b"r1")
+    assert found.challenges_for_keystone
+    assert found.chunked
+    assert [line.partition(b":")[0] for line in found.lines] == [
+        b"Server",
+        b"X-Request-Id",
+        b"WWW-Authenticate",
+    ]
+
+
+@pytest.mark.parametrize("value", [b"Basic realm=x", b"Keystone", b"KeystoneX y", b""])
+def test_other_challenges_are_not_keystones(value: bytes) -> None:
+    """Only the scheme with its parameters counts."""
+    assert not read_response_fields([(b"WWW-Authenticate", value)]).challenges_for_keystone

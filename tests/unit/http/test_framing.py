@@ -1,0 +1,105 @@
+"""How long a body is: read strictly, each limit from both sides."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import DownstreamError, ErrorCode
+from gateway.http.framing import (
+    BodyFraming,
+    chunk,
+    content_length_of,
+    is_chunked_coding,
+    joined_if_small,
+    response_framing,
+)
+from tests.support.upstream import unchunked
+
+
+@pytest.mark.parametrize(
+    ("value", "length"), [(b"0", 0), (b"007", 7), (b"9" * 15, 999_999_999_999_999)]
+)
+def test_content_length_is_plain_digits(value: bytes, length: int) -> None:
+    """Up to fifteen digits are a length."""
+    assert content_length_of(value) == length
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"+1", b"-1", b" 1", b"1 ", b"1_0", b"0x1", b"1,1", b"1.0", b"1" * 16, b"\xb2"]
+    + ["\u0661".encode()],
+)
+def test_content_length_is_nothing_else(value: bytes) -> None:
+    """What `int()` or another server takes besides is refused."""
+    with pytest.raises(DownstreamError) as caught:
+        content_length_of(value)
+
+    assert caught.value.code is ErrorCode.BAD_REQUEST
+
+
+@given(st.binary(max_size=20))
+def test_any_content_length_is_read_or_refused(value: bytes) -> None:
+    """For arbitrary octets nothing but a number or our own error comes out."""
+    try:
+        length = content_length_of(value)
+    except DownstreamError:
+        return
+    assert b"%d" % length == value.lstrip(b"0") or (length == 0 and set(value) == {ord("0")})
+
+
+@pytest.mark.parametrize("value", [b"chunked", b"Chunked", b"CHUNKED"])
+def test_chunked_in_any_case(value: bytes) -> None:
+    """A coding's name has no case."""
+    assert is_chunked_coding(value)
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"gzip", b"gzip, chunked", b"chunked, chunked", b"xchunked", b"chunked;a", b"\x0bchunked"]
+)  # fmt: skip
+def test_no_other_coding(value: bytes) -> None:
+    """Lists, parameters and other codings are not ours to undo."""
+    assert not is_chunked_coding(value)
+
+
+@pytest.mark.parametrize(
+    ("status", "head", "length", "chunked", "expected"),
+    [
+        (200, True, 5, False, BodyFraming.NONE),
+        (200, True, None, True, BodyFraming.NONE),
+        (204, False, 5, False, BodyFraming.NONE),
+        (304, False, None, True, BodyFraming.NONE),
+        (200, False, None, True, BodyFraming.CHUNKED),
+        (200, False, 0, False, BodyFraming.LENGTH),
+        (200, False, None, False, BodyFraming.CLOSE),
+        (205, False, None, False, BodyFraming.CLOSE),
+        (303, False, 3, False, BodyFraming.LENGTH),
+    ],
+)
+def test_a_response_ends_as_rfc_9112_says(
+    status: int, head: bool, length: int | None, chunked: bool, expected: BodyFraming
+) -> None:
+    """Section 6.3, step by step."""
+    framing = response_framing(status, head_request=head, content_length=length, chunked=chunked)
+
+    assert framing is expected
+
+
+@given(st.lists(st.binary(min_size=1, max_size=50)))
+def test_chunks_can_be_undone(pieces: list[bytes]) -> None:
+    """Whatever octets are wrapped, the same come out."""
+    assert unchunked(b"".join(map(chunk, pieces)) + b"0\r\n\r\n") == b"".join(pieces)
+
+
+@pytest.mark.parametrize(("size", "joined"), [(16 * 1024, True), (16 * 1024 + 1, False)])
+def test_pieces_are_joined_up_to_one_record(size: int, joined: bool) -> None:
+    """16 KiB are copied, one more are not."""
+    pieces = [b"a", b"b" * (size - 1)]
+
+    assert joined_if_small(pieces) == (b"".join(pieces) if joined else None)
+
+
+def test_a_single_piece_is_never_copied() -> None:
+    """It is handed back as it is, however large."""
+    piece = b"a" * 100_000
+
+    assert joined_if_small([piece]) is piece

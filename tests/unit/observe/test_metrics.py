@@ -1,0 +1,258 @@
+"""What Prometheus is told: names, labels, buckets, and both formats."""
+
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as open_metrics_families,
+)
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.errors import ErrorCode, Layer
+from gateway.observe.metrics import (
+    OVERHEAD_BUCKETS_S,
+    REFRESH_BUCKETS_S,
+    REQUEST_BUCKETS_S,
+    UPSTREAM_ERRORS,
+    ConnectionGauges,
+    Histogram,
+    IdentityGauges,
+    IdentityMetrics,
+    Metrics,
+    ServiceMetrics,
+    upstream_error_of,
+)
+
+LABELS = ["service", "identity", "method", "code", "layer", "error", "reason", "state", "trigger", "result", "le", "version", "python", "aiohttp", "generation", "implementation", "major", "minor", "patchlevel"]
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
+
+
+def metrics_of(service: ServiceMetrics, identity: IdentityMetrics | None = None) -> Metrics:
+    """Metrics with one service, and perhaps an identity."""
+    metrics = Metrics()
+    metrics.add_service(service, lambda: ConnectionGauges(active=2, idle=3))
+    if identity is not None:
+        metrics.add_identity(identity, lambda: IdentityGauges(1.7e9, True, -0.25))
+    return metrics
+
+
+def key_of(name: str, labels: dict[str, str]) -> tuple[str, tuple[str, ...]]:
+    """Name and label values, in the order in which the contract names the labels."""
+    return name, tuple(labels[label] for label in sorted(labels, key=LABELS.index))
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Values by name and label values."""
+    page, _ = metrics.exposition("")
+    found = {}
+    for family in text_string_to_metric_families(page.decode()):
+        for sample in family.samples:
+            key = key_of(sample.name, sample.labels)
+            assert key not in found, "a series is there twice"
+            found[key] = sample.value
+    return found
+
+
+def filled() -> Metrics:
+    """Metrics in which everything has happened."""
+    service = ServiceMetrics("iris", ["POST"], ["token_rejected"])
+    identity = IdentityMetrics("default", ["startup"], ["ok"])
+    service.count_request("POST", 200)
+    service.count_error(Layer.APIG, "throttled")
+    service.count_retry("token_rejected")
+    service.duration.observe(0.3)
+    identity.refreshed("startup", "ok", 0.2)
+    return metrics_of(service, identity)
+
+
+@pytest.mark.parametrize("bounds", [REQUEST_BUCKETS_S, OVERHEAD_BUCKETS_S, REFRESH_BUCKETS_S])
+def test_bounds_are_inclusive_and_counts_cumulative(bounds: tuple[float, ...]) -> None:
+    """A value at a bound is in its bucket, one just above is in the next."""
+    histogram = Histogram(bounds)
+    for bound in bounds:
+        histogram.observe(bound)
+        histogram.observe(bound * 1.000001)
+    counts = [count for _, count in histogram.buckets()]
+
+    assert counts == [*range(1, 2 * len(bounds), 2), 2 * len(bounds)]
+    assert [float(bound) for bound, _ in histogram.buckets()] == [*bounds, float("inf")]
+    assert list(bounds) == sorted(bounds)
+
+
+@given(st.lists(st.floats(0, 100)))
+def test_a_histogram_counts_everything_once(values: list[float]) -> None:
+    """Its last bucket is the number of values, and no bucket is below the one before."""
+    histogram = Histogram(REQUEST_BUCKETS_S)
+    for value in values:
+        histogram.observe(value)
+    counts = [count for _, count in histogram.buckets()]
+
+    assert counts[-1] == len(values)
+    assert counts == sorted(counts)
+    assert histogram.total == pytest.approx(sum(values))
+    for bound, count in histogram.buckets():
+        assert count == sum(value <= float(bound) for value in values)
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "labels"),
+    [
+        ("POST", 200, ("POST", "200")),
+        ("POST", 0, ("POST", "0")),
+        ("GET", 200, ("other", "200")),
+        ("", 501, ("other", "501")),
+        ("POST", 205, ("POST", "2xx")),
+        ("POST", 302, ("POST", "3xx")),
+        ("POST", 418, ("POST", "4xx")),
+        ("POST", 599, ("POST", "5xx")),
+        ("BREW", 511, ("other", "5xx")),
+    ],
+)
+def test_labels_come_from_closed_sets(method: str, status: int, labels: tuple[str, str]) -> None:
+    """What is not in them counts as `other`, or as its class."""
+    service = ServiceMetrics("iris", ["POST"], [])
+    before = samples(metrics_of(service))
+    service.count_request(method, status)
+    after = samples(metrics_of(service))
+
+    assert before.keys() == after.keys()
+    assert [key for key in after if key[0] == "gateway_requests_total" and after[key]] == [
+        ("gateway_requests_total", ("iris", *labels))
+    ]
+
+
+@given(st.text(max_size=5), st.integers(200, 599))
+def test_any_status_counts_once(method: str, status: int) -> None:
+    """For every method and every status that a final response may have."""
+    service = ServiceMetrics("iris", ["POST"], [])
+    service.count_request(method, status)
+
+    requests, _, _ = service.totals()
+    assert sum(requests.values()) == 1
+
+
+@pytest.mark.parametrize("status", range(400, 600))
+def test_every_error_status_has_a_name(status: int) -> None:
+    """And the series for it is there, for every layer that can have answered."""
+    service = ServiceMetrics("iris", [], [])
+    name = upstream_error_of(status)
+
+    assert name in UPSTREAM_ERRORS
+    for layer in (Layer.APIG, Layer.MODELARTS, Layer.MODEL):
+        service.count_error(layer, name)
+
+
+def test_every_error_of_ours_can_be_counted() -> None:
+    """Its series exists from the start."""
+    service = ServiceMetrics("iris", [], [])
+    for code in ErrorCode:
+        service.count_error(code.layer, code.label)
+
+    assert sum(service.totals()[1].values()) == len(ErrorCode)
+
+
+def test_what_the_contract_names_is_there() -> None:
+    """Every metric with exactly its labels, and nothing else of ours."""
+    page, content_type = filled().exposition("")
+    families = {
+        family.name: {frozenset(sample.labels) - {"le"} for sample in family.samples}
+        for family in text_string_to_metric_families(page.decode())
+        if family.name.startswith("gateway_")
+    }
+
+    assert content_type.startswith("text/plain")
+    service, identity = frozenset({"service"}), frozenset({"identity"})
+    assert families == {
+        "gateway_requests": {service | {"method", "code"}},
+        "gateway_request_duration_seconds": {service},
+        "gateway_upstream_first_byte_seconds": {service},
+        "gateway_overhead_seconds": {service},
+        "gateway_requests_in_flight": {service},
+        "gateway_request_bytes": {service},
+        "gateway_response_bytes": {service},
+        "gateway_errors": {service | {"layer", "error"}},
+        "gateway_upstream_retries": {service | {"reason"}},
+        "gateway_upstream_connections": {service | {"state"}},
+        "gateway_token_expiry_timestamp_seconds": {identity},
+        "gateway_identity_locked": {identity},
+        "gateway_clock_skew_seconds": {identity},
+        "gateway_token_refreshes": {identity | {"trigger", "result"}},
+        "gateway_token_refresh_duration_seconds": {identity},
+        "gateway_config_last_reload_successful": {frozenset()},
+        "gateway_config_last_reload_success_timestamp_seconds": {frozenset()},
+        "gateway_build_info": {frozenset({"version", "python", "aiohttp"})},
+    }
+
+
+def test_values_are_those_counted() -> None:
+    """Of counters, gauges and histograms, of services and identities."""
+    found = samples(filled())
+
+    assert found["gateway_requests_total", ("iris", "POST", "200")] == 1
+    assert found["gateway_errors_total", ("iris", "apig", "throttled")] == 1
+    assert found["gateway_upstream_retries_total", ("iris", "token_rejected")] == 1
+    assert found["gateway_upstream_connections", ("iris", "active")] == 2
+    assert found["gateway_upstream_connections", ("iris", "idle")] == 3
+    assert found["gateway_request_duration_seconds_bucket", ("iris", "0.25")] == 0
+    assert found["gateway_request_duration_seconds_bucket", ("iris", "0.5")] == 1
+    assert found["gateway_request_duration_seconds_sum", ("iris",)] == 0.3
+    assert found["gateway_token_refreshes_total", ("default", "startup", "ok")] == 1
+    assert found["gateway_token_expiry_timestamp_seconds", ("default",)] == 1.7e9
+    assert found["gateway_identity_locked", ("default",)] == 1
+    assert found["gateway_clock_skew_seconds", ("default",)] == -0.25
+
+
+def test_open_metrics_when_asked_for() -> None:
+    """A strict parser of that format takes the page, and it says the same."""
+    metrics = filled()
+    page, content_type = metrics.exposition(OPEN_METRICS)
+    values = {
+        key_of(sample.name, sample.labels): sample.value
+        for family in open_metrics_families(page.decode())
+        for sample in family.samples
+        if sample.name.startswith("gateway_")
+    }
+
+    assert content_type.startswith("application/openmetrics-text")
+    assert page.endswith(b"# EOF\n")
+    assert values == {
+        key: value for key, value in samples(metrics).items() if key[0].startswith("gateway_")
+    }
+
+
+def test_what_was_put_aside_is_counted_before_a_scrape() -> None:
+    """The page holds what `before_scrape` adds."""
+    service = ServiceMetrics("iris", ["POST"], [])
+    metrics = metrics_of(service)
+    metrics.before_scrape = lambda: service.count_request("POST", 200)
+
+    assert samples(metrics)["gateway_requests_total", ("iris", "POST", "200")] == 1
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_finds_nothing() -> None:
+    """Prometheus' own linter has no complaint."""
+    page, _ = filled().exposition("")
+    ended = subprocess.run(
+        ["promtool", "check", "metrics"], input=page, capture_output=True, check=False
+    )
+
+    complaints = [line for line in ended.stderr.decode().splitlines() if "gateway_" in line]
+    assert complaints == []
+
+
+def test_names_and_help_follow_the_rules_of_prometheus() -> None:
+    """As its linter asks: help texts, base units, counters and no others end in `_total`."""
+    page, _ = filled().exposition("")
+    for family in text_string_to_metric_families(page.decode()):
+        if not family.name.startswith("gateway_"):
+            continue
+        assert family.documentation.endswith(".")
+        assert not family.name.endswith(("_ms", "_milliseconds", "_us", "_kb", "_count", "_sum"))
+        assert all(
+            sample.name.endswith("_total") == (family.type == "counter")
+            for sample in family.samples
+        )

@@ -1,0 +1,117 @@
+"""The one timer behind all deadlines, with a clock that the test moves."""
+
+import asyncio
+
+from gateway.proxy.deadlines import Deadlines
+from tests.support.fake_time import FakeTime
+
+TICK_S = 0.01
+
+
+class Item:
+    """Notes its end, or moves its deadline."""
+
+    def __init__(self, deadline: float, deadlines: Deadlines) -> None:
+        self.deadline = deadline
+        self.expired = asyncio.Event()
+        self.count = 0
+        self.move_to = float("inf")
+        self._deadlines = deadlines
+
+    def expire(self) -> None:
+        self.count += 1
+        self.deadline = self.move_to
+        self.expired.set()
+
+
+async def _ticks(count: int = 3) -> None:
+    for _ in range(count):
+        await asyncio.sleep(TICK_S)
+
+
+async def test_what_is_past_its_deadline_expires_and_nothing_else() -> None:
+    """At the deadline, not before it."""
+    time = FakeTime(0.0)
+    deadlines = Deadlines(time.clock, tick_s=TICK_S)
+    due, later = Item(5.0, deadlines), Item(5.1, deadlines)
+    deadlines.watch(due)
+    deadlines.watch(later)
+    time.now = 4.999
+    await _ticks()
+    assert not due.expired.is_set()
+    time.now = 5.0
+    async with asyncio.timeout(5):
+        await due.expired.wait()
+
+    assert (due.count, later.count) == (1, 0)
+    deadlines.close()
+
+
+async def test_a_deadline_may_be_moved_by_assignment() -> None:
+    """In both directions, without telling anybody."""
+    time = FakeTime(0.0)
+    deadlines = Deadlines(time.clock, tick_s=TICK_S)
+    item = Item(1.0, deadlines)
+    deadlines.watch(item)
+    item.deadline = 3.0
+    time.now = 2.0
+    await _ticks()
+    assert item.count == 0
+    item.deadline = 2.0
+    async with asyncio.timeout(5):
+        await item.expired.wait()
+    deadlines.close()
+
+
+async def test_what_is_forgotten_does_not_expire_and_the_timer_rests() -> None:
+    """With nothing to watch nothing runs; forgetting twice is harmless."""
+    time = FakeTime(0.0)
+    deadlines = Deadlines(time.clock, tick_s=TICK_S)
+    item = Item(1.0, deadlines)
+    deadlines.watch(item)
+    deadlines.forget(item)
+    deadlines.forget(item)
+    time.now = 2.0
+    await _ticks()
+    assert item.count == 0
+    assert deadlines._timer is None
+    deadlines.watch(item)
+    async with asyncio.timeout(5):
+        await item.expired.wait()
+    deadlines.close()
+
+
+async def test_expiring_may_forget_and_watch() -> None:
+    """What happens inside `expire` does not disturb the others of the same turn."""
+    time = FakeTime(0.0)
+    deadlines = Deadlines(time.clock, tick_s=TICK_S)
+
+    class Busy(Item):
+        def expire(self) -> None:
+            super().expire()
+            deadlines.forget(self)
+            deadlines.watch(Item(float("inf"), deadlines))
+
+    items = [Busy(1.0, deadlines) for _ in range(3)]
+    for item in items:
+        deadlines.watch(item)
+    time.now = 1.0
+    async with asyncio.timeout(5):
+        for item in items:
+            await item.expired.wait()
+
+    assert [item.count for item in items] == [1, 1, 1]
+    deadlines.close()
+
+
+async def test_close_stops_everything() -> None:
+    """Nothing is expired any more."""
+    time = FakeTime(0.0)
+    deadlines = Deadlines(time.clock, tick_s=TICK_S)
+    item = Item(1.0, deadlines)
+    deadlines.watch(item)
+    deadlines.close()
+    time.now = 2.0
+    await _ticks()
+
+    assert item.count == 0

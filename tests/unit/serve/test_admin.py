@@ -1,0 +1,215 @@
+"""The admin listener, over HTTP, with a state that the test sets."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+from aiohttp import web
+
+from gateway.identity.refresh import RefreshResult
+from gateway.identity.report import KeeperStatus, Reason
+from gateway.identity.source import TokenFacts
+from gateway.observe.metrics import Metrics
+from gateway.serve.admin import admin_application
+from tests.support.client import Reply, connect
+
+GOOD = KeeperStatus(
+    usable=True,
+    reason=None,
+    locked=False,
+    wall_expires_at=1.7e9,
+    next_login_s=30.0,
+    last_result=RefreshResult.OK,
+    skew_s=0.5,
+    facts=TokenFacts(183, "0123abcd", user="infer", project="region"),
+)
+BAD = KeeperStatus(
+    usable=False,
+    reason=Reason.REFUSED,
+    locked=True,
+    wall_expires_at=None,
+    next_login_s=None,
+    last_result=RefreshResult.REFUSED,
+    skew_s=None,
+    facts=None,
+)
+
+
+class State:
+    """Implements `Health`."""
+
+    def __init__(self, *statuses: KeeperStatus) -> None:
+        self.started = True
+        self.draining = False
+        self.statuses = statuses or (GOOD,)
+
+    def services(self) -> dict[str, str]:
+        return {f"service-{n}": f"identity-{n}" for n in range(len(self.statuses))}
+
+    def identities(self) -> dict[str, KeeperStatus]:
+        return {f"identity-{n}": status for n, status in enumerate(self.statuses)}
+
+    def uptime_s(self) -> float:
+        return 12.3456
+
+
+class Admin:
+    """A running admin listener."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.quits = 0
+
+    async def ask(self, path: str, *, method: str = "GET", accept: str = "*/*") -> Reply:
+        caller = await connect(self.port)
+        caller.send(
+            f"{method} {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n"
+            "Content-Length: 0\r\n\r\n".encode()
+        )
+        reply = await caller.reply()
+        caller.leave()
+        return reply
+
+
+@asynccontextmanager
+async def admin(state: State, *, may_quit: bool = False) -> AsyncIterator[Admin]:
+    """Run the application on a port of its own."""
+    running = Admin(0)
+
+    def quit_requested() -> None:
+        running.quits += 1
+
+    runner = web.AppRunner(
+        admin_application(state, Metrics(), quit_requested=quit_requested if may_quit else None)
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        running.port = runner.addresses[0][1]
+        yield running
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("started", "draining", "statuses", "live", "startup", "ready", "reason"),
+    [
+        (True, False, (GOOD,), 200, 200, 200, "ok"),
+        (True, False, (BAD, GOOD), 200, 200, 200, "ok"),
+        (True, False, (BAD,), 200, 200, 503, "no service has a usable token"),
+        (False, False, (GOOD,), 200, 503, 503, "starting"),
+        (True, True, (GOOD,), 200, 200, 503, "draining"),
+        (False, True, (BAD,), 200, 503, 503, "draining"),
+    ],
+)
+async def test_probes(
+    started: bool,
+    draining: bool,
+    statuses: tuple[KeeperStatus, ...],
+    live: int,
+    startup: int,
+    ready: int,
+    reason: str,
+) -> None:
+    """Alive while it answers; ready when one service can be served and it is not on its way out."""
+    state = State(*statuses)
+    state.started, state.draining = started, draining
+    async with admin(state) as running:
+        assert (await running.ask("/livez")).status == live
+        assert (await running.ask("/startupz")).status == startup
+        reply = await running.ask("/readyz")
+        verbose = await running.ask("/readyz?verbose")
+
+    assert (reply.status, reply.body) == (ready, reason.encode() + b"\n")
+    assert verbose.status == ready
+    document = json.loads(verbose.body)
+    assert document["ready"] == (ready == 200)
+    assert document["reason"] == reason
+
+
+async def test_verbose_names_who_cannot_be_served_and_why() -> None:
+    """Per service, with the identity and its reason."""
+    async with admin(State(BAD, GOOD)) as running:
+        document = json.loads((await running.ask("/readyz?verbose")).body)
+
+    assert document["services"] == {
+        "service-0": f"identity-0: {Reason.REFUSED}",
+        "service-1": "ok",
+    }
+
+
+async def test_status_tells_everything_but_the_token() -> None:
+    """Valid JSON even for a credential that never ends."""
+    endless = replace(GOOD, wall_expires_at=float("inf"), next_login_s=None, facts=None)
+    async with admin(State(GOOD, BAD, endless)) as running:
+        reply = await running.ask("/status")
+
+    assert reply.status == 200
+    assert reply.values(b"cache-control") == [b"no-store"]
+    assert b"Infinity" not in reply.body
+    document = json.loads(reply.body)
+    assert document["ready"] is True
+    assert document["uptime_s"] == 12.346
+    assert document["services"]["service-1"]["state"] == f"identity-1: {Reason.REFUSED}"
+    assert document["identities"]["identity-0"] == {
+        "usable": True,
+        "reason": None,
+        "locked": False,
+        "expires_at": 1.7e9,
+        "next_login_s": 30.0,
+        "last_result": "ok",
+        "clock_skew_s": 0.5,
+        "token": {
+            "fingerprint": "0123abcd", "length": 183, "user": "infer", "project": "region",
+        },
+    }  # fmt: skip
+    assert document["identities"]["identity-1"]["locked"] is True
+    assert document["identities"]["identity-2"]["expires_at"] is None
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("*/*", b"text/plain"),
+        ("text/plain;version=0.0.4", b"text/plain"),
+        ("application/openmetrics-text;version=1.0.0,text/plain;q=0.5", b"application/openmetrics"),
+    ],
+)
+async def test_metrics_in_the_format_asked_for(accept: str, content_type: bytes) -> None:
+    """Text unless OpenMetrics is preferred; the version is in the content type."""
+    async with admin(State()) as running:
+        reply = await running.ask("/metrics", accept=accept)
+
+    assert reply.status == 200
+    [value] = reply.values(b"content-type")
+    assert value.startswith(content_type)
+    assert b"version=" in value
+    assert b"gateway_build_info{" in reply.body
+
+
+@pytest.mark.parametrize("may_quit", [True, False])
+async def test_quitquitquit_only_when_enabled_and_only_by_post(may_quit: bool) -> None:
+    """A stray GET ends nothing."""
+    async with admin(State(), may_quit=may_quit) as running:
+        assert (await running.ask("/quitquitquit")).status == (405 if may_quit else 404)
+        assert running.quits == 0
+        reply = await running.ask("/quitquitquit", method="POST")
+
+    assert reply.status == (200 if may_quit else 404)
+    assert running.quits == may_quit
+
+
+@pytest.mark.parametrize("path", ["/", "/iris", "/v1/infers/abc", "/debug", "/livez/x"])
+async def test_nothing_else_is_there(path: str) -> None:
+    """No index, no services, no debugging."""
+    async with admin(State()) as running:
+        assert (await running.ask(path)).status == 404
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/metrics", "/status"])
+async def test_what_only_tells_is_asked_by_get(path: str) -> None:
+    """POST is refused."""
+    async with admin(State()) as running:
+        assert (await running.ask(path, method="POST")).status == 405

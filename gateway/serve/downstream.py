@@ -1,4 +1,4 @@
-"""One caller's connection: parses requests, begins an exchange for each in turn, and ends.
+"""One caller's connection: begins an exchange for each request in turn, and ends.
 
 aiohttp's `RequestHandler` gives the life of the connection, its flow control and its shutdown.
 Its parser, request objects and a task per request are not used: they cost more than the rest of
@@ -10,25 +10,16 @@ import logging
 import select
 import socket
 import struct
-from collections import deque
 from typing import Protocol
 
-import httptools
 from aiohttp import web
 
 from gateway.errors import ErrorCode
 from gateway.http.framing import joined_if_small
-from gateway.http.target import MAX_TARGET_BYTES
 from gateway.proxy.exchange import Exchange, Proxy
 from gateway.proxy.inbound import Inbound
+from gateway.serve.request_parser import RequestParser
 
-MAX_HEAD_BYTES = 128 * 1024
-"""All fields of a request: what the vendor's API gateway takes."""
-MAX_FIELD_BYTES = 32 * 1024
-"""Name and value of one field: the same."""
-MAX_FIELDS = 100
-MAX_PIPELINED = 64
-"""Requests that may wait for the one before them; a caller that sends more is cut off."""
 HEAD_TIMEOUT_S = 10.0
 """From the first to the last byte of a head. nginx: 60 s; a caller on this machine needs none."""
 IDLE_TIMEOUT_S = 75.0
@@ -38,10 +29,6 @@ LOOK_S = 0.5
 LINGER_S = 2.0
 """How long the rest of a refused request is read and thrown away, so that the answer arrives."""
 
-_METHODS = {
-    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-}
-_READ_BYTES = 256 * 1024  # uvloop reads no more at a time
 _RESET = struct.pack("ii", 1, 0)
 
 _log = logging.getLogger("gateway.serve")
@@ -58,14 +45,6 @@ class Listener(Protocol):
         ...
 
 
-class _RefusedRequestError(Exception):
-    """Raised inside a parser callback for what the parser itself would let through."""
-
-    def __init__(self, code: ErrorCode) -> None:
-        super().__init__(code.label)
-        self.code = code
-
-
 class DownstreamConnection(web.RequestHandler):
     """A caller's connection (a `Downstream`, and `Watched`).
 
@@ -77,21 +56,13 @@ class DownstreamConnection(web.RequestHandler):
         "_body_due",
         "_current",
         "_exchange",
-        "_fields",
-        "_in_head",
-        "_inbound",
         "_lingering",
         "_listener",
-        "_llhttp",
         "_looking",
         "_proxy",
-        "_queue",
-        "_read_bytes",
         "_reading_held",
-        "_refusal",
-        "_silent_bytes",
+        "_requests",
         "_starting",
-        "_target",
         "deadline",
         "received_at",
     )
@@ -108,17 +79,7 @@ class DownstreamConnection(web.RequestHandler):
         self.received_at = 0.0
         self._listener = listener
         self._proxy = listener.proxy
-        # Parsing.
-        self._llhttp = httptools.HttpRequestParser(self)
-        self._target = b""
-        self._fields: list[tuple[bytes, bytes]] = []
-        self._in_head = False
-        self._read_bytes = 0  # with which the head under way, and what preceded it, has come
-        self._inbound: Inbound | None = None  # the request whose body is arriving
-        self._silent_bytes = 0  # of extensions and trailers, since a piece of a body came
-        self._refusal: ErrorCode | None = None  # why nothing more can be understood
-        # Answering.
-        self._queue: deque[Inbound] = deque()
+        self._requests = RequestParser()
         self._current: Inbound | None = None
         self._exchange: Exchange | None = None
         self._body_due = False
@@ -145,21 +106,14 @@ class DownstreamConnection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, and act on it."""
-        if self._lingering or self._refusal is not None:
+        if self._lingering:
             return
+        requests = self._requests
+        was_in_head = requests.in_head
         self.received_at = self._proxy.clock()
-        was_in_head = self._in_head
-        self._read_bytes = self._read_bytes + len(data) if was_in_head else len(data)
-        try:
-            self._llhttp.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._cannot_go_on(ErrorCode.UPGRADE_REFUSED)
-        except httptools.HttpParserError as error:
-            self._cannot_go_on(_code_of(error))
-        if self._in_head:
-            self._bound_head(begun=not was_in_head)
-        elif self._inbound is not None:
-            self._bound_body(self._inbound, len(data))
+        requests.feed(data, self.received_at)
+        if requests.in_head and not was_in_head and self._exchange is None:
+            self.deadline = self.received_at + HEAD_TIMEOUT_S
         if self._exchange is None:
             self._start_next(self.received_at)
         else:
@@ -172,14 +126,14 @@ class DownstreamConnection(web.RequestHandler):
         """Let the transport close: whoever says no more has left, but for half a head."""
         if self._exchange is not None:
             self._exchange.abandon()  # and reset, lest what was answered so far look complete
-        elif self._in_head and not self._lingering:
+        elif self._requests.in_head and not self._lingering:
             self._refuse(ErrorCode.BAD_REQUEST)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Abandon the exchange under way."""
         self._proxy.deadlines.forget(self)
         super().connection_lost(exc)
-        self._queue.clear()
+        self._requests.queue.clear()
         if self._exchange is not None:
             self._exchange.abandon()
 
@@ -196,67 +150,12 @@ class DownstreamConnection(web.RequestHandler):
         """Decide what being past `deadline` means (see `Watched`)."""
         if self._exchange is not None:
             self._exchange.expire(self._proxy.clock())
-        elif self._in_head and not self._lingering:
+        elif self._requests.in_head and not self._lingering:
             self._refuse(ErrorCode.SLOW_REQUEST)
         elif self.transport is not None and self.transport.get_write_buffer_size():
             self.abort()  # its reader would keep a mere close waiting for ever
         else:
             self.force_close()
-
-    # What the parser tells us.
-
-    def on_message_begin(self) -> None:
-        """Begin a head."""
-        if len(self._queue) >= MAX_PIPELINED:
-            raise _RefusedRequestError(ErrorCode.BAD_REQUEST)
-        self._in_head = True
-        self._target = b""
-        self._fields = []
-
-    def on_url(self, part: bytes) -> None:
-        """Collect the target, which may come in parts."""
-        self._target += part
-        if len(self._target) > MAX_TARGET_BYTES:
-            raise _RefusedRequestError(ErrorCode.TARGET_TOO_LONG)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a field; trailers are not passed on."""
-        if self._in_head:
-            if len(self._fields) >= MAX_FIELDS:
-                raise _RefusedRequestError(ErrorCode.HEADERS_TOO_LARGE)
-            self._fields.append((name, value.rstrip(b" \t")))
-
-    def on_headers_complete(self) -> None:
-        """Queue a request whose head is complete."""
-        if self._read_bytes > MAX_FIELD_BYTES:  # else no field can be too large
-            self._check_sizes()
-        parser = self._llhttp
-        inbound = self._inbound = Inbound(
-            _METHODS.get(parser.get_method(), ""),
-            self._target,
-            parser.get_http_version(),
-            self._fields,
-            keep_alive=parser.should_keep_alive() and not self._listener.draining,
-            received_at=self.received_at,
-        )
-        self._in_head = False
-        self._queue.append(inbound)
-
-    def _check_sizes(self) -> None:
-        sizes = [len(name) + len(value) for name, value in self._fields]
-        if max(sizes, default=0) > MAX_FIELD_BYTES or sum(sizes) > MAX_HEAD_BYTES:
-            raise _RefusedRequestError(ErrorCode.HEADERS_TOO_LARGE)
-
-    def on_body(self, piece: bytes) -> None:
-        """Collect a piece of the body."""
-        if self._inbound is not None:
-            self._inbound.body.append(piece)
-
-    def on_message_complete(self) -> None:
-        """Note the end of a request."""
-        if self._inbound is not None:
-            self._inbound.ended = True
-            self._inbound = None
 
     # What the exchange does with it (`Downstream`); `writing_paused` is aiohttp's own.
 
@@ -306,15 +205,18 @@ class DownstreamConnection(web.RequestHandler):
         if self.transport is None or self.transport.is_closing():
             return
         if not keep_alive or self._listener.draining:
-            self._leave(now, linger=not last or bool(self._queue) or self._refusal is not None)
+            self._leave(
+                now,
+                linger=not last or bool(self._requests.queue) or self._requests.refusal is not None,
+            )
             return
-        self.deadline = now + (HEAD_TIMEOUT_S if self._in_head else IDLE_TIMEOUT_S)
+        self.deadline = now + (HEAD_TIMEOUT_S if self._requests.in_head else IDLE_TIMEOUT_S)
         if self.writing_paused:
             self.pause_reading()  # a caller that only asks and never reads waits for itself
             return
         if self._reading_held:
             self.resume_reading()
-        if self._queue or self._refusal is not None:
+        if self._requests.queue or self._requests.refusal is not None:
             self._start_next(now)
 
     # One request after the other.
@@ -323,21 +225,24 @@ class DownstreamConnection(web.RequestHandler):
         if self._exchange is None:
             return
         if self._body_due and self._current is not None:
-            if self._refusal is not None and not self._current.ended:
+            if self._requests.refusal is not None and not self._current.ended:
                 self._exchange.malformed()
                 return
             self._body_due = not self._current.ended
             self._exchange.body_arrived()
-        if self._queue:
+        if self._requests.queue:
             self.pause_reading()  # the next request waits for this one
 
     def _start_next(self, now: float) -> None:
         if self._starting:
             return  # an exchange that ended as it began: the loop below goes on
         self._starting = True
-        while self._queue and self._exchange is None:
-            inbound = self._current = self._queue.popleft()
+        requests = self._requests
+        while requests.queue and self._exchange is None:
+            inbound = self._current = requests.queue.popleft()
             self._body_due = not inbound.ended
+            if self._listener.draining:
+                inbound.keep_alive = False
             self._exchange = Exchange(self._proxy, inbound, self)
             try:
                 self._exchange.begin(now)
@@ -346,21 +251,8 @@ class DownstreamConnection(web.RequestHandler):
             if self.writing_paused:
                 break
         self._starting = False
-        if self._exchange is None and self._refusal is not None and not self._lingering:
-            self._refuse(self._refusal)
-
-    def _bound_head(self, *, begun: bool) -> None:
-        if begun:
-            if self._exchange is None:
-                self.deadline = self.received_at + HEAD_TIMEOUT_S
-        elif self._read_bytes > _READ_BYTES + MAX_HEAD_BYTES:
-            self._cannot_go_on(ErrorCode.HEADERS_TOO_LARGE)
-
-    def _bound_body(self, inbound: Inbound, size: int) -> None:
-        """Bound chunk extensions and trailers: the parser keeps them until they end."""
-        self._silent_bytes = 0 if inbound.body else self._silent_bytes + size
-        if self._silent_bytes > MAX_HEAD_BYTES:
-            self._cannot_go_on(ErrorCode.BAD_REQUEST)
+        if self._exchange is None and requests.refusal is not None and not self._lingering:
+            self._refuse(requests.refusal)
 
     def _look_later(self) -> None:
         self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
@@ -383,16 +275,6 @@ class DownstreamConnection(web.RequestHandler):
         if self._exchange is not None:
             self._exchange.failed_by_a_bug()
 
-    def _cannot_go_on(self, code: ErrorCode) -> None:
-        """Note why; what came before is answered first."""
-        self._refusal = code
-        if code is ErrorCode.UPGRADE_REFUSED:
-            if self._queue:
-                self._queue[-1].keep_alive = False  # and its own admission says so
-        elif self._inbound is not None and self._inbound is not self._current:
-            self._queue.pop()  # its body will never be complete
-            self._inbound = None
-
     def _refuse(self, code: ErrorCode) -> None:
         """Answer what is no request, or not a whole one, and leave."""
         inbound = Inbound("", b"", "1.1", (), keep_alive=False, received_at=self.received_at)
@@ -402,7 +284,7 @@ class DownstreamConnection(web.RequestHandler):
 
     def _leave(self, now: float, *, linger: bool) -> None:
         """Close, but let the answer arrive: closing with unread bytes would reset it away."""
-        self._queue.clear()
+        self._requests.queue.clear()
         if self.transport is None:
             return
         if not linger:
@@ -415,18 +297,3 @@ class DownstreamConnection(web.RequestHandler):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.resume_reading()
-
-
-def _code_of(error: httptools.HttpParserError) -> ErrorCode:
-    """Name what the parser has complained about."""
-    if isinstance(error.__context__, _RefusedRequestError):
-        return error.__context__.code
-    match error:
-        case httptools.HttpParserInvalidMethodError():
-            return ErrorCode.METHOD_UNKNOWN
-        case httptools.HttpParserInvalidURLError():
-            return ErrorCode.BAD_TARGET
-        case _ if "HTTP version" in str(error):
-            return ErrorCode.VERSION_NOT_SUPPORTED
-        case _:
-            return ErrorCode.BAD_REQUEST

@@ -106,7 +106,7 @@ async def _requests(upstream: Upstream, count: int) -> None:
 
 
 async def test_while_it_is_announced_requests_are_still_taken() -> None:
-    """Unready at once, but for `drain.announce` new connections are answered, each for the last time."""
+    """Unready at once, but for `drain.announce` callers are answered, each for the last time."""
     gate = Gate()
     gate.open.set()
     async with (

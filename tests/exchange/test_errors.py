@@ -27,7 +27,8 @@ PROXY_ERRORS = {
     "http_response_incomplete", "http_response_header_section_size",
     "http_response_header_size", "http_response_body_size", "http_response_trailer_section_size",
     "http_response_trailer_size", "http_response_transfer_coding", "http_response_content_coding",
-    "http_response_timeout", "http_upgrade_failed", "http_protocol_error", "proxy_internal_response",
+    "http_response_timeout", "http_upgrade_failed", "http_protocol_error",
+    "proxy_internal_response",
     "proxy_internal_error", "proxy_configuration_error", "proxy_loop_detected",
 }  # fmt: skip
 
@@ -80,7 +81,7 @@ GOES_ON = [
         request(b"POST /iris", b"Expect: tea", b"Content-Length: 2", body=b"{}"),
         ErrorCode.EXPECTATION_FAILED,
     ),
-    (b"POST /iris HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n", ErrorCode.WRONG_HOST),
+    (POST.replace(b"localhost", b"evil.example"), ErrorCode.WRONG_HOST),
 ]  # fmt: skip
 CLOSES = [
     (request(b"POST /iris/..", b"Content-Length: 0"), ErrorCode.BAD_TARGET),

@@ -72,8 +72,13 @@ async def assert_no_second_line(gateway: RunningGateway) -> None:
         ),
     ],
 )  # fmt: skip
-async def test_ordinary_endings(
-    request_bytes: bytes, service: str, method: str, status: int, error: str, layer: str
+async def test_ordinary_endings(  # noqa: PLR0917  # one column of the table each
+    request_bytes: bytes,
+    service: str,
+    method: str,
+    status: int,
+    error: str,
+    layer: str,
 ) -> None:
     """Answered or refused: one of everything, under the right labels."""
     async with (
@@ -290,7 +295,7 @@ async def test_a_bug_costs_one_request(
 async def test_a_bug_behind_another_request_costs_one_request(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Begun from the end of the request before it, it is answered all the same, and no other hurt."""
+    """Begun from the end of the request before it, it is answered all the same."""
     release = asyncio.Event()
 
     async def script(link: Link) -> None:

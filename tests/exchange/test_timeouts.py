@@ -397,7 +397,7 @@ async def test_head_must_arrive_in_time(used: bool) -> None:
         time.now += 5
         [connection] = gateway.gateway._parts.data.connections
         caller.send(b"P")
-        await until(lambda: connection._in_head)  # type: ignore[attr-defined]
+        await until(lambda: connection._requests.in_head)  # type: ignore[attr-defined]
         for piece in (b"OST", b" /iris", b" HTTP/1.1\r\nHost"):
             time.now += HEAD_TIMEOUT_S / 3 - 0.1
             caller.send(piece)
@@ -412,7 +412,8 @@ async def test_head_must_arrive_in_time(used: bool) -> None:
     assert len(upstream.requests) == used
 
 
-async def test_head_that_waited_for_an_exchange_has_its_time_from_then() -> None:
+@pytest.mark.parametrize("late", [False, True])
+async def test_head_that_waited_for_an_exchange_has_its_time_from_then(late: bool) -> None:
     """A caller that sends half of its next request early is not late before its turn."""
     time = FakeTime()
     finish = asyncio.Event()
@@ -435,8 +436,12 @@ async def test_head_that_waited_for_an_exchange_has_its_time_from_then() -> None
         assert (await caller.reply()).status == 200
         time.now += HEAD_TIMEOUT_S - 0.1
         assert await is_open(gateway, caller)
-        caller.send(POST[20:])
-        assert (await caller.reply()).status == 200
+        if late:
+            time.now += 0.2
+        else:
+            caller.send(POST[20:])
+        async with asyncio.timeout(1):
+            assert (await caller.reply()).status == (408 if late else 200)
 
 
 async def test_refused_upload_is_read_for_a_while_only() -> None:

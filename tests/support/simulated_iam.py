@@ -132,6 +132,10 @@ class SimulatedIam:
                 return _answer(429, b'{"error_code":"IAM.0012"}', retry_after=told)
             case Fault.GARBAGE:
                 return _answer(201, b"{}")
+            case _:
+                return self._judge(body)
+
+    def _judge(self, body: bytes) -> Answer:
         auth = json.loads(body)["auth"]
         user = auth["identity"]["password"]["user"]
         account, now = self.accounts[user["name"]], self._machine.clock()

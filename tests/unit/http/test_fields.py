@@ -1,5 +1,7 @@
 """Which fields cross, in both directions."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,14 +52,10 @@ def test_connection_removes_exactly_what_it_names(
 @given(st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=20)), max_size=8))
 def test_arbitrary_octets_are_judged(fields: list[tuple[bytes, bytes]]) -> None:
     """Nothing but our own errors comes out of a request, ValueError out of a response."""
-    try:
+    with suppress(DownstreamError):
         read_request_fields([HOST, *fields], http_1_0=False)
-    except DownstreamError:
-        pass
-    try:
+    with suppress(ValueError):
         read_response_fields(fields)
-    except ValueError:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -67,7 +65,8 @@ def test_arbitrary_octets_are_judged(fields: list[tuple[bytes, bytes]]) -> None:
         b"http2-settings", b"authorization", b"x-auth-token", b"X-AUTH-TOKEN", b"x_auth_token",
         b"X-Auth_Token", b"x-subject-token", b"x-service-token", b"x-security-token",
         b"x-apig-appcode", b"apikey", b"x-domain-id", b"x-project-id", b"cookie", b"forwarded",
-        b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-http-method-override", b"x-forwarded-for",
+        b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-http-method-override",
+        b"x-forwarded-for",
         b"X_Forwarded_Whatever", b"proxy-anything", b"x-sdk-date", b"transfer_encoding",
         b"content_length",
     ],
@@ -93,7 +92,8 @@ def test_what_merely_looks_like_it_passes(name: bytes) -> None:
         ([HOST, HOST], ErrorCode.BAD_REQUEST),
         ([], ErrorCode.BAD_REQUEST),
         ([HOST, (b"Content-Length", b"1"), (b"content-length", b"1")], ErrorCode.BAD_REQUEST),
-        ([HOST, (b"Content-Length", b"1"), (b"Transfer-Encoding", b"chunked")], ErrorCode.BAD_REQUEST),
+        ([HOST, (b"Content-Length", b"1"), (b"Transfer-Encoding", b"chunked")],
+        ErrorCode.BAD_REQUEST),
         ([HOST, (b"Transfer-Encoding", b"chunked")] * 2, ErrorCode.BAD_REQUEST),
         ([HOST, (b"Transfer-Encoding", b"gzip")], ErrorCode.BAD_REQUEST),
         ([HOST, (b"Expect", b"200-ok")], ErrorCode.EXPECTATION_FAILED),

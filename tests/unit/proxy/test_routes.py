@@ -44,10 +44,17 @@ def found(table: RouteTable, path: bytes) -> tuple[str, bytes]:
     """Return name and path, or empty ones."""
     try:
         one, asked = table.find(path)
-    except DownstreamError as error:
-        assert error.code is ErrorCode.UNKNOWN_SERVICE
+    except DownstreamError:
         return "", b""
     return one.name, asked
+
+
+def test_what_belongs_to_nobody_is_unknown() -> None:
+    """The caller hears that there is no such service."""
+    with pytest.raises(DownstreamError) as caught:
+        RouteTable((A,)).find(b"/x")
+
+    assert caught.value.code is ErrorCode.UNKNOWN_SERVICE
 
 
 @pytest.mark.parametrize(

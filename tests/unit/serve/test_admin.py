@@ -104,7 +104,7 @@ async def admin(state: State, *, may_quit: bool = False) -> AsyncIterator[Admin]
         (False, True, (BAD,), 200, 503, 503, "draining"),
     ],
 )
-async def test_probes(
+async def test_probes(  # noqa: PLR0917  # one column of the table each
     started: bool,
     draining: bool,
     statuses: tuple[KeeperStatus, ...],

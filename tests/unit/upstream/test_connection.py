@@ -173,7 +173,9 @@ def test_bytes_while_idle_close_it() -> None:
     assert not connection.reusable
 
 
-@pytest.mark.parametrize("extra", [b"x", OK, b"\x00"])
+@pytest.mark.parametrize(
+    "extra", [b"x", OK, b"\x00", b"HTTP/1.1 2", b"HTTP/1.1 204 No Content\r\n\r\n"]
+)
 def test_bytes_after_an_answer_spoil_it(extra: bytes) -> None:
     """The answer is heard once and whole; the connection serves nobody else."""
     connection, _, heard = asked()

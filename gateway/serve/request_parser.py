@@ -1,0 +1,173 @@
+"""From a caller's bytes to requests: llhttp, and bounds on what it would collect without end.
+
+Knows of no connection and waits for nothing; the same bytes give the same requests however cut.
+"""
+
+from collections import deque
+
+import httptools
+
+from gateway.errors import ErrorCode
+from gateway.http.target import MAX_TARGET_BYTES
+from gateway.proxy.inbound import Inbound
+
+MAX_HEAD_BYTES = 128 * 1024
+"""All fields of a request: what the vendor's API gateway takes."""
+MAX_FIELD_BYTES = 32 * 1024
+"""Name and value of one field: the same."""
+MAX_FIELDS = 100
+MAX_PIPELINED = 64
+"""Requests that may wait for the one before them; a caller that sends more is cut off."""
+
+_METHODS = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+}
+
+
+class _RefusedRequestError(Exception):
+    """Raised inside a parser callback for what the parser itself would let through."""
+
+    def __init__(self, code: ErrorCode) -> None:
+        super().__init__(code.label)
+        self.code = code
+
+
+class RequestParser:
+    """Turns one connection's bytes into requests, in order.
+
+    Invariants: memory is bounded by the limits above and one read; after `refusal` is set nothing
+    more is understood; what was complete before it stays in `queue`.
+    """
+
+    __slots__ = (
+        "_fields",
+        "_llhttp",
+        "_read_bytes",
+        "_received_at",
+        "_silent_bytes",
+        "_target",
+        "in_head",
+        "queue",
+        "receiving",
+        "refusal",
+    )
+
+    def __init__(self) -> None:
+        self.queue: deque[Inbound] = deque()
+        """Requests whose head is complete, and which nobody has taken yet."""
+        self.receiving: Inbound | None = None
+        """The request whose body is arriving; taken or not."""
+        self.in_head = False
+        """Whether a head has begun and not ended."""
+        self.refusal: ErrorCode | None = None
+        """Why nothing more can be understood."""
+        self._llhttp = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._received_at = 0.0
+        self._read_bytes = 0  # with which the head under way, and what preceded it, has come
+        self._silent_bytes = 0  # of extensions and trailers, since a piece of a body came
+
+    def feed(self, data: bytes, now: float) -> None:
+        """Parse what has arrived at `now`; does nothing after a refusal."""
+        if self.refusal is not None:
+            return
+        self._received_at = now
+        was_in_head = self.in_head
+        self._read_bytes = self._read_bytes + len(data) if was_in_head else len(data)
+        try:
+            self._llhttp.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(ErrorCode.UPGRADE_REFUSED)
+        except httptools.HttpParserError as error:
+            self._refuse(_code_of(error))
+        if self.in_head:
+            if was_in_head and self._read_bytes > _READ_BYTES + MAX_HEAD_BYTES:
+                self._refuse(ErrorCode.HEADERS_TOO_LARGE)
+        elif self.receiving is not None:
+            # Chunk extensions and trailers: the parser keeps them until they end.
+            self._silent_bytes = 0 if self.receiving.body else self._silent_bytes + len(data)
+            if self._silent_bytes > MAX_HEAD_BYTES:
+                self._refuse(ErrorCode.BAD_REQUEST)
+
+    def _refuse(self, code: ErrorCode) -> None:
+        self.refusal = code
+        if code is ErrorCode.UPGRADE_REFUSED:
+            if self.queue:
+                self.queue[-1].keep_alive = False  # and its own admission says so
+        elif self.receiving is not None and self.queue and self.receiving is self.queue[-1]:
+            self.queue.pop()  # its body will never be complete
+            self.receiving = None
+
+    # What llhttp tells us.
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        if len(self.queue) >= MAX_PIPELINED:
+            raise _RefusedRequestError(ErrorCode.BAD_REQUEST)
+        self.in_head = True
+        self._target = b""
+        self._fields = []
+
+    def on_url(self, part: bytes) -> None:
+        """Collect the target, which may come in parts."""
+        self._target += part
+        if len(self._target) > MAX_TARGET_BYTES:
+            raise _RefusedRequestError(ErrorCode.TARGET_TOO_LONG)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a field; trailers are not passed on."""
+        if self.in_head:
+            if len(self._fields) >= MAX_FIELDS:
+                raise _RefusedRequestError(ErrorCode.HEADERS_TOO_LARGE)
+            self._fields.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """Queue a request whose head is complete."""
+        if self._read_bytes > MAX_FIELD_BYTES:  # else no field can be too large
+            self._check_sizes()
+        llhttp = self._llhttp
+        inbound = self.receiving = Inbound(
+            _METHODS.get(llhttp.get_method(), ""),
+            self._target,
+            llhttp.get_http_version(),
+            self._fields,
+            keep_alive=llhttp.should_keep_alive(),
+            received_at=self._received_at,
+        )
+        self.in_head = False
+        self.queue.append(inbound)
+
+    def on_body(self, piece: bytes) -> None:
+        """Collect a piece of the body."""
+        if self.receiving is not None:
+            self.receiving.body.append(piece)
+
+    def on_message_complete(self) -> None:
+        """Note the end of a request."""
+        if self.receiving is not None:
+            self.receiving.ended = True
+            self.receiving = None
+
+    def _check_sizes(self) -> None:
+        sizes = [len(name) + len(value) for name, value in self._fields]
+        if max(sizes, default=0) > MAX_FIELD_BYTES or sum(sizes) > MAX_HEAD_BYTES:
+            raise _RefusedRequestError(ErrorCode.HEADERS_TOO_LARGE)
+
+
+_READ_BYTES = 256 * 1024  # uvloop reads no more at a time
+
+
+def _code_of(error: httptools.HttpParserError) -> ErrorCode:
+    """Name what the parser has complained about."""
+    if isinstance(error.__context__, _RefusedRequestError):
+        return error.__context__.code
+    match error:
+        case httptools.HttpParserInvalidMethodError():
+            return ErrorCode.METHOD_UNKNOWN
+        case httptools.HttpParserInvalidURLError():
+            return ErrorCode.BAD_TARGET
+        case _ if "HTTP version" in str(error):
+            return ErrorCode.VERSION_NOT_SUPPORTED
+        case _:
+            return ErrorCode.BAD_REQUEST

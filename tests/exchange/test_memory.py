@@ -1,0 +1,161 @@
+"""Memory of a real `serve` process: bodies pass through it and do not stay."""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.support.client import Caller, connect
+from tests.support.upstream import OK, Link, scripted_upstream
+
+MIB = 2**20
+PIECE = bytes(MIB)
+
+
+class Serving:
+    """A gateway in a process of its own."""
+
+    def __init__(self, port: int, pid: int) -> None:
+        self.port = port
+        self._pid = pid
+
+    def rss_mib(self) -> float:
+        """Return what the process holds in memory."""
+        pages = int(Path(f"/proc/{self._pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / MIB
+
+
+@asynccontextmanager
+async def serving(upstream_port: int, folder: Path) -> AsyncIterator[Serving]:
+    """Run `serve` with service `iris` at `upstream_port`."""
+    config = folder / "gateway.yaml"
+    config.write_text(
+        "listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\n"
+        "identities: {default: {method: none}}\n"
+        f"services: {{iris: {{url: 'http://127.0.0.1:{upstream_port}'}}}}\n",
+        encoding="ascii",
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "serve", "--config", str(config)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        told = None
+        while told is None:
+            line = await process.stderr.readline()
+            assert line, "serve has ended"
+            told = re.search(rb"listening on http://127\.0\.0\.1:(\d+)", line)
+        yield Serving(int(told[1]), process.pid)
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
+async def swallow(link: Link) -> None:
+    """Read each request without keeping it, and answer."""
+    while True:
+        request = await link.head()
+        left = int(request.values(b"content-length")[0])
+        while left:
+            left -= len(await link.read(min(left, 65536)))
+            link.received.clear()
+        link.send(OK)
+
+
+def head_of(length: int) -> bytes:
+    return b"POST /iris HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % length
+
+
+async def upload(caller: Caller, megabytes: int) -> None:
+    """Send a body and take the answer."""
+    caller.send(head_of(megabytes * MIB))
+    for _ in range(megabytes):
+        caller.send(PIECE)
+        await caller.flush()
+    assert (await caller.reply()).body == b"ok"
+
+
+async def warm_up(gateway: Serving) -> float:
+    """Use everything once; return what that needs."""
+    caller = await connect(gateway.port)
+    for _ in range(3):
+        await upload(caller, 1)
+    caller.leave()
+    return gateway.rss_mib()
+
+
+async def test_uploads_pass_through(tmp_path: Path) -> None:
+    """Fifty callers send 10 MiB each at the same time: one read of each is in memory, not more."""
+    async with scripted_upstream(swallow) as upstream, serving(upstream.port, tmp_path) as gateway:
+        before = await warm_up(gateway)
+        callers = [await connect(gateway.port) for _ in range(50)]
+        most = before
+
+        async def watch() -> None:
+            nonlocal most
+            while True:
+                most = max(most, gateway.rss_mib())
+                await asyncio.sleep(0.02)
+
+        watching = asyncio.create_task(watch())
+        await asyncio.gather(*(upload(caller, 10) for caller in callers))
+        watching.cancel()
+        for caller in callers:
+            caller.leave()
+
+    assert most - before < 30
+
+
+async def test_answer_waits_for_its_reader(tmp_path: Path) -> None:
+    """64 MiB for a caller that does not read stay with the service: less than 4 MiB more."""
+
+    async def script(link: Link) -> None:
+        while True:
+            request = await link.request()
+            if request.content != b"large":
+                link.send(OK)
+                continue
+            link.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (64 * MIB))
+            for _ in range(64):
+                link.send(PIECE)
+                await link.flush()
+
+    async with scripted_upstream(script) as upstream, serving(upstream.port, tmp_path) as gateway:
+        before = await warm_up(gateway)
+        caller = await connect(gateway.port, read_buffer=65536)
+        caller.send(head_of(5) + b"large")
+        await caller.head()
+        most = before
+        for _ in range(32):
+            assert len(await caller.take(MIB)) == MIB
+            most = max(most, gateway.rss_mib())
+            await asyncio.sleep(0.005)
+        assert upstream.links[0].sent < 64 * MIB
+        assert len(await caller.take(32 * MIB)) == 32 * MIB
+        caller.leave()
+
+    assert most - before < 4
+
+
+async def test_stalled_uploads_are_cheap(tmp_path: Path) -> None:
+    """150 callers that stop within their 900 KiB: all that is kept to be sent again is bounded."""
+    async with scripted_upstream(swallow) as upstream, serving(upstream.port, tmp_path) as gateway:
+        before = await warm_up(gateway)
+        callers = [await connect(gateway.port) for _ in range(150)]
+        for caller in callers:
+            caller.send(head_of(900 * 1024) + bytes(899 * 1024))
+            await caller.flush()
+        async with asyncio.timeout(10):
+            while any(caller.unsent for caller in callers):  # noqa: ASYNC110  # the kernel's state
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.5)
+        most = gateway.rss_mib()
+        for caller in callers:
+            caller.leave()
+
+    assert most - before < 64 + 40

@@ -1,0 +1,177 @@
+"""Requests come out the same however their bytes are cut, and nothing grows without end."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import ErrorCode
+from gateway.proxy.inbound import Inbound
+from gateway.serve.request_parser import (
+    MAX_FIELD_BYTES,
+    MAX_FIELDS,
+    MAX_HEAD_BYTES,
+    MAX_PIPELINED,
+    RequestParser,
+)
+
+ONE = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"
+CHUNKED = (
+    b"PUT /b?c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: t\r\n\r\n"
+)
+BARE = b"GET / HTTP/1.0\r\n\r\n"
+MALFORMED = b"GET / HTTP/1.1\r\nHost : h\r\n\r\n"
+
+Seen = tuple[str, bytes, str, list[tuple[bytes, bytes]], bytes, bool, bool]
+
+
+def seen(inbound: Inbound) -> Seen:
+    """Return everything there is to know of a request."""
+    return (
+        inbound.method,
+        inbound.target,
+        inbound.version,
+        list(inbound.fields),
+        b"".join(inbound.body),
+        inbound.ended,
+        inbound.keep_alive,
+    )
+
+
+def parse(pieces: list[bytes]) -> tuple[list[Seen], ErrorCode | None]:
+    """Feed `pieces` and return the requests and the refusal."""
+    parser = RequestParser()
+    for piece in pieces:
+        parser.feed(piece, 0.0)
+    return [seen(inbound) for inbound in parser.queue], parser.refusal
+
+
+@given(
+    st.lists(st.sampled_from([ONE, CHUNKED, ONE, MALFORMED]), min_size=1, max_size=4),
+    st.lists(st.integers(0, 400), max_size=12),
+)
+def test_requests_are_the_same_however_their_bytes_are_cut(
+    messages: list[bytes], cuts: list[int]
+) -> None:
+    """Only what a caller sent counts, never in which pieces it arrived."""
+    stream = b"".join(messages)
+    places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    pieces = [stream[a:b] for a, b in zip(places, places[1:], strict=False)]
+
+    assert parse(pieces) == parse([stream])
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_give_requests_or_a_refusal(garbage: bytes) -> None:
+    """Nothing but that: no exception comes out."""
+    parse([garbage])
+    parse([ONE + garbage])
+
+
+def test_trailers_are_not_fields_of_this_request_or_the_next() -> None:
+    """A trailer is read and dropped."""
+    requests, refusal = parse([CHUNKED + ONE])
+
+    assert refusal is None
+    assert [fields for _, _, _, fields, *_ in requests] == [
+        [(b"Host", b"h"), (b"Transfer-Encoding", b"chunked")],
+        [(b"Host", b"h"), (b"Content-Length", b"3")],
+    ]
+    assert requests[0][4:6] == (b"abcde", True)
+
+
+def test_what_came_before_a_refusal_stays() -> None:
+    """A good request is still to be answered when the next one is bad."""
+    requests, refusal = parse([ONE + MALFORMED])
+
+    assert [target for _, target, *_ in requests] == [b"/a"]
+    assert refusal is ErrorCode.BAD_REQUEST
+
+
+def test_nothing_is_understood_after_a_refusal() -> None:
+    """Where the next request would begin, nobody can say."""
+    requests, _ = parse([MALFORMED, ONE])
+
+    assert requests == []
+
+
+def test_request_whose_body_turns_out_bad_is_not_to_be_begun() -> None:
+    """It can never be complete, so nobody may take it."""
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    assert parse([head + b"zz\r\n"]) == ([], ErrorCode.BAD_REQUEST)
+
+
+def test_fields_have_a_limit_in_number() -> None:
+    """The last allowed one passes, the next is 431."""
+    for number, refusal in ((MAX_FIELDS, None), (MAX_FIELDS + 1, ErrorCode.HEADERS_TOO_LARGE)):
+        fields = b"A: b\r\n" * number
+
+        assert parse([b"GET / HTTP/1.1\r\n" + fields + b"\r\n"])[1] is refusal
+
+
+def test_a_field_has_a_limit_in_size() -> None:
+    """Name and value together; in one read or in many."""
+    for size, refusal in (
+        (MAX_FIELD_BYTES, None),
+        (MAX_FIELD_BYTES + 1, ErrorCode.HEADERS_TOO_LARGE),
+    ):
+        head = b"GET / HTTP/1.1\r\nA: " + b"b" * (size - 1) + b"\r\n\r\n"
+        halves = [head[:20000], head[20000:]]
+
+        assert parse([head])[1] is refusal
+        assert parse(halves)[1] is refusal
+
+
+def test_a_head_has_a_limit_in_size() -> None:
+    """All names and values together."""
+    for over, refusal in ((0, None), (1, ErrorCode.HEADERS_TOO_LARGE)):
+        whole, rest = divmod(MAX_HEAD_BYTES + over, 30000)
+        sizes = [30000] * whole + [rest]
+        fields = b"".join(b"A: " + b"b" * (size - 1) + b"\r\n" for size in sizes)
+
+        assert parse([b"GET / HTTP/1.1\r\n" + fields + b"\r\n"])[1] is refusal
+
+
+def test_a_head_that_never_ends_is_refused() -> None:
+    """However small the pieces: what the parser collects by itself is bounded."""
+    parser = RequestParser()
+    parser.feed(b"GET / HTTP/1.1\r\nA: ", 0.0)
+    for _ in range(200):
+        parser.feed(b"b" * 10000, 0.0)
+
+    assert parser.refusal is ErrorCode.HEADERS_TOO_LARGE
+
+
+def test_trailers_that_never_end_are_refused() -> None:
+    """As are chunk extensions: neither brings a byte of a body."""
+    parser = RequestParser()
+    parser.feed(CHUNKED[: CHUNKED.index(b"3;x=y")] + b"0\r\nA: ", 0.0)
+    taken = parser.queue.popleft()
+    for _ in range(200):
+        parser.feed(b"b" * 10000, 0.0)
+
+    assert not taken.ended
+    assert parser.refusal is ErrorCode.BAD_REQUEST
+
+
+def test_pipelining_has_a_limit() -> None:
+    """The last allowed request is queued, the next is one too many."""
+    assert parse([ONE * MAX_PIPELINED])[1] is None
+    requests, refusal = parse([ONE * (MAX_PIPELINED + 1)])
+
+    assert len(requests) == MAX_PIPELINED
+    assert refusal is ErrorCode.BAD_REQUEST
+
+
+def test_upgrade_is_the_last_request() -> None:
+    """Whatever follows may be of another protocol."""
+    upgrade = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+    requests, refusal = parse([upgrade + ONE])
+
+    assert [(method, keep_alive) for method, *_, keep_alive in requests] == [("GET", False)]
+    assert refusal is ErrorCode.UPGRADE_REFUSED
+
+
+def test_old_version_is_understood() -> None:
+    """HTTP/1.0 without Host, closed after the answer unless asked otherwise."""
+    assert parse([BARE])[0] == [("GET", b"/", "1.0", [], b"", True, False)]

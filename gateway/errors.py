@@ -189,13 +189,6 @@ class ErrorCode(Enum):
         Layer.GATEWAY,
         "The gateway has as many requests in flight as it may; try again shortly.",
     )
-    DRAINING = Answer(
-        503,
-        "connection_limit_reached",
-        "Draining",
-        Layer.GATEWAY,
-        "The gateway is shutting down; try again on a new connection.",
-    )
     INTERNAL = Answer(
         500,
         "proxy_internal_error",
@@ -320,7 +313,7 @@ class CredentialError(GatewayError):
 
 
 class UnavailableError(GatewayError):
-    """We will not take the request now: overloaded or draining. Nothing was sent upstream."""
+    """We will not take the request now: overloaded. Nothing was sent upstream."""
 
 
 class UpstreamError(GatewayError):

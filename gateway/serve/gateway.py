@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +14,6 @@ from gateway.observe.metrics import Metrics
 from gateway.proxy.service import Service
 from gateway.serve.admin import admin_application
 from gateway.serve.data_listener import DataListener
-
-RECEIVE_BUFFER_BYTES = 128 * 1024
-"""In the kernel, for each caller; accepted sockets inherit it. It bounds what one read brings into
-memory, and so what an upload costs that the service does not read."""
 
 _log = logging.getLogger("gateway.serve")
 
@@ -169,8 +164,6 @@ class Gateway:
         self._data_server = await loop.create_server(
             self._parts.data, address.host, address.port, backlog=1024
         )
-        for listening in self._data_server.sockets:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         return _url(self._data_server.sockets[0].getsockname())
 
 

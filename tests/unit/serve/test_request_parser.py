@@ -1,5 +1,7 @@
 """Requests come out the same however their bytes are cut, and nothing grows without end."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,7 +57,7 @@ def test_requests_are_the_same_however_their_bytes_are_cut(
     """Only what a caller sent counts, never in which pieces it arrived."""
     stream = b"".join(messages)
     places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
-    pieces = [stream[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [stream[a:b] for a, b in pairwise(places)]
 
     assert parse(pieces) == parse([stream])
 

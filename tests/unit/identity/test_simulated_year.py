@@ -129,7 +129,7 @@ def test_years_of_trouble_break_no_promise(
     refused, good = results[RefreshResult.REFUSED], results[RefreshResult.OK]
     with capsys.disabled():
         print(
-            f"\nsimulated {days:.0f} days: {results.total()} logins, {good} good, {refused} refused; "
-            f"rules checked {turns} times"
+            f"\nsimulated {days:.0f} days: {results.total()} logins, {good} good, "
+            f"{refused} refused; rules checked {turns} times"
         )
     assert days >= LEAST_DAYS

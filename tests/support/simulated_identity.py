@@ -168,6 +168,8 @@ class Identity:
             self.failed(RefreshResult.BAD_REPLY, None)
         else:
             self.won = outcome.credential
+            if outcome.credential.expires_at < self.began_at + 1.0:
+                self.recovers_by(self.began_at + 1.0)  # it ends before another may be asked for
             again = self.secret_changed or self.rejected
             self.succeeded(outcome.credential)
             life_s = outcome.credential.expires_at - self.began_at
@@ -200,7 +202,7 @@ class Identity:
         self.not_before, self.due_by = now + least, now + most
         self.secret_changed = self.rejected = False
         if self.healthy_since is not None:
-            self.must(self.began_at < self.healthy_since, f"{result} for no reason")
+            self.must(self.began_at <= self.healthy_since, f"{result} for no reason")
             self.recovers_by(self.due())
 
     def locked_until(self) -> float:
@@ -381,8 +383,9 @@ class Identity:
             self.must(self.waiting == 0, "callers wait in spite of a token")
             return
         if self.in_flight == 0:
+            self.must(self.waiting == 0, "callers wait for nothing")
             self.must(now <= self.due(), "no token, and no login in time")
-        old = self.in_flight and self.began_at < (self.healthy_since or 0.0)
+        old = self.in_flight and self.began_at <= (self.healthy_since or 0.0)
         if self.healthy_since is not None and not old:
             self.must(now <= self.usable_from, "no token after all is well again")
 

@@ -13,7 +13,7 @@ from tests.support.simulated_iam import Fault, SimulatedIam, Times
 from tests.support.simulated_identity import LOCK_S, Identity, Surroundings
 from tests.support.virtual_loop import Machine, VirtualLoop
 
-LOGINS_PER_WAIT = 60
+LOGINS_PER_WAIT = 40
 """Short lives and outages are cut short after about so many: more cost more than they teach."""
 
 
@@ -101,13 +101,18 @@ class Revoke:
 
 @dataclass(frozen=True)
 class Storm:
-    """Services begin or cease to refuse every token."""
+    """For some time services refuse every token, whatever its age, and callers go on calling."""
 
-    host: int
-    on: bool
+    who: int
+    lasts_s: float
 
     async def happen(self, world: "World") -> None:
-        world.iams[self.host].storm = self.on
+        world.identities[self.who].iam.storm = True
+        world.surroundings.loop.call_later(self.lasts_s, self._end, world)
+        await Calls(self.who, 40, self.lasts_s / 40, 0.05, 0).happen(world)
+
+    def _end(self, world: "World") -> None:
+        world.identities[self.who].iam.storm = False
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,8 @@ class Identity:
         """Three share an account: two log in at a time, or one while a refusal is recent."""
         if not self.shared:
             return BLINK_S
-        return (4 if self.world.now < self.refused_until() else 1) * (TIMEOUT_S + 0.4)
+        turn_s = TIMEOUT_S + 0.4
+        return 4 * turn_s if self.world.now < self.refused_until() + 4 * turn_s else turn_s
 
     def recovers_by(self, login_by: float) -> None:
         self.usable_from = max(self.usable_from, login_by + self.iam.latency_s + BLINK_S)
@@ -345,6 +346,8 @@ class Identity:
         after = keeper.usable(now)
         if before is not credential or not coming:
             self.must(after is before, "a rejection of another, or in vain, cost a token")
+            if before is None and coming:
+                self.not_before = min(self.not_before, now)  # it expired before it was rejected
             return coming
         self.given_up.add(credential)
         self.rejected = self.rejected or under_way

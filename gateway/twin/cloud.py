@@ -1,5 +1,6 @@
 """The stand-in cloud as one object: starts and stops a server, and holds what it remembers."""
 
+import asyncio
 import ssl
 from collections.abc import Sequence
 
@@ -82,8 +83,13 @@ class Twin:
     async def stop(self) -> None:
         """Close the listener and all connections, hanging ones too; does nothing if stopped."""
         runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        if runner is None:
+            return
+        for site in tuple(runner.sites):
+            await site.stop()
+        await _turns()  # what has been accepted becomes a connection, to be closed below
+        await runner.cleanup()
+        await _turns()  # what has been closed lets go of its socket
 
     @property
     def url(self) -> str:
@@ -119,3 +125,9 @@ class Twin:
     def expire_tokens(self) -> int:
         """Let every good token die now; as `POST /twin/expire`. Returns how many."""
         return self._state.tokens.expire_all()
+
+
+async def _turns() -> None:
+    """Let the loop go round: three times are needed from accepting to `connection_made`."""
+    for _ in range(5):
+        await asyncio.sleep(0)

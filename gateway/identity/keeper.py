@@ -226,7 +226,8 @@ class Keeper:
             self._skew_s = outcome.skew_s
         if isinstance(outcome, Login):
             self._failures.clear()
-            self._quiet_until = began + self._pause_s(result, None)
+            if not taken_over:
+                self._quiet_until = began + self._pause_s(result, None)
             self._store.put(outcome)
             self._keep(outcome)
             due_at = outcome.credential.stale_at

@@ -218,7 +218,7 @@ class Identity:
         if not self.shared:
             return BLINK_S
         turn_s = TIMEOUT_S + 0.4
-        return 4 * turn_s if self.world.now < self.refused_until() + 4 * turn_s else turn_s
+        return 8 * turn_s if self.world.now < self.refused_until() + 8 * turn_s else turn_s
 
     def recovers_by(self, login_by: float) -> None:
         self.usable_from = max(self.usable_from, login_by + self.iam.latency_s + BLINK_S)
@@ -256,7 +256,7 @@ class Identity:
         now = self.world.now
         self.secret_changed = self.rejected = False
         self.allowed += 2
-        self.current = self.last = None
+        self.current = self.won = self.last = None
         self.failures.clear()
         self.not_before = self.due_by = now
         self.recovers_by(self.due())

@@ -678,6 +678,19 @@ async def test_keeper_after_a_reload_takes_the_token_over() -> None:
         await successor.aclose()
 
 
+async def test_token_that_was_taken_over_delays_nothing() -> None:
+    """The least interval is between logins; a reload is none, and short lives have no time."""
+    async with bench(life_s=2.0) as it:
+        await it.started()
+        await it.time.advance(0.9)
+        successor = it.another()
+        successor.start()
+        await it.keeper.aclose()
+        await it.time.advance(0.1)
+        assert it.source.logins == 2
+        await successor.aclose()
+
+
 async def test_stale_token_is_taken_over_while_a_new_one_is_fetched() -> None:
     """With IAM down during a reload it is all there is."""
     async with bench(life_s=HOUR, spread=0.9) as it:

@@ -42,9 +42,9 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NEVER = float("inf")
 _CLOSING = frozenset({400, 408, 414, 431, 501, 505})
 """After these nobody can say for sure where the next request on the connection begins."""
-MAX_KEPT_BYTES = 64 * 2**20
+MAX_KEPT_BYTES = 6 * 2**20
 """Bodies that may wait in memory, of all requests together, to be sent again; beyond it they are
-sent once only, and a rejected token is 503."""
+sent once only, and a rejected token is 503. Callers that stop in their uploads cannot take more."""
 
 _log = logging.getLogger("gateway.proxy")
 

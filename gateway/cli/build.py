@@ -228,6 +228,7 @@ def _build_service(
     return Service(
         name=name,
         path=settings.path.encode("ascii"),
+        origin=f"{settings.scheme}://{settings.authority}".encode("ascii"),
         host_line=f"Host: {settings.authority}\r\n".encode("ascii"),
         methods=frozenset(settings.methods),
         max_body_bytes=settings.max_body,

@@ -197,6 +197,7 @@ class ResponseFields:
         "content_length",
         "lines",
         "named",
+        "redirects",
         "request_id",
         "server",
     )
@@ -204,6 +205,8 @@ class ResponseFields:
     def __init__(self) -> None:
         self.content_length: int | None = None
         self.chunked = False
+        self.redirects = False
+        """It has a Location."""
         self.server = b""
         self.challenges_for_keystone = False
         """It says `WWW-Authenticate: Keystone …`, as keystonemiddleware does."""
@@ -245,18 +248,24 @@ def read_response_fields(raw: RawFields) -> ResponseFields:
     return found
 
 
+def _response_length(found: ResponseFields, value: bytes) -> int:
+    if found.content_length is not None:
+        raise ValueError("more than one Content-Length")
+    if not value.isdigit():
+        raise ValueError("Content-Length is not a number")
+    return int(value)
+
+
 def _is_for_us_only(found: ResponseFields, lower: bytes, value: bytes) -> bool:
     match lower:
         case b"content-length":
-            if found.content_length is not None:
-                raise ValueError("more than one Content-Length")
-            if not value.isdigit():
-                raise ValueError("Content-Length is not a number")
-            found.content_length = int(value)
+            found.content_length = _response_length(found, value)
         case b"server":
             found.server = value
         case b"x-request-id":
             found.request_id = value
+        case b"location":
+            found.redirects = True
         case b"www-authenticate":
             found.challenges_for_keystone |= value[:9].lower() == b"keystone "
         case b"connection":

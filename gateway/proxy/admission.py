@@ -38,6 +38,10 @@ class Admission:
         """With its `?`, or empty; as received."""
         self.fields = fields
 
+    def prefix_of(self, target: bytes) -> bytes:
+        """Return what stands in `target`, the caller's, for the path of the service's URL."""
+        return target.partition(b"?")[0].removesuffix(self.path[len(self.service.path) :])
+
 
 class RefusedByServiceError(DownstreamError):
     """The request is one for `service`, which does not take it."""

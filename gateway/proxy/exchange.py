@@ -18,6 +18,7 @@ from gateway.errors import (
     UpstreamError,
 )
 from gateway.http.framing import LAST_CHUNK, chunk
+from gateway.http.location import location_for_caller
 from gateway.identity.credential import Credential
 from gateway.proxy.admission import (
     Admission,
@@ -197,6 +198,19 @@ class Exchange:
         coming = self._admission.service.credentials.reject(self._credential)
         self._credential = None  # whatever comes of it, nobody may say that it was accepted
         return coming and "token_rejected" not in self._retried
+
+    def location_for_caller(self, value: bytes) -> bytes:
+        """Map a redirect to within the service to the path that the caller knows it by."""
+        admission = self._admission
+        if admission is None:
+            return value
+        service = admission.service
+        return location_for_caller(
+            value,
+            origin=service.origin,
+            path=service.path,
+            prefix=admission.prefix_of(self._inbound.target),
+        )
 
     def attempt_ended(self, outcome: Outcome) -> None:
         """Finish, or send the request again with another credential."""

@@ -39,6 +39,10 @@ class Owner(Protocol):
         """Hear that the answer rejects our credential; return whether to hide it."""
         ...
 
+    def location_for_caller(self, value: bytes) -> bytes:
+        """Return a `Location` of the service's as the caller must read it."""
+        ...
+
     def attempt_ended(self, outcome: Outcome) -> None:
         """Hear that the response has ended; the connection is free."""
         ...
@@ -267,6 +271,12 @@ class Relay:
         if pieces:
             self._downstream.write(pieces)
 
+    def _mapped(self, line: bytes) -> bytes:
+        name, mark, value = line.partition(b": ")
+        if name.lower() != b"location":
+            return line
+        return name + mark + self._owner.location_for_caller(value)
+
     def _reply_head(self, head: ResponseHead, fields: ResponseFields) -> bytes:
         inbound = self._inbound
         framing = response_framing(
@@ -276,6 +286,8 @@ class Relay:
             chunked=fields.chunked,
         )
         lines = fields.lines
+        if fields.redirects:
+            lines = [self._mapped(line) for line in lines]
         http_1_0 = inbound.version == "1.0"
         if framing is BodyFraming.CHUNKED and not http_1_0:
             self._chunked = True

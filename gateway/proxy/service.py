@@ -43,6 +43,8 @@ class Service:
     name: str
     path: bytes
     """Path of the service's URL without a final slash; empty for the root."""
+    origin: bytes
+    """`scheme://authority` of the service's URL, without the scheme's own port."""
     host_line: bytes
     """`Host: …` as sent upstream, with CRLF."""
     methods: frozenset[str]

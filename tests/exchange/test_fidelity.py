@@ -33,6 +33,32 @@ async def test_status_reason_and_body_pass_as_they_are(status: int) -> None:
     assert reply.head + reply.body == said
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (b"/iris/predict", b"/iris/next?a=%2F"),
+        (b"/v1/infers/abc/predict", b"/v1/infers/abc/next?a=%2F"),
+    ],
+)
+async def test_redirect_within_the_service_stays_at_the_gateway(
+    target: bytes, expected: bytes
+) -> None:
+    """It is not followed; `Location` names the path by which the caller knows the service."""
+
+    async def script(link: Link) -> None:
+        request = await link.request()
+        here = request.values(b"host")[0]
+        said = b"Location: http://" + here + b"/v1/infers/abc/next?a=%2F"
+        link.send(answer(307, b"", b"X-First: 1", said, b"X-Last: 2"))
+
+    async with scripted_upstream(script) as upstream, running_gateway(upstream.port) as gateway:
+        reply = await gateway.ask(POST.replace(b"/iris/predict", target))
+
+        assert len(upstream.requests) == 1
+    assert reply.status == 307
+    assert reply.fields[:3] == [(b"X-First", b"1"), (b"Location", expected), (b"X-Last", b"2")]
+
+
 async def test_fields_keep_order_case_duplicates_and_octets() -> None:
     """What a response says is relayed line by line."""
     lines = (

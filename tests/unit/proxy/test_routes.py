@@ -22,6 +22,7 @@ def service(name: str, path: bytes, *, methods: str = "POST", max_body: int = 10
     return Service(
         name=name,
         path=path,
+        origin=b"https://service.example",
         host_line=b"Host: service.example\r\n",
         methods=frozenset(methods.split(",")),
         max_body_bytes=max_body,

@@ -67,7 +67,8 @@ class ErrorCode(Enum):
         "http_request_denied",
         "BrowserRefused",
         Layer.CLIENT,
-        "Requests that a web page makes are refused; call the gateway from a program.",
+        "Requests that a web page makes are refused; call the gateway from a program, or "
+        "add the page's origin to `allowed_origins`.",
     )
     UNKNOWN_SERVICE = Answer(
         404,

@@ -84,7 +84,9 @@ def build_gateway(settings: Settings, access_log: AccessLog) -> Gateway:
     own_name = [] if settings.listen.path else [_host_name(settings.listen.host)]
     proxy = Proxy(
         rules=Rules(
-            RouteTable(tuple(services)), AllowedHosts([*settings.allowed_hosts, *own_name])
+            RouteTable(tuple(services)),
+            AllowedHosts([*settings.allowed_hosts, *own_name]),
+            frozenset(origin.encode("ascii") for origin in settings.allowed_origins),
         ),
         deadlines=Deadlines(boottime, tick_s=_tick_of(settings)),
         clock=boottime,

@@ -110,6 +110,7 @@ def _reroute(_found: RequestFields, _value: bytes) -> None:
 
 def _origin(found: RequestFields, value: bytes) -> None:
     found.origin = value
+    found.lines.append(b"Origin: " + value)  # reaches the service only if it is an allowed one
 
 
 def _fetch_site(found: RequestFields, value: bytes) -> None:

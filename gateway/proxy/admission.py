@@ -23,6 +23,8 @@ class Rules:
 
     routes: RouteTable
     hosts: AllowedHosts
+    origins: frozenset[bytes] = frozenset()
+    """Of web pages that may call, as browsers write them."""
 
 
 class Admission:
@@ -64,9 +66,10 @@ def admit(rules: Rules, inbound: Inbound) -> Admission:
     fields = read_request_fields(inbound.fields, http_1_0=inbound.version == "1.0")
     if fields.host is not None:
         rules.hosts.admit(fields.host)
-    if fields.origin is not None or (
-        fields.fetch_site is not None and fields.fetch_site.lower() not in _SAME_SITE
-    ):
+    if fields.origin is not None:
+        if fields.origin not in rules.origins:
+            raise DownstreamError(ErrorCode.BROWSER_REFUSED)
+    elif fields.fetch_site is not None and fields.fetch_site.lower() not in _SAME_SITE:
         raise DownstreamError(ErrorCode.BROWSER_REFUSED)
     found = rules.routes.find_exact(inbound.target)
     if found is not None:

@@ -20,6 +20,7 @@ from gateway.settings.types import (
     ListenTcp,
     Method,
     Name,
+    Origin,
     PositiveDuration,
     ReadableFile,
     Secret,
@@ -241,6 +242,9 @@ class Settings(Section):
     allowed_hosts: Annotated[tuple[AllowedHost, ...], BeforeValidator(split_list)] = ()
     """Host names, without port, that callers may use beside loopback names and the listen
     address; others get 421. `["*"]` accepts all, and with them web pages that rebind a name."""
+    allowed_origins: Annotated[tuple[Origin, ...], BeforeValidator(split_list)] = ()
+    """Origins, as `https://host[:port]`, of web pages that may call; all others get 403, and with
+    them every cross-site request of a browser. What such a page may read, the service decides."""
     drain: Drain = Drain()
     """How the gateway leaves."""
     quitquitquit: bool = False

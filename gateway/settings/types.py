@@ -89,6 +89,11 @@ HostName = Annotated[
 AllowedHost = Annotated[
     str, BeforeValidator(values.parse_allowed_host), WithJsonSchema({"type": "string"})
 ]
+Origin = Annotated[
+    str,
+    BeforeValidator(values.parse_origin),
+    _text_schema(r"https?://[^/]+", "https://app.example"),
+]
 Method = Annotated[
     str, BeforeValidator(values.parse_method), WithJsonSchema({"enum": list(values.METHODS)})
 ]

@@ -261,6 +261,18 @@ def parse_url(value: Any) -> Url:
     return Url(scheme, host, port or (443 if scheme == "https" else 80), path.rstrip("/"))
 
 
+def parse_origin(value: Any) -> str:
+    """Return an origin as browsers write it (RFC 6454 section 6.2): lower case, no default port."""
+    if value == "*":
+        raise ValueError(
+            "'*' would let every web page in; name the origins, as https://host[:port]"
+        )
+    url = parse_url(value)
+    if url.path or value.endswith("/"):
+        raise ValueError(f"{shown(value)} has a path; use https://host or https://host:port alone")
+    return str(url)
+
+
 def parse_auth_url(value: Any) -> str:
     """Return the URL of Keystone's version 3 API, ending in `/v3` exactly once."""
     url = parse_url(value)

@@ -59,6 +59,30 @@ async def test_redirect_within_the_service_stays_at_the_gateway(
     assert reply.fields[:3] == [(b"X-First", b"1"), (b"Location", expected), (b"X-Last", b"2")]
 
 
+async def test_an_allowed_origin_may_call() -> None:
+    """Its field reaches the service, which decides what the page may read; others get 403."""
+    origins = {"allowed_origins": ["https://app.example"]}
+    async with (
+        scripted_upstream(answer(200, b"ok", b"Access-Control-Allow-Origin: x")) as upstream,
+        running_gateway(upstream.port, settings=origins) as gateway,
+    ):
+        said = [b"Origin: https://app.example\r\n", b"Sec-Fetch-Site: cross-site\r\n"]
+        allowed = await gateway.ask(POST.replace(b"Content-T", b"".join(said) + b"Content-T"))
+        refused = [
+            await gateway.ask(POST.replace(b"Content-T", line + b"Content-T"))
+            for line in (
+                said[1], b"Origin: null\r\n", b"Origin: https://app.example:8443\r\n",
+                b"Origin: http://app.example\r\n", b"Origin: https://app.example.evil\r\n",
+            )
+        ]  # fmt: skip
+
+        assert upstream.only.values(b"origin") == [b"https://app.example"]
+        assert upstream.only.values(b"sec-fetch-site") == []
+    assert allowed.values(b"access-control-allow-origin") == [b"x"]
+    assert [reply.status for reply in refused] == [403] * 5
+    assert not any(b"access-control" in reply.head.lower() for reply in refused)
+
+
 async def test_fields_keep_order_case_duplicates_and_octets() -> None:
     """What a response says is relayed line by line."""
     lines = (

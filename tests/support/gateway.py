@@ -13,7 +13,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.cli.build import build_gateway
 from gateway.identity.credential import Credential
 from gateway.observe.access_log import AccessLog
-from gateway.proxy.admission import Rules
 from gateway.proxy.service import Credentials, RouteTable, Service
 from gateway.serve.gateway import Gateway
 from gateway.settings import load
@@ -196,4 +195,4 @@ def _give_credentials(gateway: Gateway, credentials: Credentials) -> None:
     services = tuple(
         replace(service, credentials=credentials) for service in gateway._parts.services
     )
-    proxy.rules = Rules(RouteTable(services), proxy.rules.hosts)
+    proxy.rules = replace(proxy.rules, routes=RouteTable(services))

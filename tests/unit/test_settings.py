@@ -597,8 +597,8 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
         (
             GOOD | {"zzz": 1},
             (
-                "zzz: unknown key; allowed: listen, admin_listen, allowed_hosts, drain, "
-                "quitquitquit, "
+                "zzz: unknown key; allowed: listen, admin_listen, allowed_hosts, "
+                "allowed_origins, drain, quitquitquit, "
                 "identities, services"
             ),
         ),
@@ -1075,6 +1075,29 @@ def test_what_is_no_allowed_host(host: Any) -> None:
     (problem,) = problems_of(GOOD | {"allowed_hosts": [host]})
 
     assert problem.startswith("allowed_hosts[0]: ")
+
+
+@pytest.mark.parametrize(
+    ("origin", "kept"),
+    [
+        ("HTTPS://App.Example:443", "https://app.example"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://[::1]:80", "http://[::1]"),
+    ],
+)
+def test_allowed_origins(origin: str, kept: str) -> None:
+    """As browsers write them."""
+    assert use(GOOD | {"allowed_origins": [origin]}).settings.allowed_origins == (kept,)
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "app.example", "https://a/", "https://a/b", "https://*.a", "", 5]
+)
+def test_what_is_no_allowed_origin(origin: Any) -> None:
+    """No patterns, and nothing beside scheme, host and port."""
+    (problem,) = problems_of(GOOD | {"allowed_origins": [origin]})
+
+    assert problem.startswith("allowed_origins[0]: ")
 
 
 @pytest.mark.parametrize("text", ["", " ", "a\n", 5, True, 1.5, ["a"]])

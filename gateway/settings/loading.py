@@ -38,8 +38,8 @@ class Loaded:
     warnings: tuple[str, ...]
     """What works and deserves a second look, `key: sentence` each."""
     origins: Mapping[str, str]
-    """For every key that holds a value, such as `services.iris.url`: `flag`, `env NAME`, `file`
-    or `default`."""
+    """For every key that can hold a value, such as `services.iris.url`: `flag`, `env NAME`,
+    `file PATH:LINE` or `default`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +215,8 @@ def _holds(data: Any, path: KeyPath) -> bool:
 
 
 def _exact(layer: _Layer, path: KeyPath) -> str:
-    """Return the origin of a key that `layer` holds: the variable, for the environment."""
-    if layer.origin != "env":
-        return layer.origin
+    """Return the origin of a key that `layer` holds: which variable, or which line."""
     # A variable may hold a whole section as JSON: then the name is that of a shorter path.
-    return next(layer.places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in layer.places)
+    paths = (path[:length] for length in range(len(path), 0, -1))
+    place = next((layer.places[path] for path in paths if path in layer.places), "")
+    return f"file {place}" if layer.origin == "file" else place or layer.origin

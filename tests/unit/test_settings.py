@@ -126,7 +126,8 @@ def test_each_layer_wins_over_the_next(write: Write) -> None:
     assert (settings.drain.announce, settings.drain.timeout) == (1, 4)
     assert loaded.origins["admin_listen"] == "flag"
     assert loaded.origins["drain.timeout"] == "env GATEWAY_DRAIN__TIMEOUT"
-    assert loaded.origins["drain.announce"] == "file"
+    line = 1 + file.read_text().splitlines().index("  announce: 1s")
+    assert loaded.origins["drain.announce"] == f"file {file}:{line}"
     assert loaded.origins["listen"] == "default"
 
 
@@ -1358,7 +1359,7 @@ def test_the_annotated_configuration_shows_every_key_with_its_default(
     expected = {".".join(path) for path in leaf_keys(Settings)}
     by_other_means = {f"identities.<name>.{key}" for key in ("password", "secret", "project_id")}
     assert expected - shown == by_other_means
-    assert origins["services.iris.timeouts.connect"] == "file"
+    assert origins["services.iris.timeouts.connect"].startswith("file ")
     data["identities"]["default"].pop("project_domain")
     bare = {"services": {"iris": {"url": data["services"]["iris"]["url"]}}}
     full = load(file=write(data), environ={}).settings.model_dump()

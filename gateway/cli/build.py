@@ -182,6 +182,22 @@ def tls_context(key: str, tls: Tls) -> ssl.SSLContext:
     return context
 
 
+def build_origin(name: str, settings: ServiceSettings) -> Origin:
+    """Say where a service lives and how it is reached.
+
+    Raises:
+        ConfigError: a certificate or key cannot be used.
+    """
+    is_https = settings.scheme == "https"
+    return Origin(
+        host=settings.host,
+        port=settings.port,
+        tls=tls_context(f"services.{name}.tls", settings.tls) if is_https else None,
+        server_name=settings.tls.server_name,
+        connect_timeout_s=settings.timeouts.connect,
+    )
+
+
 def _build_keeper(
     name: str, identity: Identity, store: TokenStore, metrics: Metrics, watchers: list[Watcher]
 ) -> Keeper:
@@ -213,18 +229,7 @@ def _gauges_of(keeper: Keeper) -> IdentityGauges:
 def _build_service(
     name: str, settings: ServiceSettings, keeper: Keeper, metrics: Metrics
 ) -> Service:
-    pool = Pool(
-        Origin(
-            host=settings.host,
-            port=settings.port,
-            tls=tls_context(f"services.{name}.tls", settings.tls)
-            if settings.scheme == "https"
-            else None,
-            server_name=settings.tls.server_name,
-            connect_timeout_s=settings.timeouts.connect,
-        ),
-        clock=boottime,
-    )
+    pool = Pool(build_origin(name, settings), clock=boottime)
     counts = ServiceMetrics(name, settings.methods, RETRY_REASONS)
     metrics.add_service(counts, lambda: ConnectionGauges(pool.active, pool.idle))
     return Service(

@@ -65,11 +65,12 @@ def _problems_of(settings: Settings) -> list[str]:
 
 def _go_online(settings: Settings) -> None:
     """Print what is found, and exit unless it is good."""
-    from gateway.cli.online import Level, examine
+    from gateway.cli.findings import Level
+    from gateway.cli.online import examine
 
     findings = asyncio.run(examine(settings))
     for finding in findings:
-        click.echo(str(finding))
+        click.echo(f"{finding.level:<4}  {finding.key}  {finding.text}")
     failures = [finding for finding in findings if finding.level is Level.FAIL]
     if failures:
         is_local = any(finding.is_local for finding in failures)

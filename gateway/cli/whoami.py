@@ -9,7 +9,8 @@ import click
 
 from gateway.cli.build import wall_clock
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
-from gateway.cli.online import duration_text, log_in
+from gateway.cli.findings import duration_text
+from gateway.cli.online import log_in
 from gateway.errors import ConfigError
 from gateway.identity.source import Login, LoginError, TokenFacts
 

@@ -24,12 +24,12 @@ _REFUSED = (
     "IAM refuses the login and does not say why: "
     "check username, user_domain, the secret, the project and the user's role in it"
 )
+_PROJECT_REFUSED = (
+    "IAM refuses the project: check project or project_id, project_domain and the user's role"
+)
 _BY_WORD = (
     # a word of IAM's message, the most telling one first: what it means
-    (
-        "project",
-        "IAM refuses the project: check project or project_id, project_domain and the user's role",
-    ),
+    ("project", _PROJECT_REFUSED),
     ("domain", "IAM refuses the domain: check user_domain and project_domain"),
     ("password", "IAM refuses the password: check the secret, then username and user_domain"),
 )
@@ -99,6 +99,7 @@ def failure_of(answer: Answer, *, wall_now: float) -> LoginError:
         result,
         f"{sentence} ({', '.join(known)})",
         retry_after_s=_retry_after_s(answer, wall_now),
+        is_scope=sentence is _PROJECT_REFUSED,
     )
 
 
@@ -184,7 +185,8 @@ def _refusal(status: int, code: str | None, said: str) -> str:
 
 def _check_project(project: Mapping[str, Any], asked: AskedProject) -> None:
     if not isinstance(project.get("id"), str):
-        raise _unbelievable("its token is for no project: set project or project_id")
+        why = "its token is for no project: set project or project_id"
+        raise _unbelievable(why, is_scope=True)
     domain = _mapping(project.get("domain"))
     for wanted, got in (
         (asked.id, project.get("id")),
@@ -195,7 +197,8 @@ def _check_project(project: Mapping[str, Any], asked: AskedProject) -> None:
         if wanted is not None and not (
             isinstance(got, str) and got.casefold() == wanted.casefold()
         ):
-            raise _unbelievable("its token is for another project than was asked for")
+            why = "its token is for another project than was asked for"
+            raise _unbelievable(why, is_scope=True)
 
 
 def _vendor_code(body: bytes) -> str | None:
@@ -263,5 +266,6 @@ def _shown(value: object) -> str | None:
     return "".join(char if char.isprintable() else "?" for char in value[:100])
 
 
-def _unbelievable(why: str) -> LoginError:
-    return LoginError(RefreshResult.BAD_REPLY, f"IAM's answer is not believed: {why}")
+def _unbelievable(why: str, *, is_scope: bool = False) -> LoginError:
+    text = f"IAM's answer is not believed: {why}"
+    return LoginError(RefreshResult.BAD_REPLY, text, is_scope=is_scope)

@@ -9,13 +9,14 @@ import click
 from gateway.cli.build import build_identity, tls_context
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
 from gateway.errors import ConfigError
-from gateway.settings import Settings
+from gateway.settings import Loaded, Settings
 
 
 @click.command(
     epilog="""\b
 Examples:
   modelarts-gateway check --config gateway.yaml
+  modelarts-gateway check --config gateway.yaml --show
   modelarts-gateway check --config gateway.yaml --online
 
 \b
@@ -25,20 +26,26 @@ Exit codes: 0 good, 2 the configuration is wrong, 3 something remote is (with --
 @click.option(
     "--online", is_flag=True, help="Also log in, once per identity, and connect to each service."
 )
-def command(file: Path | None, online: bool) -> None:
+@click.option(
+    "--show", is_flag=True, help="Also print every value in force and where it came from."
+)
+def command(file: Path | None, online: bool, show: bool) -> None:
     """Check the configuration: what was wrong, what is allowed, what may have been meant.
 
     With --online one line per finding, OK, WARN or FAIL, with the remedy. A login that IAM refuses
-    counts towards the account's lock-out, so it is tried only once.
+    counts towards the account's lock-out, so it is tried only once. With --show one line per
+    value, secrets masked: key, value, and the flag, variable, or line of the file that it is from.
     """
     loaded = load_or_exit(file)
-    problems = _problems_of(loaded.settings)
+    problems = problems_of(loaded.settings)
     for problem in problems:
         click.echo(problem, err=True)
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
     if problems:
         sys.exit(EXIT_CONFIG)
+    if show:
+        _show(loaded)
     if online:
         _go_online(loaded.settings)
     click.echo(
@@ -47,7 +54,7 @@ def command(file: Path | None, online: bool) -> None:
     )
 
 
-def _problems_of(settings: Settings) -> list[str]:
+def problems_of(settings: Settings) -> list[str]:
     """Return what is wrong with the files that the settings name."""
     problems: list[str] = []
     for name, service in settings.services.items():
@@ -61,6 +68,16 @@ def _problems_of(settings: Settings) -> list[str]:
         except ConfigError as error:
             problems.extend(error.problems)
     return problems
+
+
+def _show(loaded: Loaded) -> None:
+    from gateway.settings.effective import effective
+
+    values = effective(loaded)
+    key_width = max(len(value.key) for value in values)
+    value_width = min(max(len(value.value_shown) for value in values), 60)
+    for value in values:
+        click.echo(f"{value.key:<{key_width}}  {value.value_shown:<{value_width}}  {value.origin}")
 
 
 def _go_online(settings: Settings) -> None:

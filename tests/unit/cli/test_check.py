@@ -1,5 +1,6 @@
 """`check`: what it says of the cloud, the network and certificates, and that it logs in once."""
 
+import json
 import socket
 import ssl
 import time
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 import requests
 import trustme
+from click.testing import CliRunner
 
+from gateway.cli import main
 from gateway.twin import IRIS_ID, Account, Clock, Twin
 from tests.cloud.serving import password_identity
 from tests.support.twin import twin_in_thread
@@ -94,6 +97,35 @@ def test_every_bad_certificate_file_is_named(
 def test_wrong_configuration_ends_with_2(run: Run) -> None:
     """A key that does not exist."""
     assert run("check", "--online", config={"servces": {}}).code == 2
+
+
+def test_what_is_in_force_is_shown_with_its_origin(run: Run, tmp_path: Path) -> None:
+    """Every value, one line each, in columns; a default is one, too."""
+    identity = password_identity("http://127.0.0.1:1/v3", tmp_path, password="canary")
+    services = {"iris": {"url": "http://127.0.0.1:1/x"}}
+    ran = run("check", "--show", config={"identities": {"default": identity}, "services": services})
+    assert ran.code == 0
+    rows = [line.split(maxsplit=2) for line in ran.lines[:-1]]
+    file = tmp_path / "gateway.yaml"
+    assert ["services.iris.url", "http://127.0.0.1:1/x", f"file {file}:1"] in rows
+    assert ["services.iris.max_body", "12MiB", "default"] in rows
+    assert len({line.rindex("default") for line in ran.lines if line.endswith(" default")}) == 1
+    assert ran.lines[-1].startswith("good: ")
+    assert "canary" not in ran.out
+
+
+def test_secret_from_the_environment_is_masked(tmp_path: Path) -> None:
+    """That there is one, and which variable holds it, is all that is shown."""
+    identity = password_identity("http://127.0.0.1:1/v3", tmp_path, password_file=None)
+    file = tmp_path / "gateway.yaml"
+    services = {"iris": {"url": "http://127.0.0.1:1/x"}}
+    file.write_text(json.dumps({"identities": {"default": identity}, "services": services}))
+    environ = {"OS_PASSWORD": "hunter2-canary"}
+    ran = CliRunner().invoke(main, ["check", "--show", "--config", str(file)], env=environ)
+    assert ran.exit_code == 0, ran.output
+    [line] = [line for line in ran.stdout.splitlines() if ".password " in line]
+    assert line.split() == ["identities.default.password", "********", "env", "OS_PASSWORD"]
+    assert "canary" not in ran.output
 
 
 # ---- identities -------------------------------------------------------------------------------

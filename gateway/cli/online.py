@@ -89,10 +89,11 @@ async def examine_identity(
     except LoginError as error:
         if error.result is RefreshResult.REFUSED:
             refused.add(account)
-        is_local = identity.method == "file"
-        step = Step.SECRET if is_local else Step.SCOPE if error.is_scope else Step.LOGIN
-        text = str(error) if is_local else f"{error.result}: {error}"
-        findings.append(Finding(Level.FAIL, key, step, text, is_local))
+        if identity.method == "file":
+            return [Finding(Level.FAIL, key, Step.SECRET, str(error), is_local=True)], None
+        step = Step.SCOPE if error.is_scope else Step.LOGIN
+        text = f"{error.result}: {error}"
+        findings.append(Finding(Level.FAIL, key, step, text, code=error.code))
         findings += examine_skew(key, error.skew_s, "IAM")
         return findings, None
     findings += _login_findings(key, login)

@@ -100,6 +100,7 @@ def failure_of(answer: Answer, *, wall_now: float) -> LoginError:
         f"{sentence} ({', '.join(known)})",
         retry_after_s=_retry_after_s(answer, wall_now),
         is_scope=sentence is _PROJECT_REFUSED,
+        code=code or "",
     )
 
 

@@ -60,11 +60,14 @@ class LoginError(Exception):
         retry_after_s: float | None = None,
         skew_s: float | None = None,
         is_scope: bool = False,
+        code: str = "",
     ) -> None:
         super().__init__(detail)
         self.result = result
         self.is_scope = is_scope
         """It is about the project, as far as IAM tells; user and secret are not in question."""
+        self.code = code
+        """IAM's, such as `IAM.0061`; empty if there is none that is safe to show."""
         self.retry_after_s = retry_after_s
         """Seconds for which IAM asked to be left alone, unchecked."""
         self.skew_s = skew_s

@@ -1,15 +1,20 @@
 """Runs commands in this process on a configuration of the test's, beside clouds in threads."""
 
 import json
-from collections.abc import Callable, Mapping
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from click.testing import CliRunner
 
 from gateway.cli import main
+from tests.support.twin import twin_in_thread
 
 Configuration = Mapping[str, Any]
 
@@ -43,3 +48,21 @@ def run(tmp_path: Path) -> Run:
         return Ran(ended.exit_code, ended.stdout, ended.stderr)
 
     return run_command
+
+
+@contextmanager
+def https_server(*names: str, days: float = 365, days_ago: float = 1) -> Iterator[tuple[str, str]]:
+    """A TLS server whose certificate is for `names`; its address and its authority's file."""
+    authority = trustme.CA()
+    now = datetime.now(UTC)
+    certificate = authority.issue_cert(
+        *names,
+        not_before=now - timedelta(days=days_ago),
+        not_after=now + timedelta(days=days, minutes=1),
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    with ExitStack() as stack:
+        ca_file = stack.enter_context(authority.cert_pem.tempfile())
+        twin = stack.enter_context(twin_in_thread(ssl_context=context))
+        yield twin.url.removeprefix("https://"), ca_file

@@ -2,24 +2,21 @@
 
 import json
 import socket
-import ssl
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-import trustme
 from click.testing import CliRunner
 
 from gateway.cli import main
 from gateway.twin import IRIS_ID, Account, Clock, Twin
 from tests.cloud.serving import password_identity
 from tests.support.twin import twin_in_thread
-from tests.unit.cli.conftest import Run
+from tests.unit.cli.conftest import Run, https_server
 
 LOGGED_IN = (
     "OK    identities.default  logged in as infer of my-account for project ap-southeast-1; "
@@ -48,24 +45,6 @@ def anonymous(url: str, **keys: Any) -> dict[str, Any]:
         "identities": {"default": {"method": "none"}},
         "services": {"iris": {"url": url, **keys}},
     }
-
-
-@contextmanager
-def https_server(*names: str, days: float = 365, days_ago: float = 1) -> Iterator[tuple[str, str]]:
-    """A TLS server whose certificate is for `names`; its address and its authority's file."""
-    authority = trustme.CA()
-    now = datetime.now(UTC)
-    certificate = authority.issue_cert(
-        *names,
-        not_before=now - timedelta(days=days_ago),
-        not_after=now + timedelta(days=days, minutes=1),
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    with ExitStack() as stack:
-        ca_file = stack.enter_context(authority.cert_pem.tempfile())
-        twin = stack.enter_context(twin_in_thread(ssl_context=context))
-        yield twin.url.removeprefix("https://"), ca_file
 
 
 # ---- without --online -------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`whoami` and `check --online` at a real Keystone."""
+"""`whoami`, `check --online` and `doctor` at a real Keystone."""
 
 import json
 import os
@@ -20,7 +20,11 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own."""
     config = folder / "gateway.yaml"
-    settings = {"identities": {"default": identity}, "services": {"iris": {"url": url}}}
+    settings = {
+        "admin_listen": "127.0.0.1:1",  # nobody's, so that no gateway of this machine is asked
+        "identities": {"default": identity},
+        "services": {"iris": {"url": url}},
+    }
     config.write_text(json.dumps(settings))
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("GATEWAY_", "OS_"))}
     return subprocess.run(
@@ -64,7 +68,7 @@ def test_whoami_shows_whom_keystone_sees(keystone: Keystone, tmp_path: Path, met
     assert keystone.logins(who)[-1:] == [201]
 
 
-@pytest.mark.parametrize("command", [("whoami",), ("check", "--online")])
+@pytest.mark.parametrize("command", [("whoami",), ("check", "--online"), ("doctor",)])
 @pytest.mark.parametrize("wrong", ["password", "user_domain", "project"])
 def test_refusal_of_keystone_is_explained(
     keystone: Keystone, tmp_path: Path, command: tuple[str, ...], wrong: str
@@ -92,3 +96,29 @@ def test_check_finds_nothing_wrong(keystone: Keystone, tmp_path: Path) -> None:
     assert second.startswith("OK    services.iris  connected to 127.0.0.1:")
     assert last.startswith("good: ")
     assert keystone.logins(user.name) == [201]
+
+
+def test_doctor_finds_nothing_wrong(keystone: Keystone, tmp_path: Path) -> None:
+    """Login, project and a service behind keystonemiddleware, after one login."""
+    user = keystone.new_user()
+    identity = identity_of(keystone, user, tmp_path)
+    ran = run(tmp_path, "doctor", identity=identity, url=keystone.service_url("strict"))
+    said = {tuple(line.split()[1:3]): line for line in ran.stdout.splitlines()[:-1]}
+    assert ran.returncode == 0, ran.stdout
+    assert f"for project {PROJECT} (id {user.project_id})" in said["identities.default", "scope"]
+    assert said["services.iris", "probe"].startswith("OK ")
+    assert "gAAAA" not in ran.stdout + ran.stderr, "that is how its tokens begin"
+    assert keystone.logins(user.name) == [201]
+
+
+def test_doctor_tells_a_token_that_the_service_does_not_take(
+    keystone: Keystone, tmp_path: Path
+) -> None:
+    """As keystonemiddleware refuses it, or the application behind it."""
+    (tmp_path / "token").write_text("gAAAAA-canary")
+    identity = {"method": "file", "token_file": str(tmp_path / "token")}
+    for kind in ("strict", "plain"):
+        ran = run(tmp_path, "doctor", identity=identity, url=keystone.service_url(kind))
+        assert ran.returncode == 3, ran.stdout
+        assert "the token in token_file is not taken" in ran.stdout
+        assert "canary" not in ran.stdout + ran.stderr

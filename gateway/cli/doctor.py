@@ -14,6 +14,7 @@ from gateway.cli.check import problems_of
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option
 from gateway.cli.findings import Finding, Level, Step, has_failed
 from gateway.cli.online import examine_identity, examine_skew, examine_way
+from gateway.cli.running import refused_logins
 from gateway.cli.surroundings import surroundings
 from gateway.cli.vendor import failure_text, is_known_to_vendor, meaning_of
 from gateway.cli.visit import visit
@@ -44,8 +45,9 @@ def command(file: Path | None, as_json: bool) -> None:
     and one harmless request to each service (GET without a body; no prediction, none of your data).
     Each line is OK, WARN or FAIL, with the remedy.
 
-    It logs in once per identity, and a login that IAM refuses counts towards the account's
-    lock-out: correct what is said before you run it again.
+    It logs in once per identity, and not at all when a gateway that runs here says that IAM refuses
+    this login. One that IAM refuses counts towards the account's lock-out: correct what is said
+    before you run it again.
     """
     findings = asyncio.run(_collect(file, quiet=as_json))
     code = _exit_code(findings)
@@ -79,8 +81,12 @@ async def diagnose(loaded: Loaded, environ: Mapping[str, str]) -> AsyncIterator[
         yield finding
     logins: dict[str, Login | None] = {}
     refused: set[Hashable] = set()
+    held_back = await asyncio.to_thread(refused_logins, settings.admin_listen)
     for name, identity in settings.identities.items():
-        found, logins[name] = await examine_identity(name, identity, refused)
+        # A secret of the environment may be another one here than there.
+        is_same = identity.password is None and identity.secret is None
+        spare = held_back.get(name, "") if is_same else ""
+        found, logins[name] = await examine_identity(name, identity, refused, spare=spare)
         for finding in found:
             yield finding
     examinations = [

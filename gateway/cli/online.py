@@ -58,7 +58,7 @@ async def log_in(name: str, identity: Identity) -> Login:
 
 
 async def examine_identity(
-    name: str, identity: Identity, refused: set[Hashable]
+    name: str, identity: Identity, refused: set[Hashable], *, spare: str = ""
 ) -> tuple[list[Finding], Login | None]:
     """Read the secret, go to IAM and log in, once, unless something is wrong before.
 
@@ -67,6 +67,7 @@ async def examine_identity(
         identity: its settings.
         refused: accounts that IAM has refused; they are left alone, and this one is added to them
             if it is refused.
+        spare: why not to log in, although nothing is wrong before; empty to do it.
 
     Returns:
         What was found, and the login if there is one.
@@ -84,6 +85,9 @@ async def examine_identity(
         findings += await _examine_way_to_iam(key, identity, identity.auth_url)
     if has_failed(findings):
         return findings, None
+    if spare and identity.auth_url is not None:
+        refused.add(account)
+        return [*findings, Finding(Level.FAIL, key, Step.LOGIN, spare)], None
     try:
         login = await built.source.fetch()
     except LoginError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gateway.errors import ConfigError
-from gateway.settings import find_admin_listen
+from gateway.settings import ListenAddress, find_admin_listen
 
 _TIMEOUT_S = 2.0
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # to connect to, not to bind
@@ -25,7 +25,12 @@ def admin_address(file: Path | None, flag: str | None) -> tuple[str, int]:
         for problem in error.problems:
             click.echo(problem, err=True)
         raise SystemExit(2) from error
-    return _ANY.get(address.host, address.host), address.port
+    return reachable_host(address), address.port
+
+
+def reachable_host(address: ListenAddress) -> str:
+    """Return the host to connect to on this machine; an address to bind to may be none."""
+    return _ANY.get(address.host, address.host)
 
 
 def ask(host: str, port: int, path: str) -> tuple[bool, str]:

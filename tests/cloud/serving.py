@@ -159,6 +159,11 @@ class ServedGateway:
         self._reader = threading.Thread(target=self._read_log, name="log", daemon=True)
         self._reader.start()
 
+    @property
+    def admin(self) -> str:
+        """Host and port of the admin listener."""
+        return self._admin_url.removeprefix("http://")
+
     def call(self) -> requests.Response:
         """Call the service once."""
         headers = {"Content-Type": "application/json"}

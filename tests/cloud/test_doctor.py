@@ -74,7 +74,8 @@ def diagnose(folder: Path, twin: Twin, plan: dict[str, Any], **identity: Any) ->
     limit = "800ms" if "hang" in str(plan) else "40s"
     service = {"url": twin.service_url(IRIS_ID), "timeouts": {"first_byte": limit}}
     keys = password_identity(twin.auth_url, folder, **identity)
-    file.write_text(json.dumps({"identities": {"default": keys}, "services": {"iris": service}}))
+    config = {"identities": {"default": keys}, "services": {"iris": service}}
+    file.write_text(json.dumps(config | {"admin_listen": "127.0.0.1:1"}))
     clean = {name: None for name in os.environ if any(part in name.upper() for part in NOT_OURS)}
     ran = CliRunner().invoke(main, ["doctor", "--json", "--config", str(file)], env=clean)
     assert ran.exception is None or isinstance(ran.exception, SystemExit), ran.exc_info

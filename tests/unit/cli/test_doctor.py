@@ -3,6 +3,7 @@
 What it says of the stand-in cloud's faults is in tests/cloud/test_doctor.py.
 """
 
+import asyncio
 import json
 import os
 import pty
@@ -21,9 +22,12 @@ import requests
 from click.testing import CliRunner
 
 from gateway.cli import main
+from gateway.cli.running import refused_logins
+from gateway.settings import ListenAddress
 from gateway.twin import IRIS_ID, Account, Clock, Twin
-from tests.cloud.serving import password_identity
+from tests.cloud.serving import password_identity, served_gateway
 from tests.support.twin import fetch_token, twin_in_thread
+from tests.support.upstream import answer, scripted_upstream
 from tests.unit.cli.conftest import https_server
 
 NOT_OURS = ("PROXY", "CA_BUNDLE", "SSL", "GATEWAY_", "OS_", "COLOR", "TERM")
@@ -33,9 +37,11 @@ DEAD = "http://127.0.0.1:1/x"
 class Doctor:
     """What it said to a configuration, and how it ended."""
 
-    def __init__(self, config: Any, folder: Path, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, config: dict[str, Any], folder: Path, environ: Mapping[str, str] | None = None
+    ) -> None:
         file = folder / "gateway.yaml"
-        file.write_text(config if isinstance(config, str) else json.dumps(config))
+        file.write_text(json.dumps({"admin_listen": "127.0.0.1:1"} | config))
         clean: dict[str, str | None] = dict.fromkeys(
             name for name in os.environ if any(part in name.upper() for part in NOT_OURS)
         )
@@ -316,6 +322,49 @@ def test_one_login_per_account_once_it_is_refused(tmp_path: Path) -> None:
     assert said.line("services.too", "probe") == (
         "WARN services.too probe not tried: identities.other has no token; see above"
     )
+
+
+def test_login_that_a_running_gateway_knows_to_be_refused_is_not_tried(tmp_path: Path) -> None:
+    """It has been counted once already. With a secret of the doctor's own it is tried."""
+    with twin_in_thread() as twin:
+        config = of_twin(twin, tmp_path, password="wrong")
+        identity, url = config["identities"]["default"], config["services"]["iris"]["url"]
+        with served_gateway(tmp_path, url, identity) as gateway:
+            gateway.until(lambda: gateway.sample("gateway_identity_locked") == 1, 10)
+            config["admin_listen"] = gateway.admin
+            before = logins(twin)
+            said = Doctor(config, tmp_path)
+            assert logins(twin) == before
+            good = Doctor(config, tmp_path, {"OS_PASSWORD": Account().password})
+            assert logins(twin) == before + 1
+        alone = Doctor(config, tmp_path)
+        assert logins(twin) == before + 2
+    assert said.code == 3
+    where = config["admin_listen"]
+    text = said.line("identities.default", "login")
+    assert text.startswith(
+        f"FAIL identities.default login not tried: the gateway that runs at {where} has "
+    )
+    assert good.code == 0
+    assert "refused: IAM refuses the password" in alone.line("identities.default", "login")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        answer(200, b"<html>"),
+        answer(200, b"[1]"),
+        answer(200, b'{"identities": {"default": 1}}'),
+        answer(200, b'{"identities": {"default": {"locked": 1}}}'),
+        answer(404, b'{"identities": {"default": {"locked": true}}}'),
+        b"220 mail.example ESMTP\r\n",
+    ],
+)
+async def test_whatever_else_listens_at_the_admin_address_tells_nothing(reply: bytes) -> None:
+    """It may be another program's port, 9090 is a popular one."""
+    async with scripted_upstream(reply) as other:
+        admin = ListenAddress("0.0.0.0", other.port)
+        assert await asyncio.to_thread(refused_logins, admin) == {}
 
 
 def test_token_from_a_file_is_tried_at_the_service(tmp_path: Path) -> None:

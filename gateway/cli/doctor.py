@@ -58,11 +58,14 @@ def command(file: Path | None, as_json: bool) -> None:
     sys.exit(code)
 
 
-async def diagnose(loaded: Loaded, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
+async def diagnose(
+    loaded: Loaded, file: Path | None, environ: Mapping[str, str]
+) -> AsyncIterator[Finding]:
     """Yield what is found, as soon as it is known.
 
     Args:
         loaded: the configuration.
+        file: where it is from, if not from the environment alone.
         environ: the process's environment.
 
     Cancellation: safe; leaves no connection behind.
@@ -75,7 +78,10 @@ async def diagnose(loaded: Loaded, environ: Mapping[str, str]) -> AsyncIterator[
         yield Finding(Level.WARN, "", Step.CONFIGURATION, warning)
     if problems:
         return
-    text = f"{len(settings.services)} service(s), {len(settings.identities)} identity(ies)"
+    text = (
+        f"{len(settings.services)} service(s), {len(settings.identities)} identity(ies); from "
+        f"{'' if file is None else f'{file} and '}the environment"
+    )
     yield Finding(Level.OK, "", Step.CONFIGURATION, text)
     for finding in surroundings(environ):
         yield finding
@@ -149,7 +155,7 @@ async def _collect(file: Path | None, *, quiet: bool) -> list[Finding]:
     keys = [*(f"identities.{n}" for n in settings.identities)]
     keys += [f"services.{n}" for n in settings.services]
     findings = []
-    async for finding in diagnose(loaded, os.environ):
+    async for finding in diagnose(loaded, file, os.environ):
         findings.append(finding)
         if not quiet:
             click.echo(_line(finding, max(map(len, keys))), color=_colour())

@@ -127,7 +127,7 @@ def failure_text(error: UpstreamError, service: Service) -> str:
     """Say in words that there was no whole answer, and what to do."""
     match error.code:
         case ErrorCode.HTTP_RESPONSE_TIMEOUT:
-            return f"{error}: look at the service's load and logs, or raise timeouts.first_byte"
+            return f"{error}: the model hangs or has too much to do; look at its load and logs"
         case ErrorCode.HTTP_RESPONSE_INCOMPLETE:
             return "the answer breaks off: look at what lies between, and at the model's logs"
         case ErrorCode.CONNECTION_TERMINATED:

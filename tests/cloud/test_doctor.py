@@ -212,7 +212,7 @@ def test_wrong_identity_is_told_from_wrong_project(
 
 SERVICE_FAULTS: list[tuple[dict[str, Any], Row]] = [
     ({"delay": "300ms"}, REACHED),
-    ({"hang": True}, ("FAIL", "probe", "no answer within 0.8 s: look at the service's load and")),
+    ({"hang": True}, ("FAIL", "probe", "no answer within 0.8 s: the model hangs or has too much")),
     ({"early": True}, ("OK", "probe", "answers GET with 200")),
     ({"status": 200}, ("OK", "probe", "answers GET with 200")),
     ({"status": 401}, ("OK", "probe", "the model has been reached, and has its own answer")),

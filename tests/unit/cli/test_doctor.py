@@ -97,7 +97,10 @@ def test_lines_and_summary_of_a_healthy_cloud(tmp_path: Path) -> None:
 
     assert said.code == 0
     assert said.lines[-1] == "good"
-    assert said.lines[0] == "OK    configuration  1 service(s), 1 identity(ies)"
+    assert said.lines[0] == (
+        f"OK    configuration  1 service(s), 1 identity(ies); from {tmp_path / 'gateway.yaml'} and "
+        "the environment"
+    )
     assert f"OK    services.iris       tcp     connected to {where}" in said.lines
     assert all(line.startswith("OK    ") for line in said.lines[:-1])
 
@@ -152,6 +155,16 @@ def test_json_is_one_document(tmp_path: Path) -> None:
         ),
         "code": None,
     }
+
+
+def test_json_tells_of_a_wrong_configuration_too(tmp_path: Path) -> None:
+    """No line is printed beside the document."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text('{"servces": {}}')
+    ran = CliRunner().invoke(main, ["doctor", "--json", "--config", str(file)])
+    document = json.loads(ran.stdout)
+    assert (ran.exit_code, document["exit_code"], document["first"]) == (2, 2, 0)
+    assert {found["step"] for found in document["findings"]} == {"configuration"}
 
 
 def in_terminal(words: list[str], environ: Mapping[str, str]) -> bytes:

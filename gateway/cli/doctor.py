@@ -33,6 +33,10 @@ Examples:
   kubectl exec my-pod -c gateway -- modelarts-gateway doctor
 
 \b
+--json: exit_code, first (place of the finding to see to first, or null) and findings, each with
+level, about (key of the configuration, or null), step, text, and the vendor's code or null.
+
+\b
 Exit codes: 0 good, 2 something on this machine is wrong, 3 something remote is. Warnings are good.
 Colour: in a terminal, unless NO_COLOR is set."""
 )

@@ -3,7 +3,6 @@
 What it says of the stand-in cloud's faults is in tests/cloud/test_doctor.py.
 """
 
-import asyncio
 import json
 import os
 import pty
@@ -22,12 +21,9 @@ import requests
 from click.testing import CliRunner
 
 from gateway.cli import main
-from gateway.cli.running import refused_logins
-from gateway.settings import ListenAddress
 from gateway.twin import IRIS_ID, Account, Clock, Twin
 from tests.cloud.serving import password_identity, served_gateway
 from tests.support.twin import fetch_token, twin_in_thread
-from tests.support.upstream import answer, scripted_upstream
 from tests.unit.cli.conftest import https_server
 
 NOT_OURS = ("PROXY", "CA_BUNDLE", "SSL", "GATEWAY_", "OS_", "COLOR", "TERM")
@@ -360,24 +356,6 @@ def test_login_that_a_running_gateway_knows_to_be_refused_is_not_tried(tmp_path:
     )
     assert good.code == 0
     assert "refused: IAM refuses the password" in alone.line("identities.default", "login")
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        answer(200, b"<html>"),
-        answer(200, b"[1]"),
-        answer(200, b'{"identities": {"default": 1}}'),
-        answer(200, b'{"identities": {"default": {"locked": 1}}}'),
-        answer(404, b'{"identities": {"default": {"locked": true}}}'),
-        b"220 mail.example ESMTP\r\n",
-    ],
-)
-async def test_whatever_else_listens_at_the_admin_address_tells_nothing(reply: bytes) -> None:
-    """It may be another program's port, 9090 is a popular one."""
-    async with scripted_upstream(reply) as other:
-        admin = ListenAddress("0.0.0.0", other.port)
-        assert await asyncio.to_thread(refused_logins, admin) == {}
 
 
 def test_token_from_a_file_is_tried_at_the_service(tmp_path: Path) -> None:

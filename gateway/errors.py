@@ -60,7 +60,8 @@ class ErrorCode(Enum):
         "http_request_error",
         "UpgradeRefused",
         Layer.CLIENT,
-        "Switching protocols is not possible on this service; remove the Upgrade field.",
+        "Only a WebSocket handshake can switch protocols, and only where the service's `websocket` "
+        "is true; remove the Upgrade field.",
     )
     BROWSER_REFUSED = Answer(
         403,

@@ -230,7 +230,8 @@ def _build_service(
     name: str, settings: ServiceSettings, keeper: Keeper, metrics: Metrics
 ) -> Service:
     pool = Pool(build_origin(name, settings), clock=boottime)
-    counts = ServiceMetrics(name, settings.methods, RETRY_REASONS)
+    methods = {*settings.methods, "GET"} if settings.websocket else settings.methods
+    counts = ServiceMetrics(name, methods, RETRY_REASONS)
     metrics.add_service(counts, lambda: ConnectionGauges(pool.active, pool.idle))
     return Service(
         name=name,
@@ -242,6 +243,7 @@ def _build_service(
         replay_bytes=settings.replay_buffer,
         first_byte_s=settings.timeouts.first_byte,
         idle_s=settings.timeouts.idle,
+        websocket=settings.websocket,
         max_in_flight=MAX_IN_FLIGHT,
         credentials=keeper,
         pool=pool,

@@ -57,6 +57,7 @@ class RequestFields:
         "lines",
         "named",
         "origin",
+        "upgrade",
     )
 
     def __init__(self) -> None:
@@ -66,6 +67,8 @@ class RequestFields:
         self.expects_continue = False
         self.origin: bytes | None = None
         self.fetch_site: bytes | None = None
+        self.upgrade: bytes | None = None
+        """Protocol that the caller would like to switch to, in lower case."""
         self.named: set[bytes] = set()
         """Names that Connection lists, in lower case."""
         self.lines: list[bytes] = []
@@ -100,8 +103,10 @@ def _expect(found: RequestFields, value: bytes) -> None:
     found.expects_continue = True
 
 
-def _upgrade(_found: RequestFields, _value: bytes) -> None:
-    raise DownstreamError(ErrorCode.UPGRADE_REFUSED)
+def _upgrade(found: RequestFields, value: bytes) -> None:
+    if found.upgrade is not None:
+        raise DownstreamError(ErrorCode.UPGRADE_REFUSED)
+    found.upgrade = value.lower()
 
 
 def _reroute(_found: RequestFields, _value: bytes) -> None:
@@ -165,7 +170,7 @@ def read_request_fields(raw: RawFields, *, http_1_0: bool) -> RequestFields:
 
     Raises:
         DownstreamError: framing that two servers could read differently (RFC 9112 section 6.3),
-            an unknown expectation, an upgrade, a second Host, a field that reroutes.
+            an unknown expectation, two upgrades, a second Host, a field that reroutes.
     """
     found = RequestFields()
     lines = found.lines

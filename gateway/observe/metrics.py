@@ -43,7 +43,9 @@ UPSTREAM_ERRORS = (
 
 _UPSTREAM_LAYERS = (Layer.APIG, Layer.MODELARTS, Layer.MODEL)
 _OUR_STATUSES = {code.status for code in ErrorCode if code.status}
-_STATUSES = sorted({200, 201, 202, 204, 206, 304, 401, 402, 409, 422, 429, 494} | _OUR_STATUSES)
+_STATUSES = sorted(
+    {101, 200, 201, 202, 204, 206, 304, 401, 402, 409, 422, 429, 494} | _OUR_STATUSES
+)
 _OTHER_STATUSES = (0, 2, 3, 4, 5)
 _CODES = {status: str(status) for status in _STATUSES} | {
     status: f"{status}xx" if status else "0" for status in _OTHER_STATUSES

@@ -77,11 +77,32 @@ def admit(rules: Rules, inbound: Inbound) -> Admission:
     else:
         path, query = split_target(inbound.target)
         service, path = rules.routes.find(path)
-    if inbound.method not in service.methods:
+    _check_use(service, inbound, fields)
+    return Admission(service, path, query, fields)
+
+
+def _check_use(service: Service, inbound: Inbound, fields: RequestFields) -> None:
+    """Check what each service decides for itself."""
+    if fields.upgrade is not None:
+        if not (service.websocket and _asks_for_websocket(inbound, fields)):
+            raise RefusedByServiceError(ErrorCode.UPGRADE_REFUSED, service)
+    elif inbound.method not in service.methods:
         raise RefusedByServiceError(ErrorCode.METHOD_NOT_ALLOWED, service)
     if fields.content_length is not None and fields.content_length > service.max_body_bytes:
         raise RefusedByServiceError(ErrorCode.BODY_TOO_LARGE, service)
-    return Admission(service, path, query, fields)
+
+
+def _asks_for_websocket(inbound: Inbound, fields: RequestFields) -> bool:
+    """Check what a server must before it switches (RFC 6455 section 4.2.1)."""
+    return (
+        fields.upgrade == b"websocket"
+        and b"upgrade" in fields.named
+        and inbound.method == "GET"
+        and inbound.version == "1.1"
+        and not fields.chunked
+        and not fields.content_length
+        and not fields.expects_continue
+    )
 
 
 def upstream_head(admission: Admission, method: str, credential_lines: bytes) -> bytes:
@@ -93,7 +114,9 @@ def upstream_head(admission: Admission, method: str, credential_lines: bytes) ->
         credential_lines: complete header lines of the credential.
     """
     fields = admission.fields
-    if fields.chunked:
+    if fields.upgrade is not None:
+        framing = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    elif fields.chunked:
         framing = b"Transfer-Encoding: chunked\r\n"
     elif fields.content_length is not None:
         framing = b"Content-Length: %d\r\n" % fields.content_length

@@ -84,6 +84,7 @@ class Exchange:
         "_relay",
         "_retried",
         "_seen",
+        "_switched",
         "_task",
     )
 
@@ -98,6 +99,7 @@ class Exchange:
         self._kept_bytes = 0
         self._retried: tuple[str, ...] = ()
         self._seen = Observation(inbound, proxy.observer.unrouted)
+        self._switched = False  # to WebSocket: what follows is relayed both ways as it comes
         self._task: asyncio.Task[None] | None = None
 
     # What the caller's connection tells us.
@@ -142,9 +144,13 @@ class Exchange:
         self._fail(DownstreamError(code))
 
     def body_arrived(self) -> None:
-        """Pass on what has arrived of the body."""
+        """Pass on what has arrived of the body, or of what takes its place after a switch."""
         admission, relay = self._admission, self._relay
-        if admission is not None and relay is not None:
+        if admission is None or relay is None:
+            return
+        if self._switched:
+            self._forward_raw(admission, relay)
+        else:
             self._forward_body(admission, relay)
 
     def malformed(self) -> None:
@@ -169,6 +175,9 @@ class Exchange:
                 return
             if self._downstream.writing_paused:
                 error = DownstreamError(ErrorCode.CLIENT_DISCONNECTED, "reads too slowly")
+            elif self._switched:
+                self._hang_up(relay, admission)  # nobody's fault: neither had anything to say
+                return
             else:
                 error = UpstreamError(ErrorCode.HTTP_RESPONSE_TIMEOUT, "stalled in its answer")
         elif self._inbound.ended:
@@ -178,6 +187,14 @@ class Exchange:
         else:
             error = DownstreamError(ErrorCode.SLOW_REQUEST)
         self._break_off(error)
+
+    def caller_ended(self) -> None:
+        """Hear that the caller sends no more: it has left, but may have said so after a switch."""
+        relay, admission = self._relay, self._admission
+        if self._switched and relay is not None and admission is not None:
+            self._hang_up(relay, admission)
+        else:
+            self.abandon()
 
     def failed_by_a_bug(self) -> None:
         """End because the gateway itself has failed."""
@@ -198,6 +215,19 @@ class Exchange:
         coming = self._admission.service.credentials.reject(self._credential)
         self._credential = None  # whatever comes of it, nobody may say that it was accepted
         return coming and "token_rejected" not in self._retried
+
+    def switched(self) -> None:
+        """Relay whatever either side says from here on; the caller may have begun to."""
+        inbound, admission, relay = self._inbound, self._admission, self._relay
+        if admission is None or relay is None:
+            return
+        if "token_rejected" in self._retried and self._credential is not None:
+            admission.service.credentials.accepted(self._credential)
+        self._switched = True
+        inbound.ended = False
+        if inbound.body:
+            self._forward_raw(admission, relay)
+        self._downstream.resume_reading()
 
     def location_for_caller(self, value: bytes) -> bytes:
         """Map a redirect to within the service to the path that the caller knows it by."""
@@ -293,8 +323,12 @@ class Exchange:
         inbound, downstream, service = self._inbound, self._downstream, admission.service
         self._credential = credential
         ended = inbound.ended
+        switching = admission.fields.upgrade
         try:
-            body = self._kept_body(service) if self._retried else self._take_body(service)
+            if switching is not None:
+                body = []  # what has arrived belongs to the protocol that is not spoken yet
+            else:
+                body = self._kept_body(service) if self._retried else self._take_body(service)
         except GatewayError as error:
             service.pool.give_back(connection, now)  # untouched
             self._fail(error)
@@ -321,7 +355,13 @@ class Exchange:
                 admission.fields.expects_continue = False  # once, however often we send
                 downstream.write([_CONTINUE])
             downstream.resume_reading()
-        connection.start(relay, pieces, head_request=inbound.method == "HEAD", sent=ended)
+        connection.start(
+            relay,
+            pieces,
+            head_request=inbound.method == "HEAD",
+            sent=ended,
+            switch_to=switching or b"",
+        )
 
     def _forward_body(self, admission: Admission, relay: Relay) -> None:
         inbound, service = self._inbound, admission.service
@@ -345,6 +385,15 @@ class Exchange:
             self._downstream.deadline = now + service.idle_s
             if connection.writing_paused:
                 self._downstream.pause_reading()
+
+    def _forward_raw(self, admission: Admission, relay: Relay) -> None:
+        pieces, self._inbound.body = self._inbound.body, []
+        self._seen.request_bytes += sum(map(len, pieces))
+        connection = relay.connection
+        connection.write(pieces)
+        self._downstream.deadline = self._proxy.clock() + admission.service.idle_s
+        if connection.writing_paused:
+            self._downstream.pause_reading()
 
     @staticmethod
     def _frame(admission: Admission, body: list[bytes], ended: bool, out: list[bytes]) -> None:
@@ -419,6 +468,14 @@ class Exchange:
         )
 
     # Ends.
+
+    def _hang_up(self, relay: Relay, admission: Admission) -> None:
+        """End what was switched to, after what either side has said so far."""
+        relay.hang_up()
+        now = self._proxy.clock()
+        self._note_wait(now)
+        admission.service.pool.give_back(relay.connection, now)
+        self._end(relay.status, keep_alive=False)
 
     def _break_off(self, error: GatewayError) -> None:
         """End from our side, whatever is under way."""

@@ -144,7 +144,11 @@ def _account_for(seen: Observation) -> Record:
     duration_s = seen.ended_at - inbound.received_at
     overhead_s = max(0.0, duration_s - seen.waited_s - seen.credential_s - seen.connect_s)
     first_byte_s = 0.0
-    metrics.duration.observe(duration_s)
+    if seen.status == 101 and seen.first_byte_at:
+        # What is said after a switch takes hours; its handshake is what can be slow.
+        metrics.duration.observe(seen.first_byte_at - inbound.received_at)
+    else:
+        metrics.duration.observe(duration_s)
     metrics.overhead.observe(overhead_s)
     if seen.first_byte_at and seen.sent_at:
         first_byte_s = max(0.0, seen.first_byte_at - seen.sent_at)

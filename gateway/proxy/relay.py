@@ -39,6 +39,10 @@ class Owner(Protocol):
         """Hear that the answer rejects our credential; return whether to hide it."""
         ...
 
+    def switched(self) -> None:
+        """Hear that the service speaks another protocol from here on, as it was asked to."""
+        ...
+
     def location_for_caller(self, value: bytes) -> bytes:
         """Return a `Location` of the service's as the caller must read it."""
         ...
@@ -187,6 +191,11 @@ class Relay:
         self._over = True
         self.connection.abort()
 
+    def hang_up(self) -> None:
+        """End the attempt without a word to its owner, after what has been written."""
+        self._over = True
+        self.connection.close()
+
     def resume(self) -> None:
         """Go on after the caller has caught up."""
         self.last_byte_at = self._clock()
@@ -212,10 +221,14 @@ class Relay:
         if head.reason != b"OK" and not _REASON.fullmatch(head.reason):
             self.fail(UpstreamError(ErrorCode.HTTP_PROTOCOL_ERROR, "control octets in the reason"))
             return False
-        if head.status == 204 and (fields.chunked or fields.content_length):
-            # A caller that believed the field would wait for it (RFC 9110 section 8.6).
-            self.fail(UpstreamError(ErrorCode.HTTP_PROTOCOL_ERROR, "204 that announces a body"))
-            return False
+        if head.status <= 204 and head.status in {101, 204}:
+            if fields.chunked or fields.content_length:
+                # A caller that believed the field would wait for it (RFC 9110 section 8.6).
+                detail = "101 or 204 that announces a body"
+                self.fail(UpstreamError(ErrorCode.HTTP_PROTOCOL_ERROR, detail))
+                return False
+            if head.status == 101:
+                self._owner.switched()
         self.fields = fields
         self.status = head.status
         if head.status >= 400:
@@ -292,6 +305,10 @@ class Relay:
         if framing is BodyFraming.CHUNKED and not http_1_0:
             self._chunked = True
             lines.append(b"Transfer-Encoding: chunked")
+        elif head.status == 101:
+            self.keep_alive = False
+            lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+            return b"HTTP/1.1 101 %b\r\n%b\r\n" % (head.reason, b"\r\n".join(lines))
         elif framing is BodyFraming.CLOSE or framing is BodyFraming.CHUNKED:
             self.keep_alive = False
         if not inbound.ended:

@@ -53,6 +53,8 @@ class Service:
     """A body up to this size is kept until the response has begun, to be sent again."""
     first_byte_s: float
     idle_s: float
+    websocket: bool
+    """Whether a caller may switch to WebSocket, whatever `methods` says."""
     max_in_flight: int
     """More requests than this at a time are refused with 503 rather than queued."""
     credentials: Credentials

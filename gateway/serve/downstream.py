@@ -140,7 +140,7 @@ class DownstreamConnection(web.RequestHandler):
     def eof_received(self) -> None:
         """Let the transport close: whoever says no more has left, but for half a head."""
         if self._exchange is not None:
-            self._exchange.abandon()  # and reset, lest what was answered so far look complete
+            self._exchange.caller_ended()  # and reset, lest what was answered look complete
         elif self._requests.in_head and not self._lingering:
             self._refuse(ErrorCode.BAD_REQUEST)
 
@@ -220,10 +220,9 @@ class DownstreamConnection(web.RequestHandler):
         if self.transport is None or self.transport.is_closing():
             return
         if not keep_alive or self._listener.draining:
-            self._leave(
-                now,
-                linger=not last or bool(self._requests.queue) or self._requests.refusal is not None,
-            )
+            requests = self._requests
+            said_more = requests.queue or requests.refusal or requests.switching
+            self._leave(now, linger=not last or bool(said_more))
             return
         self.deadline = now + (HEAD_TIMEOUT_S if self._requests.in_head else IDLE_TIMEOUT_S)
         if self.writing_paused:
@@ -245,8 +244,11 @@ class DownstreamConnection(web.RequestHandler):
                 return
             self._body_due = not self._current.ended
             self._exchange.body_arrived()
-        if self._requests.queue:
-            self.pause_reading()  # the next request waits for this one
+        switching = self._requests.switching
+        if self._requests.queue or (switching is not None and switching.ended):
+            self.pause_reading()  # the next request, or protocol, waits for this one
+        elif switching is not None:
+            self._exchange.body_arrived()
 
     def _start_next(self, now: float) -> None:
         if self._starting:
@@ -279,7 +281,7 @@ class DownstreamConnection(web.RequestHandler):
             return
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
-        if poll.poll(0):
+        if poll.poll(0) and self._requests.switching is None:
             self._exchange.abandon()
         else:
             self._look_later()

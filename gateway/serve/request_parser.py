@@ -50,6 +50,7 @@ class RequestParser:
         "queue",
         "receiving",
         "refusal",
+        "switching",
     )
 
     def __init__(self) -> None:
@@ -61,6 +62,9 @@ class RequestParser:
         """Whether a head has begun and not ended."""
         self.refusal: ErrorCode | None = None
         """Why nothing more can be understood."""
+        self.switching: Inbound | None = None
+        """The request after which the connection speaks another protocol, if it is admitted; what
+        follows is in its `body` as it came. The reader must not read on before that is decided."""
         self._llhttp = httptools.HttpRequestParser(self)
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
@@ -72,13 +76,16 @@ class RequestParser:
         """Parse what has arrived at `now`; does nothing after a refusal."""
         if self.refusal is not None:
             return
+        if self.switching is not None:
+            self.switching.body.append(data)
+            return
         self._received_at = now
         was_in_head = self.in_head
         self._read_bytes = self._read_bytes + len(data) if was_in_head else len(data)
         try:
             self._llhttp.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(ErrorCode.UPGRADE_REFUSED)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._switch(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse(_code_of(error))
         if self.in_head:
@@ -90,12 +97,15 @@ class RequestParser:
             if self._silent_bytes > MAX_HEAD_BYTES:
                 self._refuse(ErrorCode.BAD_REQUEST)
 
+    def _switch(self, rest: bytes) -> None:
+        switching = self.switching = self.queue[-1]
+        switching.keep_alive = False  # whether it is admitted or not, no request comes after it
+        if rest:
+            switching.body.append(rest)
+
     def _refuse(self, code: ErrorCode) -> None:
         self.refusal = code
-        if code is ErrorCode.UPGRADE_REFUSED:
-            if self.queue:
-                self.queue[-1].keep_alive = False  # and its own admission says so
-        elif self.receiving is not None and self.queue and self.receiving is self.queue[-1]:
+        if self.receiving is not None and self.queue and self.receiving is self.queue[-1]:
             self.queue.pop()  # its body will never be complete
             self.receiving = None
 

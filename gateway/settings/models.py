@@ -192,6 +192,9 @@ class Service(Section):
     replay_buffer: Size = 2**20
     """A body up to this size is kept in memory until the answer begins, so that it can be sent
     again with a new token; a larger one gets 503 `TokenRenewed` if its token is rejected."""
+    websocket: bool = False
+    """Whether callers may switch to WebSocket. Off, because what is said then is relayed unseen:
+    no size is checked, and it ends only when one side closes or is idle for `timeouts.idle`."""
     timeouts: Timeouts = Timeouts()
     """How long each step may take."""
     tls: Tls = Tls()

@@ -60,10 +60,13 @@ class _Phase(Enum):
     HEAD = auto()
     BODY = auto()
     DONE = auto()
+    SWITCHED = auto()
+    """Whatever comes belongs to the protocol that was switched to."""
 
 
 # Looking a member up costs as much as the comparison that it is for (Python 3.11).
 _IDLE, _HEAD, _BODY, _DONE = _Phase.IDLE, _Phase.HEAD, _Phase.BODY, _Phase.DONE
+_SWITCHED = _Phase.SWITCHED
 
 
 class _RefusedResponseError(Exception):
@@ -94,6 +97,7 @@ class Connection(asyncio.Protocol):
         "_request_sent",
         "_silent_bytes",
         "_sink",
+        "_switch_to",
         "_transport",
         "heard",
         "idle_since",
@@ -119,6 +123,7 @@ class Connection(asyncio.Protocol):
         self._sink: ResponseSink | None = None
         self._phase = _IDLE
         self._head_request = False
+        self._switch_to = b""
         self._request_sent = True
         self._head: ResponseHead | None = None
         self._body: list[bytes] = []
@@ -135,7 +140,13 @@ class Connection(asyncio.Protocol):
     # What an exchange does with it.
 
     def start(
-        self, sink: ResponseSink, pieces: list[bytes], *, head_request: bool, sent: bool
+        self,
+        sink: ResponseSink,
+        pieces: list[bytes],
+        *,
+        head_request: bool,
+        sent: bool,
+        switch_to: bytes = b"",
     ) -> None:
         """Write the head of a request, and as much of its body as is at hand, in one piece.
 
@@ -144,6 +155,8 @@ class Connection(asyncio.Protocol):
             pieces: head and first body bytes, framed.
             head_request: the method is HEAD, so the response has no body.
             sent: `pieces` are the whole request; otherwise `write` and `end` follow.
+            switch_to: protocol, in lower case, that a 101 may switch to; after that `write` takes
+                its bytes and the sink's `body` brings them, until either side closes.
         """
         if self._parser_used_up:
             self._parser = httptools.HttpResponseParser(self)
@@ -153,6 +166,7 @@ class Connection(asyncio.Protocol):
         self._sink = sink
         self._phase = _HEAD
         self._head_request = head_request
+        self._switch_to = switch_to
         self._request_sent = sent
         self._interim = 0
         self._silent_bytes = 0
@@ -201,7 +215,8 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def close(self) -> None:
-        """Close an idle connection."""
+        """Close after what has been written, without a word to the sink, if any."""
+        self._sink = None
         self.reusable = False
         if self._transport is not None:
             self._transport.close()
@@ -218,13 +233,18 @@ class Connection(asyncio.Protocol):
         if sink is None:
             self.abort()  # nobody asked: whatever it is, nobody may get it
             return
+        if self._phase is _SWITCHED:
+            sink.on_response(None, [data], complete=False)
+            return
         self.heard = True
         self._read_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail(ErrorCode.HTTP_PROTOCOL_ERROR, "101 although no upgrade was asked for")
-            return
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parser_used_up = True
+            rest = data[upgrade.args[0] :]
+            if rest:
+                self._body.append(rest)
         except httptools.HttpParserError as cause:
             self.reusable = False
             if self._phase is not _DONE:
@@ -250,7 +270,9 @@ class Connection(asyncio.Protocol):
         """Take the end of the stream as the end of a body that has no other."""
         self.reusable = False
         sink = self._sink
-        if sink is not None and self._phase is _BODY and self._ends_with_connection():
+        if sink is not None and (
+            self._phase is _SWITCHED or (self._phase is _BODY and self._ends_with_connection())
+        ):
             # Over TLS only a close_notify gets here; a bare FIN is `connection_lost`.
             self._release()
             sink.on_response(None, [], complete=True)
@@ -261,7 +283,7 @@ class Connection(asyncio.Protocol):
         self.reusable = False
         if self._sink is not None:
             detail = "connection closed" if exc is None else type(exc).__name__
-            if self._phase is _BODY:
+            if self._phase in {_BODY, _SWITCHED}:
                 self._fail(ErrorCode.HTTP_RESPONSE_INCOMPLETE, detail)
             else:
                 self._fail(ErrorCode.CONNECTION_TERMINATED, detail)
@@ -300,6 +322,9 @@ class Connection(asyncio.Protocol):
         if self._phase is not _HEAD:
             return
         status: int = self._parser.get_status_code()
+        if status == 101:
+            self._switch()
+            return
         if 100 <= status < 200:
             self._interim += 1
             if self._interim > _MAX_INTERIM:
@@ -335,6 +360,14 @@ class Connection(asyncio.Protocol):
         """Note the end of a final response."""
         if self._phase is _BODY:
             self._done()
+
+    def _switch(self) -> None:
+        protocols = [value.lower() for name, value in self._fields if name.lower() == b"upgrade"]
+        if protocols != [self._switch_to] or self._parser.get_http_version() != "1.1":
+            raise _RefusedResponseError("101 that was not asked for")
+        self.reusable = False
+        self._phase = _SWITCHED
+        self._head = ResponseHead(101, self._reason, self._fields)
 
     def _done(self) -> None:
         self._phase = _DONE

@@ -592,7 +592,7 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
             (
                 "services.iris.tiemouts: unknown key, did you mean timeouts? allowed: url, "
                 "identity, "
-                "methods, max_body, replay_buffer, timeouts, tls"
+                "methods, max_body, replay_buffer, websocket, timeouts, tls"
             ),
         ),
         (

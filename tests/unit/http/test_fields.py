@@ -97,7 +97,7 @@ def test_what_merely_looks_like_it_passes(name: bytes) -> None:
         ([HOST, (b"Transfer-Encoding", b"chunked")] * 2, ErrorCode.BAD_REQUEST),
         ([HOST, (b"Transfer-Encoding", b"gzip")], ErrorCode.BAD_REQUEST),
         ([HOST, (b"Expect", b"200-ok")], ErrorCode.EXPECTATION_FAILED),
-        ([HOST, (b"Upgrade", b"websocket")], ErrorCode.UPGRADE_REFUSED),
+        ([HOST, (b"Upgrade", b"websocket"), (b"upgrade", b"h2c")], ErrorCode.UPGRADE_REFUSED),
         ([HOST, (b"X-Original-URL", b"/x")], ErrorCode.BAD_TARGET),
         ([HOST, (b"x-rewrite-url", b"/x")], ErrorCode.BAD_TARGET),
     ],
@@ -124,14 +124,16 @@ def test_framing_and_marks_are_found() -> None:
             (b"Expect", b"100-Continue"),
             (b"Origin", b"null"),
             (b"Sec-Fetch-Site", b"cross-site"),
+            (b"Upgrade", b"WebSocket"),
         ],
         http_1_0=False,
     )
 
     assert (found.host, found.content_length, found.expects_continue) == (b"localhost", 7, True)
     assert (found.origin, found.fetch_site) == (b"null", b"cross-site")
+    assert found.upgrade == b"websocket"
     assert not found.chunked
-    assert found.lines == []
+    assert found.lines == [b"Origin: null"]  # admission lets it go on only where it is allowed
 
 
 def test_connection_can_name_what_is_ours() -> None:

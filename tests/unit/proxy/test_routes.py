@@ -29,6 +29,7 @@ def service(name: str, path: bytes, *, methods: str = "POST", max_body: int = 10
         replay_bytes=0,
         first_byte_s=1,
         idle_s=1,
+        websocket=False,
         max_in_flight=1,
         credentials=FakeCredentials(),
         pool=Pool(Origin(host="127.0.0.1", port=1), clock=lambda: 0.0),

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -165,13 +166,20 @@ def test_pipelining_has_a_limit() -> None:
     assert refusal is ErrorCode.BAD_REQUEST
 
 
-def test_upgrade_is_the_last_request() -> None:
-    """Whatever follows may be of another protocol."""
+@pytest.mark.parametrize("cut", [0, 10, 62, 70])
+def test_upgrade_is_the_last_request(cut: int) -> None:
+    """Whatever follows may be of another protocol: it is kept as it came."""
     upgrade = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
-    requests, refusal = parse([upgrade + ONE])
+    sent = upgrade + ONE
+    parser = RequestParser()
+    for piece in (sent[:cut], sent[cut:], b"more"):
+        parser.feed(piece, 0.0)
 
-    assert [(method, keep_alive) for method, *_, keep_alive in requests] == [("GET", False)]
-    assert refusal is ErrorCode.UPGRADE_REFUSED
+    [request] = parser.queue
+    assert parser.switching is request
+    assert (request.method, request.keep_alive, request.ended) == ("GET", False, True)
+    assert b"".join(request.body) == ONE + b"more"
+    assert parser.refusal is None
 
 
 def test_old_version_is_understood() -> None:

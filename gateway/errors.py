@@ -191,6 +191,13 @@ class ErrorCode(Enum):
         Layer.GATEWAY,
         "The gateway has as many requests in flight as it may; try again shortly.",
     )
+    DRAINING = Answer(
+        503,
+        "proxy_internal_response",
+        "Draining",
+        Layer.GATEWAY,
+        "The gateway is ending and takes no new requests; connect again and send it once more.",
+    )
     INTERNAL = Answer(
         500,
         "proxy_internal_error",
@@ -315,7 +322,7 @@ class CredentialError(GatewayError):
 
 
 class UnavailableError(GatewayError):
-    """We will not take the request now: overloaded. Nothing was sent upstream."""
+    """We will not take the request now: overloaded or ending. Nothing was sent upstream."""
 
 
 class UpstreamError(GatewayError):

@@ -80,6 +80,7 @@ _TYPES: dict[Callable[..., Any], str] = {
     values.parse_size: "size",
     values.parse_listen: "address",
     values.parse_listen_tcp: "address, TCP",
+    values.parse_mode: "octal digits",
     values.parse_name: "name",
     values.parse_host_name: "host name",
     values.parse_text: "text",

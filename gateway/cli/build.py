@@ -1,13 +1,15 @@
 """Builds a gateway from its settings: the one place where all rooms meet."""
 
+import hashlib
 import random
+import resource
 import ssl
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
 from pydantic import SecretStr
 
@@ -19,7 +21,7 @@ from gateway.identity.keeper import Keeper
 from gateway.identity.keystone import ApplicationCredentialLogin, KeystoneSource, PasswordLogin
 from gateway.identity.refresh import RefreshResult, RefreshTrigger
 from gateway.identity.secret import SecretFile
-from gateway.identity.source import CredentialSource
+from gateway.identity.source import CredentialSource, LoginError
 from gateway.identity.store import TokenStore
 from gateway.observe.access_log import AccessLog
 from gateway.observe.metrics import (
@@ -27,6 +29,7 @@ from gateway.observe.metrics import (
     ConnectionGauges,
     IdentityGauges,
     IdentityMetrics,
+    IdentitySeries,
     Metrics,
     ServiceMetrics,
 )
@@ -36,18 +39,20 @@ from gateway.proxy.exchange import RETRY_REASONS, Proxy
 from gateway.proxy.observation import Observer
 from gateway.proxy.service import RouteTable, Service
 from gateway.serve.data_listener import DataListener
-from gateway.serve.gateway import Address, Gateway, Parts
-from gateway.settings import Identity, ListenAddress, Settings, Tls
+from gateway.serve.gateway import Address, Gateway, Parts, Rebuilt
+from gateway.serve.supervisor import Supervisor
+from gateway.settings import Identity, ListenAddress, Loaded, Settings, Tls
 from gateway.settings import Service as ServiceSettings
 from gateway.upstream.pool import Origin, Pool
 
 MAX_IN_FLIGHT = 1000
 """Requests of one service under way at a time; the next one is refused at once."""
+_RESERVED_FILES = 32
+"""For the admin listener, logins, secrets and what Python itself opens."""
 
 wall_clock = time.time  # noqa: TID251  # for people, gauges and skew; nothing is decided by it
 
 _T = TypeVar("_T")
-Watcher = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,56 +63,221 @@ class BuiltIdentity:
     secret_files: tuple[SecretFile, ...] = ()
 
 
-def build_gateway(settings: Settings, access_log: AccessLog) -> Gateway:
+Read = Callable[[], Loaded]
+"""Reads the configuration; raises ConfigError."""
+
+
+def build_gateway(
+    settings: Settings,
+    access_log: AccessLog,
+    *,
+    read: Read | None = None,
+    supervisor: Supervisor | None = None,
+) -> Gateway:
     """Build everything; nothing is opened or read yet but certificates.
 
     Args:
         settings: checked.
         access_log: takes a line per request.
+        read: reads the configuration again, for a reload; None: it stays as it is.
+        supervisor: is told how the gateway is.
 
     Raises:
         ConfigError: a certificate or key cannot be used.
     """
-    metrics = Metrics()
-    metrics.reload_success_at = wall_clock()
-    store = TokenStore(boottime)
-    keepers: dict[str, Keeper] = {}
-    watchers: list[Watcher] = []
-    for name, identity in settings.identities.items():
-        keepers[name] = _build_keeper(name, identity, store, metrics, watchers)
-    services = [
-        _build_service(name, service, keepers[service.identity], metrics)
-        for name, service in settings.services.items()
-    ]
-    unrouted = ServiceMetrics(NO_SERVICE, KNOWN_METHODS, RETRY_REASONS)
-    metrics.add_service(unrouted, lambda: ConnectionGauges(0, 0))
-    own_name = [] if settings.listen.path else [_host_name(settings.listen.host)]
-    proxy = Proxy(
-        rules=Rules(
-            RouteTable(tuple(services)),
-            AllowedHosts([*settings.allowed_hosts, *own_name]),
-            frozenset(origin.encode("ascii") for origin in settings.allowed_origins),
-        ),
-        deadlines=Deadlines(boottime, tick_s=_tick_of(settings)),
-        clock=boottime,
-        observer=Observer(access_log, unrouted, clock=boottime, wall_clock=wall_clock),
-    )
-    metrics.before_scrape = proxy.observer.settle
+    builder = _Builder(settings, access_log)
     return Gateway(
-        Parts(
-            data=DataListener(proxy),
+        builder.build(settings),
+        rebuild=None if read is None else partial(builder.rebuild, read),
+        supervisor=supervisor,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _BuiltKeeper:
+    """An identity at work."""
+
+    made_of: object
+    """Equal for settings and files that would make the same."""
+    keeper: Keeper
+    secret_files: tuple[SecretFile, ...]
+    series: IdentitySeries
+
+
+@dataclass(frozen=True, slots=True)
+class _BuiltPools:
+    """The way to a service."""
+
+    made_of: object
+    pool: Pool
+    earlier: tuple[Pool, ...]
+    """Replaced ones with connections in use."""
+
+    def gauges(self) -> ConnectionGauges:
+        """Count connections, those of replaced pools included."""
+        pools = (self.pool, *self.earlier)
+        return ConnectionGauges(sum(p.active for p in pools), sum(p.idle for p in pools))
+
+
+class _Builder:
+    """Builds the parts of one gateway, and again when its configuration changes.
+
+    Invariants: what would be made of the same settings and the same files is not made again, so
+    that tokens, connections and counters outlive a reload; a build that fails leaves no trace.
+    """
+
+    def __init__(self, settings: Settings, access_log: AccessLog) -> None:
+        self._first = settings
+        self._store = TokenStore(boottime)
+        self._metrics = Metrics()
+        self._metrics.lost_log_lines = lambda: access_log.lost
+        unrouted = ServiceMetrics(NO_SERVICE, KNOWN_METHODS, RETRY_REASONS)
+        self._metrics.add_service(unrouted, lambda: ConnectionGauges(0, 0))
+        proxy = Proxy(
+            rules=Rules(RouteTable(()), AllowedHosts([])),
+            deadlines=Deadlines(boottime),
+            clock=boottime,
+            observer=Observer(access_log, unrouted, clock=boottime, wall_clock=wall_clock),
+        )
+        self._metrics.before_scrape = proxy.observer.settle
+        self._listener = DataListener(proxy, max_connections=_most_connections())
+        self._keepers: dict[str, _BuiltKeeper] = {}
+        self._pools: dict[str, _BuiltPools] = {}
+
+    def rebuild(self, read: Read) -> Rebuilt:
+        """Read and build anew; see `Rebuild`."""
+        loaded_at = wall_clock()
+        loaded = read()
+        settings = loaded.settings
+        problems = unusable_secrets(settings)
+        if problems:
+            raise ConfigError(problems)
+        before = self._keepers
+        parts = replace(self.build(settings), loaded_at=loaded_at)
+        changed = frozenset(
+            name
+            for name, built in self._keepers.items()
+            if before.get(name) is built and any(map(_is_stale, built.secret_files))
+        )
+        return Rebuilt(parts, (*loaded.warnings, *self._not_applied(settings)), changed)
+
+    def build(self, settings: Settings) -> Parts:
+        """Build the parts that `settings` describe.
+
+        Raises:
+            ConfigError: a certificate or key cannot be used.
+        """
+        keepers: dict[str, _BuiltKeeper] = {}
+        pools: dict[str, _BuiltPools] = {}
+        problems: list[str] = []
+        for name, identity in settings.identities.items():
+            try:
+                keepers[name] = self._keeper(name, identity)
+            except ConfigError as error:
+                problems += error.problems
+        for name, service in settings.services.items():
+            try:
+                pools[name] = self._pool(name, service)
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+        services = [
+            self._service(name, service, keepers[service.identity].keeper, pools[name].pool)
+            for name, service in settings.services.items()
+        ]
+        self._keepers, self._pools = keepers, pools
+        listen = self._first.listen
+        own_name = [] if listen.path else [_host_name(listen.host)]
+        return Parts(
+            data=self._listener,
+            rules=Rules(
+                RouteTable(tuple(services)),
+                AllowedHosts([*settings.allowed_hosts, *own_name]),
+                frozenset(origin.encode("ascii") for origin in settings.allowed_origins),
+            ),
+            tick_s=_tick_of(settings),
             services=services,
+            service_series=[(s.metrics, pools[s.name].gauges) for s in services],
+            identity_series=[built.series for built in keepers.values()],
+            loaded_at=wall_clock(),
             identity_of={name: s.identity for name, s in settings.services.items()},
-            keepers=keepers,
-            watchers=watchers,
-            metrics=metrics,
-            listen=_address(settings.listen),
-            admin_listen=_address(settings.admin_listen),
-            quit_enabled=settings.quitquitquit,
+            keepers={name: built.keeper for name, built in keepers.items()},
+            watchers={
+                name: [partial(f.watch, built.keeper.secret_changed) for f in built.secret_files]
+                for name, built in keepers.items()
+            },
+            metrics=self._metrics,
+            listen=_address(listen, self._first.listen_mode),
+            admin_listen=_address(self._first.admin_listen),
+            quit_enabled=self._first.quitquitquit,
             announce_s=settings.drain.announce,
             drain_s=settings.drain.timeout,
         )
-    )
+
+    def _not_applied(self, settings: Settings) -> Iterator[str]:
+        """Yield a warning for each key that is heeded at the start only."""
+        for key in ("listen", "listen_mode", "admin_listen", "quitquitquit"):
+            now, then = getattr(settings, key), getattr(self._first, key)
+            if now != then:
+                yield f"{key}: {now} takes effect at the next start; until then it is {then}"
+
+    def _keeper(self, name: str, identity: Identity) -> _BuiltKeeper:
+        made_of = (identity, _files_of(identity.tls))
+        known = self._keepers.get(name)
+        if known is not None and known.made_of == made_of:
+            return known
+        built = build_identity(name, identity)
+        counts = self._metrics.identity(name) or IdentityMetrics(
+            name, map(str, RefreshTrigger), map(str, RefreshResult)
+        )
+        keeper = Keeper(
+            name,
+            built.source,
+            store=self._store,
+            clock=boottime,
+            alarm=LoopAlarm(),
+            observer=counts,
+            random=random.random,
+        )
+        series = (counts, lambda: _gauges_of(keeper))
+        return _BuiltKeeper(made_of, keeper, built.secret_files, series)
+
+    def _pool(self, name: str, settings: ServiceSettings) -> _BuiltPools:
+        connect_s = settings.timeouts.connect
+        tls = (settings.tls, _files_of(settings.tls)) if settings.scheme == "https" else ()
+        made_of = (settings.scheme, settings.host, settings.port, connect_s, tls)
+        known = self._pools.get(name)
+        if known is not None and known.made_of == made_of:
+            return known
+        origin = build_origin(name, settings)
+        earlier = [] if known is None else [known.pool, *known.earlier]
+        return _BuiltPools(
+            made_of, Pool(origin, clock=boottime), tuple(p for p in earlier if p.active)
+        )
+
+    def _service(self, name: str, settings: ServiceSettings, keeper: Keeper, pool: Pool) -> Service:
+        counts = self._metrics.service(name)
+        if counts is None:
+            counts = ServiceMetrics(name, settings.methods, RETRY_REASONS)
+        switch = {"GET"} if settings.websocket else set()
+        counts.admit_methods({*settings.methods, *switch})
+        return Service(
+            name=name,
+            path=settings.path.encode("ascii"),
+            origin=f"{settings.scheme}://{settings.authority}".encode("ascii"),
+            host_line=f"Host: {settings.authority}\r\n".encode("ascii"),
+            methods=frozenset(settings.methods),
+            max_body_bytes=settings.max_body,
+            replay_bytes=settings.replay_buffer,
+            first_byte_s=settings.timeouts.first_byte,
+            idle_s=settings.timeouts.idle,
+            websocket=settings.websocket,
+            max_in_flight=MAX_IN_FLIGHT,
+            credentials=keeper,
+            pool=pool,
+            metrics=counts,
+        )
 
 
 def build_identity(name: str, identity: Identity) -> BuiltIdentity:
@@ -198,25 +368,6 @@ def build_origin(name: str, settings: ServiceSettings) -> Origin:
     )
 
 
-def _build_keeper(
-    name: str, identity: Identity, store: TokenStore, metrics: Metrics, watchers: list[Watcher]
-) -> Keeper:
-    built = build_identity(name, identity)
-    counts = IdentityMetrics(name, map(str, RefreshTrigger), map(str, RefreshResult))
-    keeper = Keeper(
-        name,
-        built.source,
-        store=store,
-        clock=boottime,
-        alarm=LoopAlarm(),
-        observer=counts,
-        random=random.random,
-    )
-    metrics.add_identity(counts, lambda: _gauges_of(keeper))
-    watchers.extend(partial(file.watch, keeper.secret_changed) for file in built.secret_files)
-    return keeper
-
-
 def _gauges_of(keeper: Keeper) -> IdentityGauges:
     status = keeper.status(boottime())
     return IdentityGauges(
@@ -226,29 +377,48 @@ def _gauges_of(keeper: Keeper) -> IdentityGauges:
     )
 
 
-def _build_service(
-    name: str, settings: ServiceSettings, keeper: Keeper, metrics: Metrics
-) -> Service:
-    pool = Pool(build_origin(name, settings), clock=boottime)
-    methods = {*settings.methods, "GET"} if settings.websocket else settings.methods
-    counts = ServiceMetrics(name, methods, RETRY_REASONS)
-    metrics.add_service(counts, lambda: ConnectionGauges(pool.active, pool.idle))
-    return Service(
-        name=name,
-        path=settings.path.encode("ascii"),
-        origin=f"{settings.scheme}://{settings.authority}".encode("ascii"),
-        host_line=f"Host: {settings.authority}\r\n".encode("ascii"),
-        methods=frozenset(settings.methods),
-        max_body_bytes=settings.max_body,
-        replay_bytes=settings.replay_buffer,
-        first_byte_s=settings.timeouts.first_byte,
-        idle_s=settings.timeouts.idle,
-        websocket=settings.websocket,
-        max_in_flight=MAX_IN_FLIGHT,
-        credentials=keeper,
-        pool=pool,
-        metrics=counts,
-    )
+def unusable_secrets(settings: Settings, *, tokens: bool = True) -> list[str]:
+    """Return a line for each secret file that has no usable content. Blocks.
+
+    `tokens` False passes over `token_file`, which somebody else may have yet to fill.
+    """
+    problems = []
+    for name, identity in settings.identities.items():
+        for key in ("password_file", "secret_file", "token_file")[: 2 + tokens]:
+            file = getattr(identity, key)
+            if file is not None:
+                try:
+                    SecretFile(file).read()
+                except LoginError as error:
+                    problems.append(f"identities.{name}.{key}: {error}")
+    return problems
+
+
+def _is_stale(file: SecretFile) -> bool:
+    try:
+        return file.is_stale()
+    except LoginError:  # it was readable a moment ago; its watcher will say so
+        return False
+
+
+def _files_of(tls: Tls) -> tuple[bytes, ...]:
+    """Return digests of what the certificates' files hold, the system's included."""
+    system = ssl.get_default_verify_paths().cafile
+    files = (tls.ca_file or (system and Path(system)), tls.client_cert_file, tls.client_key_file)
+    return tuple(_digest_of(file) for file in files if file)
+
+
+def _digest_of(file: Path) -> bytes:
+    try:
+        return hashlib.sha256(file.read_bytes()).digest()
+    except OSError:
+        return b""  # whoever needs it will say so
+
+
+def _most_connections() -> int:
+    """Return how many callers there may be: each needs a second file for its way upstream."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(8, limit // 2 - _RESERVED_FILES)
 
 
 def _secret_of(
@@ -276,5 +446,5 @@ def _host_name(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _address(address: ListenAddress) -> Address:
-    return Address(address.host, address.port, address.path)
+def _address(address: ListenAddress, mode: str = "0600") -> Address:
+    return Address(address.host, address.port, address.path, int(mode, 8))

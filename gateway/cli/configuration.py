@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -42,8 +42,12 @@ def load_or_exit(
     try:
         return load(file=file, environ=environ, flags=flags or {})
     except ConfigError as error:
-        problems = error.problems
-        click.echo(f"{len(problems)} problem{'s'[: len(problems) > 1]}:", err=True)
-        for problem in problems:
-            click.echo(f"  {problem}", err=True)
-        sys.exit(EXIT_CONFIG)
+        exit_with(error.problems)
+
+
+def exit_with(problems: Sequence[str]) -> NoReturn:
+    """Report problems of the configuration and exit with 2."""
+    click.echo(f"{len(problems)} problem{'s'[: len(problems) > 1]}:", err=True)
+    for problem in problems:
+        click.echo(f"  {problem}", err=True)
+    sys.exit(EXIT_CONFIG)

@@ -12,6 +12,7 @@ import click
 from gateway.cli.build import build_gateway
 from gateway.cli.configuration import load_or_exit
 from gateway.cli.run import run_until_told, set_up_logging
+from gateway.cli.signals import Signals
 from gateway.observe.access_log import AccessLog
 from gateway.serve.gateway import Gateway
 from gateway.twin import IMAGE_ID, IRIS_ID, Account, Twin
@@ -55,6 +56,7 @@ def command(listen: str, admin_listen: str) -> None:
 
     Services: `iris` (JSON in, predictresult out) and `image` (form field `images`).
     """
+    signals = Signals()
     set_up_logging()
     twin = Twin(token_ttl_s=_TOKEN_TTL_S)
 
@@ -89,7 +91,7 @@ def command(listen: str, admin_listen: str) -> None:
                 )
             )
 
-        run_until_told(build, announce)
+        run_until_told(build, announce, signals)
 
 
 def _picture() -> bytes:

@@ -4,33 +4,83 @@ import asyncio
 import gc
 import logging
 import os
+import resource
+import select
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
-from typing import Any
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any, TextIO
 
 import click
 from aiohttp import http_parser
 
+from gateway.cli.signals import Signals, heed_no_more
 from gateway.errors import ConfigError
 from gateway.observe.access_log import AccessLog
+from gateway.serve.admin import Reload
 from gateway.serve.gateway import Gateway
 
 EXIT_CANNOT_LISTEN = 2
+_STDOUT, _STDERR = 1, 2
+_LONGEST_LINE = 4000
+"""Bytes; with its line break it fits into what a pipe that is ready takes at once (PIPE_BUF)."""
 _PARSER_MISSING = (
     "aiohttp runs without its compiled parser, which the gateway relies on to be strict: "
     "install aiohttp from a wheel, and unset AIOHTTP_NO_EXTENSIONS"
 )
 
+_log = logging.getLogger("gateway")
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes what standard error takes at once: who does not read it cannot stop the gateway."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self._poll = select.poll()
+        self._poll.register(_STDERR, select.POLLOUT)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record)[:_LONGEST_LINE]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._poll.poll(0):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """Go on: there is nobody left to tell."""
+
 
 def set_up_logging() -> None:
-    """Send our own log to standard error, one line each; the access log goes to standard output."""
+    """Send our own log to standard error, one line each; the access log goes to standard output.
+
+    A standard stream that was closed at the start is replaced by nothing at all: else the next
+    socket to be opened would take its number, and our lines.
+    """
+    for fd in (0, _STDOUT, _STDERR):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is `fd`
     logging.basicConfig(
-        stream=sys.stderr,
+        handlers=[_StandardError()],
         level=os.environ.get("GATEWAY_LOG_LEVEL", "INFO").upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+
+
+def raise_file_limit() -> None:
+    """Open as many files as we may: each caller takes two, and the soft limit is select()'s."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal, if there is one who can be told."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def require_compiled_parser() -> None:
@@ -46,23 +96,31 @@ def require_compiled_parser() -> None:
 Build = Callable[[AccessLog], AbstractAsyncContextManager[Gateway]]
 
 
-def run_until_told(build: Build, announce: Callable[[str, str], None]) -> None:
-    """Run a gateway until SIGTERM, SIGINT or a request to quit; then drain and stop it.
+def run_until_told(build: Build, announce: Callable[[str, str], None], signals: Signals) -> None:
+    """Run a gateway until SIGTERM, SIGINT or a request to quit; then drain, stop and exit.
+
+    The exit code is 0, also when `drain.timeout` cut something off; 2 when it could not start;
+    128 and the signal's number when a second signal broke off what was in flight.
 
     Args:
         build: makes the gateway, once signal handlers are in place.
         announce: called with the two URLs once both listeners are open.
+        signals: that have been heard since the process began.
     """
+    code = 0
+
+    async def main() -> None:
+        nonlocal code
+        code = await _run(build, announce, signals)
+
     try:
         require_compiled_parser()
-        run_loop(_run(build, announce))
+        run_loop(main())
     except ConfigError as error:
         for problem in error.problems:
-            click.echo(problem, err=True)
-        sys.exit(2)
-    except OSError as error:
-        click.echo(f"cannot listen: {error.strerror or error}", err=True)
-        sys.exit(EXIT_CANNOT_LISTEN)
+            say(problem)
+        code = 2
+    sys.exit(code)
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
@@ -75,32 +133,65 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
         uvloop.run(main)
 
 
-async def _run(build: Build, announce: Callable[[str, str], None]) -> None:
-    told = asyncio.Event()
+async def _run(build: Build, announce: Callable[[str, str], None], signals: Signals) -> int:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    async with build(AccessLog(sys.stdout.fileno())) as gateway:
-        announce(*await gateway.start())
+    heard: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    if signals.told_to_end:
+        return 0
+    signals.follow(lambda number: _call_soon(loop, heard, number))
+    async with build(AccessLog(_STDOUT)) as gateway:
+        try:
+            data_url, admin_url = await gateway.start()
+        except OSError as error:
+            say(f"cannot listen: {error.strerror or error}")
+            return EXIT_CANNOT_LISTEN
+        with suppress(OSError):
+            announce(data_url, admin_url)
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
-        await _until_told(gateway, told)
+        await _until_told(gateway, heard)
+        return await _stop(gateway, heard)
 
 
-async def _until_told(gateway: Gateway, told: asyncio.Event) -> None:
-    waiting = [
-        asyncio.create_task(event.wait(), name="wait-for-end")
-        for event in (told, gateway.quit_requested)
-    ]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()
-    told.clear()
-    second = asyncio.create_task(told.wait(), name="second-signal")
+def _call_soon(
+    loop: asyncio.AbstractEventLoop, heard: asyncio.Queue[signal.Signals], number: signal.Signals
+) -> None:
+    with suppress(RuntimeError):  # the loop has been closed: there is nothing left to end
+        loop.call_soon_threadsafe(heard.put_nowait, number)
+
+
+async def _until_told(gateway: Gateway, heard: asyncio.Queue[signal.Signals]) -> None:
+    """Reload whenever SIGHUP says so; return at any other signal, or a request to quit."""
+    reloads: set[asyncio.Task[Reload]] = set()
+    quitting = asyncio.create_task(gateway.quit_requested.wait(), name="wait-for-quit")
+    while not quitting.done():
+        hearing = asyncio.create_task(heard.get(), name="wait-for-signal")
+        await asyncio.wait([hearing, quitting], return_when=asyncio.FIRST_COMPLETED)
+        if not hearing.done():
+            hearing.cancel()
+        elif hearing.result() is signal.SIGHUP:
+            task = asyncio.create_task(gateway.reload(), name="sighup")
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+        else:
+            quitting.cancel()
+            return
+
+
+async def _stop(gateway: Gateway, heard: asyncio.Queue[signal.Signals]) -> int:
+    """Drain and stop; at another signal stop at once. Return the exit code."""
     stopping = asyncio.create_task(gateway.stop(), name="stop")
-    await asyncio.wait([stopping, second], return_when=asyncio.FIRST_COMPLETED)
-    if not stopping.done():
-        stopping.cancel()
-        logging.getLogger("gateway").warning("told to end twice: breaking off what is in flight")
-        await gateway.stop(drain=False)
-    second.cancel()
+    while not stopping.done():
+        hearing = asyncio.create_task(heard.get(), name="wait-for-signal")
+        await asyncio.wait([stopping, hearing], return_when=asyncio.FIRST_COMPLETED)
+        if not hearing.done():
+            hearing.cancel()
+        elif (number := hearing.result()) is not signal.SIGHUP:
+            heed_no_more()
+            _log.warning("told to end twice (%s): breaking off what is in flight", number.name)
+            stopping.cancel()
+            await asyncio.gather(stopping, return_exceptions=True)
+            await gateway.stop(drain=False)
+            return 128 + number
+    await stopping
+    return 0

@@ -1,16 +1,20 @@
 """`serve`: runs the gateway."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.build import build_gateway
-from gateway.cli.configuration import config_option, load_or_exit
-from gateway.cli.run import run_until_told, set_up_logging
-from gateway.observe.access_log import AccessLog
-from gateway.serve.gateway import Gateway
+from gateway.cli.configuration import config_option, exit_with, load_or_exit
+from gateway.cli.signals import Signals
+
+if TYPE_CHECKING:
+    from gateway.observe.access_log import AccessLog
+    from gateway.serve.gateway import Gateway
+    from gateway.settings import Loaded
 
 
 @click.command(
@@ -21,7 +25,8 @@ Examples:
 
 \b
 Signals: SIGTERM and SIGINT withdraw readiness, let requests in flight finish (`drain`), and
-end with 0; a second one ends at once."""
+end with 0; a second one ends at once, with 143 or 130. SIGHUP reads the configuration, secrets
+and certificates again, as POST /reload on the admin listener does."""
 )
 @config_option
 @click.option("--listen", metavar="ADDRESS", help="Where callers connect; over the file's.")
@@ -32,17 +37,31 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     It starts whether or not IAM can be reached, and says on the admin listener when it is ready.
     The access log goes to standard output, everything else to standard error.
     """
-    loaded = load_or_exit(file, {"listen": listen, "admin_listen": admin_listen})
+    signals = Signals(reload=True)  # what follows imports for half a second
+    from gateway.cli.build import build_gateway, unusable_secrets
+    from gateway.cli.run import raise_file_limit, run_until_told, say, set_up_logging
+    from gateway.serve.supervisor import supervisor_of
+    from gateway.settings import load
+
+    flags = {"listen": listen, "admin_listen": admin_listen}
+    loaded = load_or_exit(file, flags)
+    if problems := unusable_secrets(loaded.settings, tokens=False):
+        exit_with(problems)
     set_up_logging()
+    raise_file_limit()
     for warning in loaded.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}")
+
+    def read() -> "Loaded":
+        return load(file=file, environ=os.environ, flags=flags)
 
     @asynccontextmanager
-    async def build(access_log: AccessLog) -> AsyncIterator[Gateway]:
-        yield build_gateway(loaded.settings, access_log)
+    async def build(access_log: "AccessLog") -> "AsyncIterator[Gateway]":
+        supervisor = supervisor_of(os.environ, pid=os.getpid())
+        yield build_gateway(loaded.settings, access_log, read=read, supervisor=supervisor)
 
     def announce(data_url: str, admin_url: str) -> None:
         services = ", ".join(f"/{name}" for name in loaded.settings.services)
-        click.echo(f"listening on {data_url} for {services}; admin on {admin_url}", err=True)
+        say(f"listening on {data_url} for {services}; admin on {admin_url}")
 
-    run_until_told(build, announce)
+    run_until_told(build, announce, signals)

@@ -47,6 +47,15 @@ class SecretFile:
         self._used = digest(secret)
         return secret
 
+    def is_stale(self) -> bool:
+        """Tell whether the content is another than `read` last returned. Blocks as `read` does.
+
+        Raises:
+            LoginError: as `read`.
+        """
+        found = digest(self._read())
+        return self._used is not None and found != self._used
+
     async def watch(
         self,
         changed: Callable[[], None],

@@ -28,6 +28,8 @@ REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20
 OVERHEAD_BUCKETS_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
 REFRESH_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
+LOOP_LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
 NO_SERVICE = "other"
 """Label of requests that belong to no service."""
 
@@ -116,6 +118,12 @@ class ServiceMetrics:
         }
         self._retries = dict.fromkeys(retry_reasons, 0)
 
+    def admit_methods(self, methods: Iterable[str]) -> None:
+        """Let there be series for methods that a reload has allowed; what was counted stays."""
+        for method in methods:
+            for status in [*_STATUSES, *_OTHER_STATUSES]:
+                self._requests.setdefault((method, status), 0)
+
     def count_request(self, method: str, status: int) -> None:
         """Count a finished request; status 0 is a caller that left before it had an answer."""
         try:
@@ -183,8 +191,16 @@ class ConnectionGauges:
     idle: int
 
 
+ServiceSeries = tuple[ServiceMetrics, Callable[[], ConnectionGauges]]
+IdentitySeries = tuple[IdentityMetrics, Callable[[], IdentityGauges]]
+
+
 class Metrics(Collector):
-    """All series of one gateway, in a registry of its own."""
+    """All series of one gateway, in a registry of its own.
+
+    Invariant: a name is exported once, whatever reloads do, and its counters never go back while
+    it is.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -193,8 +209,11 @@ class Metrics(Collector):
         """Seconds since the epoch."""
         self.before_scrape: Callable[[], None] = lambda: None
         """Called first, so that what has been put aside is counted."""
-        self._services: list[tuple[ServiceMetrics, Callable[[], ConnectionGauges]]] = []
-        self._identities: list[tuple[IdentityMetrics, Callable[[], IdentityGauges]]] = []
+        self.lost_log_lines: Callable[[], int] = lambda: 0
+        self.loop_lag = Histogram(LOOP_LAG_BUCKETS_S)
+        self._services: dict[str, ServiceSeries] = {}
+        self._identities: dict[str, IdentitySeries] = {}
+        self._leaving: set[str] = set()
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
@@ -202,11 +221,31 @@ class Metrics(Collector):
         self, metrics: ServiceMetrics, connections: Callable[[], ConnectionGauges]
     ) -> None:
         """Export a service; `connections` is asked at every scrape."""
-        self._services.append((metrics, connections))
+        self._services[metrics.name] = (metrics, connections)
+        self._leaving.discard(metrics.name)
 
     def add_identity(self, metrics: IdentityMetrics, gauges: Callable[[], IdentityGauges]) -> None:
         """Export an identity; `gauges` is asked at every scrape."""
-        self._identities.append((metrics, gauges))
+        self._identities[metrics.name] = (metrics, gauges)
+
+    def service(self, name: str) -> ServiceMetrics | None:
+        """Return what is counted under `name`, also for a service that is leaving."""
+        known = self._services.get(name)
+        return None if known is None else known[0]
+
+    def identity(self, name: str) -> IdentityMetrics | None:
+        """Return what is counted under `name`."""
+        known = self._identities.get(name)
+        return None if known is None else known[0]
+
+    def remove_service(self, name: str) -> None:
+        """Export a service once more after its last request has ended, and then no longer."""
+        if name in self._services:
+            self._leaving.add(name)
+
+    def remove_identity(self, name: str) -> None:
+        """Export an identity no longer."""
+        self._identities.pop(name, None)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return the page and its content type, in the format that an Accept value prefers."""
@@ -238,6 +277,23 @@ class Metrics(Collector):
             },
         )
         yield build
+        yield from self._process_families()
+        for name in [name for name in self._leaving if _is_idle(self._services[name][0])]:
+            self._leaving.discard(name)
+            del self._services[name]
+
+    def _process_families(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "gateway_access_log_lost_lines",
+            "Lines of the access log that could not be written.",
+            self.lost_log_lines(),
+        )
+        lag = HistogramMetricFamily(
+            "gateway_event_loop_lag_seconds",
+            "How late the event loop runs what is due, looked at four times a second.",
+        )
+        lag.add_metric([], self.loop_lag.buckets(), self.loop_lag.total)
+        yield lag
 
     def _service_families(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
@@ -280,7 +336,7 @@ class Metrics(Collector):
             "The gateway's own share of a request's duration, waiting excluded.",
             labels=["service"],
         )
-        for service, connection_gauges in self._services:
+        for service, connection_gauges in self._services.values():
             name = service.name
             by_code, by_error, by_reason = service.totals()
             for (method, code), count in by_code.items():
@@ -330,7 +386,7 @@ class Metrics(Collector):
             "How long an attempt to get a token took.",
             labels=["identity"],
         )
-        for identity, gauges in self._identities:
+        for identity, gauges in self._identities.values():
             now = gauges()
             expiry.add_metric([identity.name], now.expiry_timestamp_s)
             locked.add_metric([identity.name], float(now.locked))
@@ -341,3 +397,7 @@ class Metrics(Collector):
                 [identity.name], identity.duration.buckets(), identity.duration.total
             )
         yield from (expiry, locked, skew, refreshes, duration)
+
+
+def _is_idle(service: ServiceMetrics) -> bool:
+    return service.started == service.finished

@@ -20,9 +20,10 @@ class Deadlines:
     """Calls `expire` of whatever is past its deadline; idle while nothing is watched."""
 
     def __init__(self, clock: Callable[[], float], *, tick_s: float = 0.5) -> None:
-        """Prepare to watch; `tick_s` is how late a deadline may be noticed."""
+        """Prepare to watch."""
         self._clock = clock
-        self._tick_s = tick_s
+        self.tick_s = tick_s
+        """How late a deadline may be noticed; heeded from the next look on."""
         self._watched: set[Watched] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -30,7 +31,7 @@ class Deadlines:
         """Begin to watch `item`, which must be hashable by identity."""
         self._watched.add(item)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._tick_s, self._tick)
+            self._timer = asyncio.get_running_loop().call_later(self.tick_s, self._tick)
 
     def forget(self, item: Watched) -> None:
         """Stop watching `item`; harmless if it is not watched."""
@@ -49,4 +50,4 @@ class Deadlines:
         for item in [item for item in self._watched if item.deadline <= now]:
             item.expire()
         if self._watched and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._tick_s, self._tick)
+            self._timer = asyncio.get_running_loop().call_later(self.tick_s, self._tick)

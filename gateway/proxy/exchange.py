@@ -138,10 +138,11 @@ class Exchange:
             self._wait_for(admission, credential)
 
     def refuse(self, code: ErrorCode) -> None:
-        """End with an answer to what is not even a request."""
+        """End with an answer to what is not even a request, or comes when none is taken."""
         self._proxy.observer.unrouted.started += 1
         self._seen.waited_s = self._proxy.clock() - self._inbound.received_at
-        self._fail(DownstreamError(code))
+        is_ours = code.status == 503
+        self._fail(UnavailableError(code) if is_ours else DownstreamError(code))
 
     def body_arrived(self) -> None:
         """Pass on what has arrived of the body, or of what takes its place after a switch."""

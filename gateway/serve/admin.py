@@ -1,7 +1,7 @@
 """The admin listener: probes, metrics, status. It reads our own state and never calls upstream."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -48,6 +48,15 @@ class Readiness:
     """`ok`, or why the service cannot be served."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What a reload has come to."""
+
+    problems: tuple[str, ...]
+    """Why the old configuration stays; none: the new one is in force."""
+    warnings: tuple[str, ...]
+
+
 def readiness(health: Health) -> Readiness:
     """Judge readiness: at least one service can be served, and we are not draining."""
     identities = health.identities()
@@ -65,7 +74,11 @@ def readiness(health: Health) -> Readiness:
 
 
 def admin_application(
-    health: Health, metrics: Metrics, *, quit_requested: Callable[[], None] | None
+    health: Health,
+    metrics: Metrics,
+    *,
+    quit_requested: Callable[[], None] | None,
+    reload: Callable[[], Awaitable[Reload]] | None = None,
 ) -> web.Application:
     """Build the application of the admin listener.
 
@@ -73,19 +86,19 @@ def admin_application(
         health: asked at every probe.
         metrics: exported at `/metrics`.
         quit_requested: called by POST `/quitquitquit`; None leaves that path out.
+        reload: called by POST `/reload`; None leaves that path out.
     """
 
-    async def livez(_request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+    async def livez(request: web.Request) -> web.Response:
+        return _verdict(request, "live", True, "ok", uptime_s=round(health.uptime_s(), 3))
 
-    async def startupz(_request: web.Request) -> web.Response:
-        return _verdict(health.started, "ok" if health.started else "starting")
+    async def startupz(request: web.Request) -> web.Response:
+        started = health.started
+        return _verdict(request, "started", started, "ok" if started else "starting")
 
     async def readyz(request: web.Request) -> web.Response:
         state = readiness(health)
-        if "verbose" in request.query:
-            return web.json_response(asdict(state), status=200 if state.ready else 503)
-        return _verdict(state.ready, state.reason)
+        return _verdict(request, "ready", state.ready, state.reason, services=state.services)
 
     async def show_metrics(request: web.Request) -> web.Response:
         page, content_type = metrics.exposition(request.headers.get("Accept", ""))
@@ -94,11 +107,6 @@ def admin_application(
     async def status(_request: web.Request) -> web.Response:
         return web.json_response(_status_of(health), headers={"Cache-Control": "no-store"})
 
-    async def quitquitquit(_request: web.Request) -> web.Response:
-        if quit_requested is not None:
-            quit_requested()
-        return web.Response(text="draining\n")
-
     application = web.Application()
     application.router.add_get("/livez", livez)
     application.router.add_get("/startupz", startupz)
@@ -106,12 +114,52 @@ def admin_application(
     application.router.add_get("/metrics", show_metrics)
     application.router.add_get("/status", status)
     if quit_requested is not None:
-        application.router.add_post("/quitquitquit", quitquitquit)
+        application.router.add_post("/quitquitquit", _quit_by(quit_requested))
+    if reload is not None:
+        application.router.add_post("/reload", _reload_by(reload, health))
     return application
 
 
-def _verdict(good: bool, text: str) -> web.Response:
-    return web.Response(text=text + "\n", status=200 if good else 503)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _quit_by(quit_requested: Callable[[], None]) -> Handler:
+    async def quitquitquit(request: web.Request) -> web.Response:
+        _refuse_browsers(request)
+        quit_requested()
+        return web.Response(text="draining\n")
+
+    return quitquitquit
+
+
+def _reload_by(reload: Callable[[], Awaitable[Reload]], health: Health) -> Handler:
+    async def read_again(request: web.Request) -> web.Response:
+        _refuse_browsers(request)
+        done = await reload()
+        busy = health.draining or not health.started
+        return web.json_response(
+            {"reloaded": not done.problems, **asdict(done)},
+            status=200 if not done.problems else 409 if busy else 422,
+            headers={"Cache-Control": "no-store"},
+        )
+
+    return read_again
+
+
+def _refuse_browsers(request: web.Request) -> None:
+    """Refuse what a web page on this machine may send without asking; no program sets these."""
+    if "Origin" in request.headers or "Sec-Fetch-Site" in request.headers:
+        raise web.HTTPForbidden(text="web pages may not do this\n")
+
+
+def _verdict(
+    request: web.Request, what: str, is_so: bool, reason: str, **more: Any
+) -> web.Response:
+    """Answer a probe: in a word, or with `?verbose` as JSON."""
+    status = 200 if is_so else 503
+    if "verbose" in request.query:
+        return web.json_response({what: is_so, "reason": reason, **more}, status=status)
+    return web.Response(text=reason + "\n", status=status)
 
 
 def _status_of(health: Health) -> dict[str, Any]:

@@ -45,6 +45,17 @@ class Listener(Protocol):
 
     proxy: Proxy
     draining: bool
+    closed: bool
+
+    @property
+    def full(self) -> bool:
+        """Whether there are more connections than are served."""
+        ...
+
+    @property
+    def flooded(self) -> bool:
+        """Whether there are more than can be answered that they are not."""
+        ...
 
     @property
     def connections(self) -> Sequence[object]:
@@ -118,6 +129,10 @@ class DownstreamConnection(web.RequestHandler):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CROWD_BUFFER_BYTES)
         self.deadline = self._proxy.clock() + IDLE_TIMEOUT_S
         self._proxy.deadlines.watch(self)
+        if self._listener.flooded:
+            self.abort()
+        elif self._listener.full:
+            self._refuse(ErrorCode.OVERLOADED)
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, and act on it."""
@@ -160,6 +175,15 @@ class DownstreamConnection(web.RequestHandler):
         elif not self._lingering:
             self.resume_reading()
             self._start_next(self._proxy.clock())
+
+    def drain(self) -> None:
+        """End unless a request is being answered: that one is let finish, as the last."""
+        if self._exchange is not None:
+            return
+        if self._requests.in_head and not self._lingering:
+            self._refuse(ErrorCode.DRAINING)
+        else:
+            self.force_close()
 
     def expire(self) -> None:
         """Decide what being past `deadline` means (see `Watched`)."""
@@ -259,6 +283,9 @@ class DownstreamConnection(web.RequestHandler):
             inbound = self._current = requests.queue.popleft()
             self._body_due = not inbound.ended
             if self._listener.draining:
+                if self._listener.closed:
+                    self._refuse(ErrorCode.DRAINING)
+                    break
                 inbound.keep_alive = False
             self._exchange = Exchange(self._proxy, inbound, self)
             try:

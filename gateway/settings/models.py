@@ -19,6 +19,7 @@ from gateway.settings.types import (
     Listen,
     ListenTcp,
     Method,
+    Mode,
     Name,
     Origin,
     PositiveDuration,
@@ -239,6 +240,9 @@ class Settings(Section):
     listen: Listen = DEFAULT_LISTEN
     """Where callers connect: `host:port` or `unix:/path`. Loopback by default, as every caller
     who can connect uses the gateway's token."""
+    listen_mode: Mode = "0660"
+    """Mode of the socket file, in quotes: who may write to it may call, with the gateway's token.
+    By default its user and group; without effect on TCP."""
     admin_listen: ListenTcp = DEFAULT_ADMIN_LISTEN
     """Where probes and Prometheus connect: `host:port`, TCP only. Loopback by default; the
     kubelet and a scraper need the pod's address (`0.0.0.0:9090`)."""

@@ -103,6 +103,9 @@ Listen = Annotated[
     PlainSerializer(str),
     _text_schema(r"(unix:/.+|.+:[0-9]{1,5})", "127.0.0.1:8080", "unix:/run/gateway/gateway.sock"),
 ]
+Mode = Annotated[
+    str, BeforeValidator(values.parse_mode), _text_schema("0?[0-7]{3}", "0660", "0600")
+]
 ListenTcp = Annotated[
     ListenAddress,
     BeforeValidator(values.parse_listen_tcp),

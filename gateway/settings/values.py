@@ -124,6 +124,16 @@ def parse_method(value: Any) -> str:
     return str(value)
 
 
+def parse_mode(value: Any) -> str:
+    """Return the mode of a socket file as three or four octal digits."""
+    if isinstance(value, str) and re.fullmatch(r"0?[0-7]{3}", value):
+        return value
+    hint = ""
+    if isinstance(value, int) and not isinstance(value, bool):  # YAML takes 0660 for 432
+        hint = "; in YAML write it in quotes"
+    raise ValueError(f"{shown(value)} is not a mode; use octal digits, such as '0660'{hint}")
+
+
 def parse_host_name(value: Any) -> str:
     """Return a host name or address without port, in lower case; IPv6 in brackets."""
     host, port = _split_authority(value) if isinstance(value, str) else (None, None)

@@ -60,8 +60,11 @@ async def test_a_signal_lets_requests_finish(number: signal.Signals, tmp_path: P
         busy.leave()
 
 
-async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    """The request in flight is broken off, visibly."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+async def test_a_second_signal_ends_at_once(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    """F43: the request in flight is broken off, visibly: reset, and not with exit code 0."""
     async with scripted_upstream(Gate()) as upstream, served(tmp_path, upstream.port) as process:
         busy, idle = await connect(process.port), await connect(process.port)
         busy.send(POST)
@@ -69,10 +72,11 @@ async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         process.signal(signal.SIGTERM)
         async with asyncio.timeout(5):
             await idle.rest()  # the first has been heard
-        process.signal(signal.SIGTERM)
+        process.signal(number)
         async with asyncio.timeout(3):
             assert await busy.rest() == b""
-        assert await process.ended() == 0
+        assert busy.was_reset
+        assert await process.ended() == code
         busy.leave()
         idle.leave()
 

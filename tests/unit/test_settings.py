@@ -598,7 +598,7 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
         (
             GOOD | {"zzz": 1},
             (
-                "zzz: unknown key; allowed: listen, admin_listen, allowed_hosts, "
+                "zzz: unknown key; allowed: listen, listen_mode, admin_listen, allowed_hosts, "
                 "allowed_origins, drain, quitquitquit, "
                 "identities, services"
             ),

@@ -1,0 +1,100 @@
+"""What the service manager is told: sd_notify(3), the protocol that systemd and others speak."""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from gateway.observe.metrics import Histogram
+
+_LONGEST_STATUS = 200
+_BEAT_S = 0.25
+
+_log = logging.getLogger("gateway.serve")
+
+
+class Supervisor:
+    """Whoever started us and wants to know how we are.
+
+    Invariants: never blocks and never raises, since nobody may keep the gateway from serving by
+    not listening; without an address it does nothing.
+    """
+
+    def __init__(self, address: str = "", *, watchdog_s: float | None = None) -> None:
+        """Take the datagram socket to write to, `@` first for an abstract one.
+
+        `watchdog_s` is the silence after which it takes us for hung; None: it never does.
+        """
+        self.alive_every_s = None if watchdog_s is None else watchdog_s / 2
+        """How often `alive` is to be called, as sd_watchdog_enabled(3) recommends; None: never."""
+        self._socket: socket.socket | None = None
+        if not address.startswith(("/", "@")):
+            return
+        name = "\0" + address[1:] if address.startswith("@") else address
+        try:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+            self._socket.connect(name)
+        except OSError as error:
+            self.close()
+            _log.warning("NOTIFY_SOCKET cannot be written to: %s", error.strerror)
+
+    def ready(self, status: str) -> None:
+        """Say that requests are taken, after a start or a reload."""
+        self._tell("READY=1", f"STATUS={status[:_LONGEST_STATUS]}")
+
+    def reloading(self) -> None:
+        """Say that the configuration is being read; `ready` must follow."""
+        usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={usec}")
+
+    def stopping(self) -> None:
+        """Say that the end has begun."""
+        self._tell("STOPPING=1", "STATUS=draining")
+
+    def alive(self) -> None:
+        """Say that the event loop turns."""
+        self._tell("WATCHDOG=1")
+
+    def close(self) -> None:
+        """Say no more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _tell(self, *lines: str) -> None:
+        if self._socket is not None:
+            with suppress(OSError):  # it is restarting, or its queue is full: it will hear the next
+                self._socket.send("\n".join(line.replace("\n", " ") for line in lines).encode())
+
+
+def supervisor_of(environ: Mapping[str, str], *, pid: int) -> Supervisor:
+    """Return the supervisor that the environment names, if it names one.
+
+    `WATCHDOG_PID`, when set, says whose watchdog it is: a wrapper's is none of ours.
+    """
+    watchdog_s = None
+    if environ.get("WATCHDOG_PID", str(pid)) == str(pid):
+        with suppress(ValueError):
+            watchdog_s = int(environ.get("WATCHDOG_USEC", "0")) / 1e6 or None
+    return Supervisor(environ.get("NOTIFY_SOCKET", ""), watchdog_s=watchdog_s)
+
+
+async def heartbeat(supervisor: Supervisor, lag: Histogram) -> None:
+    """Tell the supervisor that the event loop turns, and observe by how many seconds it is late.
+
+    Cancellation: the only way out.
+    """
+    loop, every_s = asyncio.get_running_loop(), supervisor.alive_every_s
+    pause_s = _BEAT_S if every_s is None else min(_BEAT_S, every_s)
+    now = tell_at = loop.time()
+    while True:
+        due = now + pause_s  # from the last look on, so that no pause falls between two
+        await asyncio.sleep(due - loop.time())
+        now = loop.time()
+        lag.observe(max(0.0, now - due))
+        if every_s is not None and now >= tell_at - pause_s / 2:
+            tell_at = now + every_s
+            supervisor.alive()

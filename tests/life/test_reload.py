@@ -1,0 +1,330 @@
+"""F45: a configuration that changes under a running gateway: taken as a whole, or not at all."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from gateway.twin import Twin
+from tests.cloud.serving import CALL, password_identity
+from tests.exchange.test_drain import Gate
+from tests.exchange.test_tls import server_context
+from tests.support.client import connect
+from tests.support.gateway import POST
+from tests.support.served import Served, served, settings_of
+from tests.support.twin import running_twin
+from tests.support.until import until
+from tests.support.upstream import OK, Upstream, answer, scripted_upstream
+
+OTHER = POST.replace(b"/iris/", b"/other/")
+
+
+async def reload(process: Served) -> tuple[int, dict[str, Any]]:
+    """Ask for a reload; return the status and what is said."""
+    reply = await process.ask_admin("/reload", method="POST")
+    document = json.loads(reply.body)
+    assert isinstance(document, dict)
+    return reply.status, document
+
+
+async def ask(process: Served, request: bytes = POST) -> tuple[int, bytes]:
+    """Send one request on a connection of its own; return status and body."""
+    caller = await connect(process.port)
+    caller.send(request)
+    reply = await caller.reply()
+    caller.leave()
+    return reply.status, reply.body
+
+
+async def verdict(process: Served) -> float | None:
+    return await process.sample("gateway_config_last_reload_successful")
+
+
+@pytest.fixture
+async def first() -> AsyncIterator[Upstream]:
+    async with scripted_upstream(answer(200, b"first")) as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def second() -> AsyncIterator[Upstream]:
+    async with scripted_upstream(answer(200, b"second")) as upstream:
+        yield upstream
+
+
+async def test_a_good_one_is_swapped_in(first: Upstream, second: Upstream, tmp_path: Path) -> None:
+    """By POST and by SIGHUP: services come, move and go; counters go on, no series is late."""
+    async with served(tmp_path, first.port) as process:
+        began = await process.sample("gateway_config_last_reload_success_timestamp_seconds")
+        assert await ask(process) == (200, b"first")
+        assert (await ask(process, OTHER))[0] == 404
+        moved = settings_of(second.port)
+        moved["services"]["other"] = {"url": f"http://127.0.0.1:{first.port}/x", "methods": "PUT"}
+        process.write(moved)
+
+        assert await reload(process) == (200, {"reloaded": True, "problems": [], "warnings": []})
+
+        assert await ask(process) == (200, b"second")
+        assert (await ask(process, OTHER.replace(b"POST", b"PUT")))[0] == 200
+        count = "gateway_requests_total"
+        assert await process.sample(count, service="iris", code="200") == 2
+        assert await process.sample(count, service="other", method="PUT", code="502") == 0
+        assert began is not None
+        later = await process.sample("gateway_config_last_reload_success_timestamp_seconds")
+        assert later is not None
+        assert later > began
+
+        process.write(settings_of(first.port))
+        process.signal(signal.SIGHUP)
+        await process.says("configuration reloaded", times=2)
+
+        assert await ask(process) == (200, b"first")
+        assert (await ask(process, OTHER))[0] == 404
+        assert await process.sample(count, service="iris", code="200") == 3
+        await process.sample(count)  # a service that has gone is told of once more
+        assert await process.sample(count, service="other") is None
+
+
+async def test_requests_in_flight_keep_what_they_began_with(
+    second: Upstream, tmp_path: Path
+) -> None:
+    """Their service, connection and rules: an upload goes on where it began, an answer arrives."""
+    gate = Gate()
+    async with scripted_upstream(gate) as old, served(tmp_path, old.port) as process:
+        waiting, sending = await connect(process.port), await connect(process.port)
+        waiting.send(POST)
+        sending.send(POST[:-1])
+        await until(lambda: len(old.links) == 2)
+        await until(lambda: len(old.requests) == 2)
+        changed = settings_of(second.port)
+        changed["services"] = {"other": changed["services"]["iris"] | {"max_body": 0}}
+        process.write(changed)
+
+        assert (await reload(process))[0] == 200
+
+        assert await process.sample("gateway_requests_in_flight", service="iris") == 2
+        sending.send(POST[-1:])
+        await until(lambda: old.requests[1].whole or old.requests[0].whole)
+        gate.open.set()
+        for caller in (waiting, sending):
+            reply = await caller.reply()
+            assert (reply.status, reply.body) == (200, b"ok")
+            caller.send(POST)  # on the same connection, by the new rules
+            assert (await caller.reply()).status == 404
+            caller.leave()
+        assert await process.sample("gateway_requests_total", service="iris", code="200") == 2
+    assert second.requests == []
+    assert len(old.links) == 2
+
+
+BAD = {
+    "unparseable": b"services: {iris: [",
+    "empty": b"",
+    "partial": b'{"services": {"iris": {"url": "http://127.0.0.1:1/v1/inf',
+    "invalid": b'{"services": {"iris": {"ulr": "http://127.0.0.1:1/"}}}',
+    "not text": b"\xff\xfe\x00",
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+async def test_a_bad_one_changes_nothing(bad: str, first: Upstream, tmp_path: Path) -> None:
+    """The old one stays whole; the answer, the log and the gauge say so, until a good one comes."""
+    async with served(tmp_path, first.port) as process:
+        began = await process.sample("gateway_config_last_reload_success_timestamp_seconds")
+        process.file.write_bytes(BAD[bad])
+
+        status, said = await reload(process)
+
+        assert (status, said["reloaded"]) == (422, False)
+        assert said["problems"]
+        await process.says("not reloaded, the old configuration stays")
+        assert await verdict(process) == 0
+        assert began == await process.sample("gateway_config_last_reload_success_timestamp_seconds")
+        assert await ask(process) == (200, b"first")
+        assert (await process.ask_admin("/readyz")).status == 200
+
+        process.write(settings_of(first.port))
+        assert (await reload(process))[0] == 200
+        assert await verdict(process) == 1
+
+
+async def test_what_cannot_be_read_changes_nothing(first: Upstream, tmp_path: Path) -> None:
+    """A file that is gone, a secret that is empty, a certificate that is none: all are named."""
+    async with served(tmp_path, first.port) as process:
+        process.file.unlink()
+        status, said = await reload(process)
+        assert status == 422
+        assert "gateway.yaml" in said["problems"][0]
+
+        for name in ("password", "ca"):
+            (tmp_path / name).write_text("")
+        changed = settings_of(first.port)
+        changed["identities"]["new"] = {
+            "auth_url": "http://127.0.0.1:1",
+            "username": "u",
+            "user_domain": "d",
+            "project": "p",
+            "password_file": str(tmp_path / "password"),
+        }
+        process.write(changed)
+        status, said = await reload(process)
+        assert status == 422
+        [problem] = said["problems"]
+        assert problem.startswith("identities.new.password_file: ")
+
+        changed = settings_of(first.port)
+        for name in ("one", "two"):
+            changed["services"][name] = {
+                "url": "https://127.0.0.1:1/" + name,
+                "tls": {"ca_file": str(tmp_path / "ca")},
+            }
+        process.write(changed)
+        status, said = await reload(process)
+        assert status == 422
+        assert [p.partition(":")[0] for p in said["problems"]] == [
+            "services.one.tls",
+            "services.two.tls",
+        ]
+        assert await ask(process) == (200, b"first")
+        assert (await ask(process, OTHER))[0] == 404
+
+
+async def test_listeners_stay_and_that_is_said(first: Upstream, tmp_path: Path) -> None:
+    """Addresses are for the start; everything else of the same file is put in force."""
+    async with served(tmp_path, first.port) as process:
+        changed = settings_of(first.port) | {"listen": "127.0.0.1:1", "quitquitquit": True}
+        changed["services"]["other"] = changed["services"]["iris"]
+        process.write(changed)
+
+        status, said = await reload(process)
+
+        assert status == 200
+        assert [w.partition(":")[0] for w in said["warnings"]][-2:] == ["listen", "quitquitquit"]
+        await process.says("listen: 127.0.0.1:1 takes effect at the next start")
+        assert (await ask(process, OTHER))[0] == 200
+        assert (await process.ask_admin("/quitquitquit", method="POST")).status == 404
+
+
+async def test_many_at_once_are_few(first: Upstream, tmp_path: Path) -> None:
+    """One reads, the others share the next one's outcome: callers cannot queue up work."""
+    async with served(tmp_path, first.port) as process:
+        done = await asyncio.gather(*(reload(process) for _ in range(20)))
+        assert {status for status, _ in done} == {200}
+        count = sum("configuration reloaded" in line for line in process.log)
+        assert 1 <= count <= 10
+        for _ in range(5):
+            process.signal(signal.SIGHUP)
+        assert await ask(process) == (200, b"first")
+
+
+@pytest.mark.parametrize("fields", ["Origin: http://a.example\r\n", "Sec-Fetch-Site: none\r\n"])
+async def test_a_web_page_cannot_reload(fields: str, first: Upstream, tmp_path: Path) -> None:
+    """A page that is open on this machine can send a POST, but not without these fields."""
+    async with served(tmp_path, first.port) as process:
+        reply = await process.ask_admin("/reload", method="POST", fields=fields)
+        assert reply.status == 403
+        assert not any("reloaded" in line for line in process.log)
+
+
+@pytest.fixture
+async def twin() -> AsyncIterator[Twin]:
+    async with running_twin() as running:
+        yield running
+
+
+def with_tokens(twin: Twin, folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return settings of a gateway that logs in at the twin."""
+    from gateway.twin import IRIS_ID
+
+    settings = settings_of(1)
+    settings["identities"] = {"default": password_identity(twin.auth_url, folder, **changes)}
+    settings["services"] = {"iris": {"url": twin.service_url(IRIS_ID)}}
+    return settings
+
+
+async def logins(process: Served) -> float | None:
+    return await process.sample("gateway_token_refreshes_total")
+
+
+async def test_tokens_outlive_a_reload(twin: Twin, tmp_path: Path) -> None:
+    """No login for an identity that has not changed, nor for one with another name or timeout;
+    one for another project."""
+    settings = with_tokens(twin, tmp_path)
+    async with served(tmp_path, 1, settings) as process:
+        assert (await ask(process, CALL))[0] == 200
+        assert await logins(process) == 1
+
+        settings["services"]["iris"]["timeouts"] = {"first_byte": "9s"}
+        process.write(settings)
+        assert (await reload(process))[0] == 200
+        assert (await ask(process, CALL))[0] == 200
+        assert await logins(process) == 1
+
+        settings["identities"]["renamed"] = settings["identities"].pop("default")
+        settings["services"]["iris"]["identity"] = "renamed"
+        process.write(settings)
+        assert (await reload(process))[0] == 200
+        assert (await ask(process, CALL))[0] == 200
+        assert await logins(process) == 0, "the series of the new name begin anew"
+        assert await process.sample("gateway_token_refreshes_total", identity="default") is None
+        logged_in = [line for line in process.log if "logged in" in line]
+        assert len(logged_in) == 1
+
+
+async def test_a_secret_is_read_again(twin: Twin, tmp_path: Path) -> None:
+    """A reload tries a changed password at once, and what works goes on working meanwhile."""
+    settings = with_tokens(twin, tmp_path)
+    async with served(tmp_path, 1, settings) as process:
+        assert (await ask(process, CALL))[0] == 200
+        (tmp_path / "password").write_text("wrong")
+        assert (await reload(process))[0] == 200
+        await process.says("login failed (secret_change): refused")
+        assert (await ask(process, CALL))[0] == 200
+
+
+async def test_certificates_are_read_again(tmp_path: Path) -> None:
+    """A file with other content is another way to the service, although its name is the same."""
+    old, new = trustme.CA(), trustme.CA()
+    file = tmp_path / "ca.pem"
+    old.cert_pem.write_to_path(str(file))
+    async with scripted_upstream(OK, tls=server_context(new)) as upstream:
+        settings = settings_of(1)
+        settings["services"]["iris"] = {
+            "url": f"https://127.0.0.1:{upstream.port}/x",
+            "tls": {"ca_file": str(file)},
+        }
+        async with served(tmp_path, 1, settings) as process:
+            status, body = await ask(process)
+            assert status == 502
+            assert b"TlsCertificateError" in body
+            new.cert_pem.write_to_path(str(file))
+            assert (await reload(process))[0] == 200
+            assert await ask(process) == (200, b"ok")
+            assert (await reload(process))[0] == 200
+            assert await ask(process) == (200, b"ok")
+        assert len(upstream.links) == 1, "an unchanged way keeps its connections"
+
+
+async def test_no_reload_while_it_ends(tmp_path: Path) -> None:
+    """What drains is not changed any more; whoever asks is told."""
+    gate = Gate()
+    async with scripted_upstream(gate) as upstream, served(tmp_path, upstream.port) as process:
+        busy, idle = await connect(process.port), await connect(process.port)
+        busy.send(POST)
+        await until(lambda: upstream.requests)
+        process.signal(signal.SIGTERM)
+        async with asyncio.timeout(5):
+            await idle.rest()  # the signal has been heard
+        process.signal(signal.SIGHUP)
+        status, said = await reload(process)
+        assert (status, said["reloaded"]) == (409, False)
+        gate.open.set()
+        assert (await busy.reply()).body == b"ok"
+        busy.leave()
+        idle.leave()
+        assert await process.ended() == 0

@@ -1,0 +1,179 @@
+"""F49, F51, F52: what a machine runs out of, and peers that take nothing; callers are served."""
+
+import asyncio
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.client import Caller, connect
+from tests.support.gateway import POST
+from tests.support.served import Served, served
+from tests.support.upstream import OK, scripted_upstream
+
+SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def ask(process: Served) -> bytes:
+    """Send one request on a connection of its own; return the answer's body."""
+    caller = await connect(process.port)
+    caller.send(POST)
+    async with asyncio.timeout(10):
+        reply = await caller.reply()
+    caller.leave()
+    return reply.body
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_bytes(pid: int) -> int:
+    """Return what a process has in memory."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def connected(port: int) -> socket.socket:
+    """Return a socket that has been connected, and may have been closed by the other side."""
+    connection = socket.socket()
+    connection.settimeout(5)
+    with suppress(ConnectionError):
+        connection.connect(("127.0.0.1", port))
+    return connection
+
+
+async def test_too_many_callers_are_told_so(tmp_path: Path) -> None:
+    """F49: at the limit of open files those there are served, the rest gets 503 or is closed;
+    probes are answered, no CPU is burnt, and once callers leave all is as before."""
+    limit = ["sh", "-c", 'ulimit -n 128; exec "$@"', "sh"]
+    async with (
+        scripted_upstream(OK) as upstream,
+        served(tmp_path, upstream.port, prefix=limit) as process,
+    ):
+        first = [await connect(process.port) for _ in range(32)]
+        for caller in first:
+            caller.send(POST)
+            assert (await caller.reply()).body == b"ok"
+        more = [await connect(process.port) for _ in range(16)]
+        for caller in more:
+            reply = await caller.reply()
+            assert (reply.status, reply.closes) == (503, True)
+            assert b"Gateway.Overloaded" in reply.body
+            assert reply.values(b"retry-after") == [b"1"]
+        flood = [connected(process.port) for _ in range(200)]  # far beyond the limit
+        for caller in first:
+            caller.send(POST)
+            assert (await caller.reply()).body == b"ok"
+        assert (await process.ask_admin("/livez")).status == 200
+        before = cpu_s(process.process.pid)
+        await asyncio.sleep(1)  # what it does while nobody asks anything is the subject
+        assert cpu_s(process.process.pid) - before < 0.5
+        for caller in [*first, *more]:
+            caller.leave()
+        for connection in flood:
+            connection.close()
+        async with asyncio.timeout(10):
+            while await ask(process) != b"ok":  # noqa: ASYNC110  # until it has noticed them leave
+                await asyncio.sleep(0.05)
+        assert await process.sample("gateway_requests_in_flight") == 0
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">&- 2>&- <&-", ">/dev/full", ">/dev/full 2>&1"])
+async def test_a_log_that_cannot_be_written_stops_nothing(redirection: str, tmp_path: Path) -> None:
+    """F51: closed or full, from the start: requests are served, lines that are lost are counted."""
+    settings = {}
+    for key in ("listen", "admin_listen"):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            settings[key] = f"127.0.0.1:{free.getsockname()[1]}"
+    # What it says goes nowhere: the shell says it instead.
+    announced = f"""
+"$@" {redirection} 3>&- & child=$!
+trap 'kill $child' TERM
+echo 'listening on http://{settings["listen"]} for /;' \
+     'admin on http://{settings["admin_listen"]}' >&3
+wait $child; wait $child; echo "ended with $?" >&3
+"""
+    async with (
+        scripted_upstream(OK) as upstream,
+        served(
+            tmp_path, upstream.port, settings, prefix=["sh", "-c", f"exec 3>&2; {announced}", "sh"]
+        ) as process,
+    ):
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    assert await ask(process) == b"ok"
+                    break
+                except ConnectionRefusedError:
+                    await asyncio.sleep(0.05)
+        for _ in range(20):
+            assert await ask(process) == b"ok"
+        lost = await process.sample("gateway_access_log_lost_lines_total")
+        assert lost == (21 if "full" in redirection else 0)
+        process.process.terminate()
+        assert "ended with 0" in await process.says("ended with")
+
+
+def full_pipe() -> tuple[int, int]:
+    """Return both ends of a pipe that takes no more."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    return reader, writer
+
+
+async def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:
+    """F51: neither a full standard output nor a full standard error is waited for."""
+    async with scripted_upstream(OK) as upstream:
+        reader, writer = full_pipe()
+        async with served(tmp_path, upstream.port, stdout=writer) as process:
+            for _ in range(50):
+                assert await ask(process) == b"ok"
+            process.write({"nonsense": {str(number): number for number in range(3000)}})
+            process._reading.cancel()  # nobody reads its standard error any more either
+            await asyncio.sleep(0)
+            for _ in range(20):
+                assert (await process.ask_admin("/reload", method="POST")).status == 422
+            assert await ask(process) == b"ok"
+        os.close(reader)
+        os.close(writer)
+
+
+async def slow_scraper(port: int) -> Caller:
+    """Ask for metrics again and again, and read nothing of it."""
+    caller = await connect(port, read_buffer=4096)
+    caller.send(SCRAPE * 20)
+    return caller
+
+
+async def test_scrapers_that_hang_do_not_slow_callers(tmp_path: Path) -> None:
+    """F52: pages that nobody reads cost the data path neither time nor, beyond bounds, memory."""
+    async with scripted_upstream(OK) as upstream, served(tmp_path, upstream.port) as process:
+        alone = await fastest(process)
+        hanging = [await slow_scraper(process.admin_port) for _ in range(20)]
+        among = await fastest(process)
+        assert among < alone + 0.05
+        assert (await process.ask_admin("/readyz")).status == 200
+        assert memory_bytes(process.process.pid) < 200 * 2**20
+        for caller in hanging:
+            caller.reset()
+
+
+async def fastest(process: Served) -> float:
+    """Return the best time of some requests, in seconds."""
+    times = []
+    for _ in range(15):
+        began = time.perf_counter()
+        assert await ask(process) == b"ok"
+        times.append(time.perf_counter() - began)
+    return min(times)

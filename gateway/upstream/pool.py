@@ -4,12 +4,18 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from aiohappyeyeballs import start_connection
 
 from gateway.errors import ErrorCode, UpstreamError
 from gateway.upstream.connection import Connection
 
+_AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
+_NEXT_ADDRESS_S = 0.25
+"""When to try the next address beside one that does not answer (RFC 8305 section 8)."""
 _WRITE_BUFFER_BYTES = 64 * 1024
 """What may wait in memory for a service that reads slowly, per connection."""
 
@@ -50,6 +56,7 @@ class Pool:
         self._closed = False
         self._idle: deque[Connection] = deque()  # the most recently used is last
         self._sweep: asyncio.TimerHandle | None = None
+        self._resolved: tuple[Sequence[_AddressInfo], float] = ((), 0.0)
 
     def __repr__(self) -> str:
         return f"<Pool active={self.active} idle={len(self._idle)}>"
@@ -133,17 +140,10 @@ class Pool:
 
     async def _open(self) -> Connection:
         origin = self.origin
-        loop = asyncio.get_running_loop()
         connection = Connection(self._clock())
         try:
             async with asyncio.timeout(origin.connect_timeout_s):
-                transport, _ = await loop.create_connection(
-                    lambda: connection,
-                    origin.host,
-                    origin.port,
-                    ssl=origin.tls,
-                    server_hostname=(origin.server_name or origin.host) if origin.tls else None,
-                )
+                transport = await self._connect_to_one_of(await self._addresses(), connection)
         except asyncio.CancelledError:
             connection.abort()  # it may have been opened before the cancellation arrived
             raise
@@ -161,6 +161,53 @@ class Pool:
             raise _unconnected(ErrorCode.CONNECTION_REFUSED, f"errno {cause.errno}") from cause
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         return connection
+
+    async def _addresses(self) -> Sequence[_AddressInfo]:
+        """Resolve the name, anew for each connection, so that they follow it when it moves.
+
+        While no name server answers, what it last said holds for as long as a connection might.
+        """
+        origin, now = self.origin, self._clock()
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                origin.host, origin.port, type=socket.SOCK_STREAM
+            )
+        except socket.gaierror as error:
+            if known := self._known_in_spite_of(error, now):
+                return known
+            raise
+        self._resolved = (found, now)
+        return found
+
+    def _known_in_spite_of(self, error: socket.gaierror, now: float) -> Sequence[_AddressInfo]:
+        known, since = self._resolved
+        stands = error.errno == socket.EAI_AGAIN and now - since < self.origin.max_age_s
+        return known if stands else ()
+
+    async def _connect_to_one_of(
+        self, addresses: Sequence[_AddressInfo], connection: Connection
+    ) -> asyncio.Transport:
+        """Connect to whichever address answers first, trying them a little apart (RFC 8305)."""
+        origin, loop = self.origin, asyncio.get_running_loop()
+        server_hostname = (origin.server_name or origin.host) if origin.tls else None
+        if len(addresses) == 1:
+            host, port = addresses[0][4][:2]
+            transport, _ = await loop.create_connection(
+                lambda: connection, str(host), int(port),
+                ssl=origin.tls, server_hostname=server_hostname,
+            )  # fmt: skip
+            return transport
+        sock = await start_connection(
+            addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1, loop=loop
+        )
+        try:
+            transport, _ = await loop.create_connection(
+                lambda: connection, sock=sock, ssl=origin.tls, server_hostname=server_hostname
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return transport
 
 
 def _unconnected(code: ErrorCode, detail: str) -> UpstreamError:

@@ -215,17 +215,24 @@ def answering(*replies: bytes) -> Script:
 class Upstream:
     """Accepts connections and runs the script on each; closes it when the script ends."""
 
-    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        script: Script,
+        *,
+        tls: ssl.SSLContext | None = None,
+        address: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
         self.links: list[Link] = []
         self.failures: list[BaseException] = []
         self.port = 0
         self._script = script
         self._tls = tls
+        self._address = address
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
-            self._accept, "127.0.0.1", 0, ssl=self._tls, limit=_LIMIT
+            self._accept, *self._address, ssl=self._tls, limit=_LIMIT
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import ErrorCode, UpstreamError
 from gateway.upstream.connection import Connection, ResponseHead
-from gateway.upstream.pool import Origin, Pool
+from gateway.upstream.pool import Origin, Pool, _AddressInfo
 from tests.support.fake_time import FakeTime
 from tests.support.until import until
 from tests.support.upstream import OK, Upstream, scripted_upstream
@@ -288,6 +288,77 @@ async def test_unknown_name_is_a_dns_error() -> None:
 
     assert caught.value.code is ErrorCode.DNS_ERROR
     assert counts(pool) == (0, 0)
+
+
+def _addresses(*ports: int) -> list[_AddressInfo]:
+    return [
+        (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))
+        for port in ports
+    ]
+
+
+async def test_of_several_addresses_one_that_answers_is_enough(
+    upstream: Upstream, make: Maker
+) -> None:
+    """A name may have addresses nobody listens at; TCP holds nothing back there either."""
+    time = FakeTime()
+    pool = make(time)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        dead = unused.getsockname()[1]
+        connection = Connection(time.now)
+        transport = await pool._connect_to_one_of(_addresses(dead, upstream.port), connection)
+        sock = transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        transport.close()
+        with pytest.raises(ConnectionRefusedError):
+            await pool._connect_to_one_of(_addresses(dead, dead), connection)
+
+
+async def test_cancelled_connect_to_several_addresses_leaves_nothing(
+    upstream: Upstream, make: Maker
+) -> None:
+    """Neither the connection that has been made nor the ones that have not."""
+    time = FakeTime()
+    pool = make(time)
+    completed = 0
+    for turns in range(30):
+        connection = Connection(time.now)
+        connecting = asyncio.create_task(
+            pool._connect_to_one_of(_addresses(upstream.port, upstream.port), connection)
+        )
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if connecting.done():
+            completed += 1
+            connecting.result().close()
+            continue
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        connection.abort()  # as `connect` does
+    await until(lambda: all(link.ended.is_set() for link in upstream.links))
+
+    assert completed < 30
+
+
+@pytest.mark.parametrize(
+    ("code", "age_s", "stands"),
+    [
+        (socket.EAI_AGAIN, 299.9, True),
+        (socket.EAI_AGAIN, 300.0, False),
+        (socket.EAI_NONAME, 0.0, False),
+    ],
+)
+async def test_what_a_name_was_holds_while_no_name_server_answers(
+    code: int, age_s: float, stands: bool
+) -> None:
+    """As long as a connection might last; a server that says there is no such name is believed."""
+    time = FakeTime()
+    pool = Pool(Origin(host="127.0.0.1", port=9), clock=time.clock)
+    known = await pool._addresses()
+    time.now += age_s
+    assert (pool._known_in_spite_of(socket.gaierror(code, ""), time.now) == known) is stands
 
 
 def test_representation_counts() -> None:

@@ -253,7 +253,7 @@ def parse_url(value: Any) -> Url:
     found = _URL.fullmatch(value)
     if not found:
         hint = f", did you mean https://{value}?" if _URL.fullmatch(f"https://{value}") else ""
-        hint = "" if "://" in value or value.startswith("/") else hint
+        hint = "" if "://" in value or value.startswith("/") or not value.isprintable() else hint
         raise ValueError(f"{shown(value)} is not a URL; use https://host/path{hint}")
     scheme = found[1].lower()
     host, port = _split_authority(found[2])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
@@ -763,6 +763,7 @@ def test_any_data_is_settings_or_problems_in_our_words(
         )
 
 
+@example(environ={"GATEWAY_SERVICE_URL": "\n"})
 @given(
     environ=st.dictionaries(
         st.sampled_from(list(variable_names())).map(lambda name: name.replace("<NAME>", "A")),

@@ -5,7 +5,7 @@ import asyncio
 from aiohttp import web
 
 from gateway.proxy.exchange import Proxy
-from gateway.serve.downstream import DownstreamConnection
+from gateway.serve.downstream import CROWD, DownstreamConnection
 
 _REFUSED_POLITELY = 16
 """Connections that may be told so at a time; an answer takes up to 2 s to arrive for sure."""
@@ -28,6 +28,11 @@ class DataListener(web.Server):
     def __call__(self) -> DownstreamConnection:
         """Make the protocol of a new connection."""
         return DownstreamConnection(self, self)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a further connection has to make do with less memory."""
+        return self._count > CROWD
 
     @property
     def full(self) -> bool:

@@ -10,7 +10,6 @@ import logging
 import select
 import socket
 import struct
-from collections.abc import Sequence
 from typing import Protocol
 
 from aiohttp import web
@@ -58,8 +57,8 @@ class Listener(Protocol):
         ...
 
     @property
-    def connections(self) -> Sequence[object]:
-        """Those that are open, the newest included."""
+    def crowded(self) -> bool:
+        """Whether there are more than `CROWD` connections, the newest included."""
         ...
 
     def note_end(self) -> None:
@@ -123,7 +122,7 @@ class DownstreamConnection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to count the time."""
         super().connection_made(transport)
-        if len(self._listener.connections) > CROWD:
+        if self._listener.crowded:
             # Later would be too late: what is above a smaller bound then is dropped and sent again.
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CROWD_BUFFER_BYTES)

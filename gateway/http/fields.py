@@ -173,14 +173,15 @@ def read_request_fields(raw: RawFields, *, http_1_0: bool) -> RequestFields:
             an unknown expectation, two upgrades, a second Host, a field that reroutes.
     """
     found = RequestFields()
-    lines = found.lines
-    for name, value in raw:
+    kept = found.lines
+    for field in raw:
+        name, value = field
         try:
             judge = _SPELLED[name]
         except KeyError:
             judge = _judge_of(name.lower())
         if judge is None:
-            lines.append(b"%b: %b" % (name, value))
+            kept.append(b": ".join(field))
         else:
             judge(found, value)
     if found.chunked and (http_1_0 or found.content_length is not None):
@@ -190,7 +191,7 @@ def read_request_fields(raw: RawFields, *, http_1_0: bool) -> RequestFields:
     if http_1_0:
         found.expects_continue = False  # RFC 9110 section 10.1.1: ignored from HTTP/1.0
     if found.named:
-        found.lines = _without(lines, found.named)
+        found.lines = _without(kept, found.named)
     return found
 
 
@@ -242,10 +243,16 @@ def read_response_fields(raw: RawFields) -> ResponseFields:
     """
     found = ResponseFields()
     lines = found.lines
-    for name, value in raw:
-        if name not in _RESPONSE_PLAIN and _is_for_us_only(found, name.lower(), value):
-            continue
-        lines.append(b"%b: %b" % (name, value))
+    for field in raw:
+        name, value = field
+        if name not in _RESPONSE_PLAIN:
+            lower = name.lower()
+            judge = _RESPONSE_JUDGES.get(lower)
+            if judge is not None:
+                judge(found, value)
+            if lower in _RESPONSE_DROPPED:
+                continue
+        lines.append(b": ".join(field))
     if found.chunked and found.content_length is not None:
         raise ValueError("both Content-Length and Transfer-Encoding")
     if found.named:
@@ -254,35 +261,49 @@ def read_response_fields(raw: RawFields) -> ResponseFields:
     return found
 
 
-def _response_length(found: ResponseFields, value: bytes) -> int:
+def _response_length(found: ResponseFields, value: bytes) -> None:
     if found.content_length is not None:
         raise ValueError("more than one Content-Length")
     if not value.isdigit():
         raise ValueError("Content-Length is not a number")
-    return int(value)
+    found.content_length = int(value)
 
 
-def _is_for_us_only(found: ResponseFields, lower: bytes, value: bytes) -> bool:
-    match lower:
-        case b"content-length":
-            found.content_length = _response_length(found, value)
-        case b"server":
-            found.server = value
-        case b"x-request-id":
-            found.request_id = value
-        case b"location":
-            found.redirects = True
-        case b"www-authenticate":
-            found.challenges_for_keystone |= value[:9].lower() == b"keystone "
-        case b"connection":
-            found.named |= _options_of(value)
-        case b"transfer-encoding":
-            if found.chunked or not is_chunked_coding(value):
-                raise ValueError("Transfer-Encoding other than one `chunked`")
-            found.chunked = True
-        case _:
-            pass
-    return lower in _RESPONSE_DROPPED
+def _response_coding(found: ResponseFields, value: bytes) -> None:
+    if found.chunked or not is_chunked_coding(value):
+        raise ValueError("Transfer-Encoding other than one `chunked`")
+    found.chunked = True
+
+
+def _response_connection(found: ResponseFields, value: bytes) -> None:
+    found.named |= _options_of(value)
+
+
+def _server(found: ResponseFields, value: bytes) -> None:
+    found.server = value
+
+
+def _request_id(found: ResponseFields, value: bytes) -> None:
+    found.request_id = value
+
+
+def _location(found: ResponseFields, _value: bytes) -> None:
+    found.redirects = True
+
+
+def _challenge(found: ResponseFields, value: bytes) -> None:
+    found.challenges_for_keystone |= value[:9].lower() == b"keystone "
+
+
+_RESPONSE_JUDGES: dict[bytes, Callable[[ResponseFields, bytes], None]] = {
+    b"connection": _response_connection,
+    b"content-length": _response_length,
+    b"location": _location,
+    b"server": _server,
+    b"transfer-encoding": _response_coding,
+    b"www-authenticate": _challenge,
+    b"x-request-id": _request_id,
+}
 
 
 def _judge_of(lower: bytes) -> Callable[[RequestFields, bytes], None] | None:

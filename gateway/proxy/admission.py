@@ -1,4 +1,4 @@
-"""Whether a request may go on, and as what. Pure but for the memory of admitted Host values."""
+"""Whether a request may go on, and as what. Pure but for the memory of what was admitted before."""
 
 from dataclasses import dataclass
 
@@ -71,12 +71,15 @@ def admit(rules: Rules, inbound: Inbound) -> Admission:
             raise DownstreamError(ErrorCode.BROWSER_REFUSED)
     elif fields.fetch_site is not None and fields.fetch_site.lower() not in _SAME_SITE:
         raise DownstreamError(ErrorCode.BROWSER_REFUSED)
-    found = rules.routes.find_exact(inbound.target)
-    if found is not None:
-        service, path, query = found, found.path or b"/", b""
+    known = rules.routes.find_known(inbound.target)
+    if known is not None:
+        service, path = known
+        query = b""
     else:
         path, query = split_target(inbound.target)
         service, path = rules.routes.find(path)
+        if not query:
+            rules.routes.remember(inbound.target, service, path)
     _check_use(service, inbound, fields)
     return Admission(service, path, query, fields)
 
@@ -123,13 +126,19 @@ def upstream_head(admission: Admission, method: str, credential_lines: bytes) ->
     else:
         framing = b""
     lines = b"\r\n".join(fields.lines)
-    return b"%b %b%b HTTP/1.1\r\n%b%b%b%bVia: 1.1 modelarts-gateway\r\n%b\r\n" % (
-        method.encode("ascii"),
-        admission.path,
-        admission.query,
-        admission.service.host_line,
-        lines,
-        b"\r\n" if lines else b"",
-        framing,
-        credential_lines,
+    return b"".join(
+        (
+            method.encode("ascii"),
+            b" ",
+            admission.path,
+            admission.query,
+            b" HTTP/1.1\r\n",
+            admission.service.host_line,
+            lines,
+            b"\r\n" if lines else b"",
+            framing,
+            b"Via: 1.1 modelarts-gateway\r\n",
+            credential_lines,
+            b"\r\n",
+        )
     )

@@ -144,8 +144,7 @@ def _account_for(seen: Observation) -> Record:
     inbound, metrics = seen.inbound, seen.metrics
     duration_s = seen.ended_at - inbound.received_at
     overhead_s = duration_s - seen.waited_s - seen.credential_s - seen.connect_s
-    if overhead_s < 0.0:
-        overhead_s = 0.0
+    overhead_s = max(overhead_s, 0.0)
     first_byte_s = 0.0
     if seen.status == 101 and seen.first_byte_at:
         # What is said after a switch takes hours; its handshake is what can be slow.

@@ -62,17 +62,24 @@ class Service:
     metrics: ServiceMetrics
 
 
+_MAX_KNOWN = 256
+_MAX_KNOWN_BYTES = 256
+"""Together 64 KiB of targets that need not be looked at again."""
+
+
 @dataclass(frozen=True, slots=True)
 class RouteTable:
     """Finds the service for a path. A service answers at `/<name>` and at its own path.
 
     Invariants: the longest prefix that ends at a slash wins; a path that two services have in
-    common belongs to neither of them, so nothing is sent to the wrong one.
+    common belongs to neither of them, so nothing is sent to the wrong one; what is remembered was
+    found by the rule, and is bounded, so no caller can make it grow.
     """
 
     services: tuple[Service, ...]
     _prefixes: list[tuple[bytes, Service]] = field(init=False, repr=False, default_factory=list)
     _exact: dict[bytes, Service] = field(init=False, repr=False, default_factory=dict)
+    _known: dict[bytes, tuple[Service, bytes]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Sort the prefixes, longest first."""
@@ -83,10 +90,25 @@ class RouteTable:
         found |= {b"/" + service.name.encode("ascii"): service for service in self.services}
         self._exact.update(found)
         self._prefixes.extend(sorted(found.items(), key=lambda item: -len(item[0])))
+        self._forget_all()
 
-    def find_exact(self, target: bytes) -> Service | None:
-        """Return the service whose name or own path, not below it, is the whole target."""
-        return self._exact.get(target)
+    def find_known(self, target: bytes) -> tuple[Service, bytes] | None:
+        """Return what `find` said of this whole target, if that is remembered."""
+        return self._known.get(target)
+
+    def remember(self, target: bytes, service: Service, path: bytes) -> None:
+        """Remember what was found for an admitted target; callers ask for few, again and again."""
+        if len(target) <= _MAX_KNOWN_BYTES:
+            if len(self._known) >= _MAX_KNOWN:
+                self._forget_all()
+            self._known[target] = service, path
+
+    def _forget_all(self) -> None:
+        """Know the services' names and own paths only."""
+        self._known.clear()
+        self._known.update(
+            (prefix, (service, service.path or b"/")) for prefix, service in self._exact.items()
+        )
 
     def find(self, path: bytes) -> tuple[Service, bytes]:
         """Return the service and the path to ask of it.

@@ -115,7 +115,7 @@ def test_a_shared_path_belongs_to_nobody() -> None:
     assert found(table, b"/other/x") == ("other", b"/p/x")
     assert found(table, b"/q/x") == ("third", b"/q/x")
     assert sharing_a_path([one, other, third]) == [(one, other)]
-    assert table.find_exact(b"/p") is None
+    assert table.find_known(b"/p") is None
 
 
 def test_a_name_wins_over_another_services_path() -> None:
@@ -136,6 +136,37 @@ def test_what_is_found_is_below_the_services_path(parts: list[bytes]) -> None:
         return
     assert asked == one.path or asked.startswith(one.path + b"/")
     assert path.endswith(asked[len(one.path) :])
+
+
+def test_what_was_found_is_remembered_and_the_oldest_forgotten_before_it_is_too_much() -> None:
+    """As the rule has found it, 256 targets at most, and no long ones; names are always known."""
+    table = RouteTable((A, ROOT))
+    targets = [b"/a/%d" % number for number in range(300)]
+    for target in targets:
+        table.remember(target, *table.find(target))
+
+    known = [target for target in targets if table.find_known(target) is not None]
+    assert len(known) < 256
+    assert known[-1] == targets[-1]
+    assert all(table.find_known(target) == table.find(target) for target in known)
+    assert table.find_known(b"/a") == (A, A.path)
+    assert table.find_known(b"/root") == (ROOT, b"/")
+    table.remember(b"/a/" + bytes(254), A, b"/")
+    assert table.find_known(b"/a/" + bytes(254)) is None
+
+
+def test_a_target_is_admitted_alike_the_second_time() -> None:
+    """Whether it is remembered or not, as one with a query is not."""
+    rules = Rules(RouteTable((A, AB)), AllowedHosts([]))
+    for target in (b"/a/x", b"/a/x?q", b"/ab/", b"/v1/infers/1/deeper/x"):
+        first, second = admit(rules, inbound(target)), admit(rules, inbound(target))
+
+        assert (first.service, first.path, first.query) == (
+            second.service,
+            second.path,
+            second.query,
+        )
+        assert (rules.routes.find_known(target) is None) == (b"?" in target)
 
 
 # Admission.

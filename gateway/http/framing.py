@@ -40,12 +40,17 @@ def response_framing(
 ) -> BodyFraming:
     """Decide how the body of a final response ends (RFC 9112 section 6.3, its steps in order)."""
     if head_request or status in {204, 304}:
-        return BodyFraming.NONE
+        return _NONE
     if chunked:
-        return BodyFraming.CHUNKED
+        return _CHUNKED
     if content_length is not None:
-        return BodyFraming.LENGTH
-    return BodyFraming.CLOSE
+        return _LENGTH
+    return _CLOSE
+
+
+# Looking a member up costs as much as the rest of the decision (Python 3.11).
+_NONE, _LENGTH = BodyFraming.NONE, BodyFraming.LENGTH
+_CHUNKED, _CLOSE = BodyFraming.CHUNKED, BodyFraming.CLOSE
 
 
 def chunk(data: bytes) -> bytes:
@@ -65,7 +70,4 @@ def joined_if_small(pieces: Sequence[bytes]) -> bytes | None:
     """Return `pieces` as one, or None when a copy would cost more than writing them one by one."""
     if len(pieces) == 1:
         return pieces[0]
-    size = 0
-    for piece in pieces:
-        size += len(piece)
-    return b"".join(pieces) if size <= _SMALL_BYTES else None
+    return b"".join(pieces) if sum(map(len, pieces)) <= _SMALL_BYTES else None

@@ -56,13 +56,12 @@ class Inbound:
         "version",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # keywords cost a dict per call
         self,
         method: str,
         target: bytes,
         version: str,
         fields: RawFields,
-        *,
         keep_alive: bool,
         received_at: float,
     ) -> None:

@@ -291,7 +291,7 @@ class DownstreamConnection(web.RequestHandler):
                 self._exchange.begin(now)
             except Exception:  # noqa: BLE001  # logged, counted and answered
                 self._own_up()
-            if self.writing_paused:
+            if requests.queue and self.writing_paused:
                 break
         self._starting = False
         if self._exchange is None and requests.refusal is not None and not self._lingering:

@@ -142,8 +142,8 @@ class RequestParser:
             self._target,
             llhttp.get_http_version(),
             self._fields,
-            keep_alive=llhttp.should_keep_alive(),
-            received_at=self._received_at,
+            llhttp.should_keep_alive(),
+            self._received_at,
         )
         self.in_head = False
         self.queue.append(inbound)

@@ -176,8 +176,10 @@ class Connection(asyncio.Protocol):
             self._fail(
                 ErrorCode.CONNECTION_TERMINATED, "closed before the request", replayable=True
             )
+        elif (data := joined_if_small(pieces)) is not None:
+            transport.write(data)
         else:
-            self.write(pieces)
+            transport.writelines(pieces)
 
     def write(self, pieces: Sequence[bytes]) -> None:
         """Write more of the request's body, framed. Nothing happens when we are closed."""

@@ -41,6 +41,8 @@ _CLAIMS = (
 
 _DROPPED_PREFIXES = (b"proxy-", b"x-sdk-", b"x-forwarded-")
 
+_NO_NAMES: frozenset[bytes] = frozenset()
+
 # `Connection` options that are not field names.
 _OPTIONS = frozenset({b"close", b"keep-alive", b""})
 
@@ -69,7 +71,7 @@ class RequestFields:
         self.fetch_site: bytes | None = None
         self.upgrade: bytes | None = None
         """Protocol that the caller would like to switch to, in lower case."""
-        self.named: set[bytes] = set()
+        self.named: frozenset[bytes] = _NO_NAMES
         """Names that Connection lists, in lower case."""
         self.lines: list[bytes] = []
         """End-to-end fields as `name: value`, in order, duplicates kept, without line ends."""
@@ -218,7 +220,7 @@ class ResponseFields:
         self.challenges_for_keystone = False
         """It says `WWW-Authenticate: Keystone …`, as keystonemiddleware does."""
         self.request_id = b""
-        self.named: set[bytes] = set()
+        self.named: frozenset[bytes] = _NO_NAMES
         self.lines: list[bytes] = []
         """Fields for the caller as `name: value`, in order, duplicates kept; Content-Length is
         among them, Transfer-Encoding is not."""
@@ -319,15 +321,15 @@ def _judge_of(lower: bytes) -> Callable[[RequestFields, bytes], None] | None:
     return None
 
 
-def _options_of(value: bytes) -> set[bytes]:
+def _options_of(value: bytes) -> frozenset[bytes]:
     """Return the field names that a Connection value lists."""
     if b"," not in value:
         option = value.strip(b" \t").lower()
-        return set() if option in _OPTIONS else {option}
-    return {option.strip(b" \t").lower() for option in value.split(b",")} - _OPTIONS
+        return _NO_NAMES if option in _OPTIONS else frozenset((option,))
+    return frozenset(option.strip(b" \t").lower() for option in value.split(b",")) - _OPTIONS
 
 
-def _without(lines: Iterable[bytes], named: set[bytes]) -> list[bytes]:
+def _without(lines: Iterable[bytes], named: frozenset[bytes]) -> list[bytes]:
     return [line for line in lines if line.partition(b":")[0].lower() not in named]
 
 

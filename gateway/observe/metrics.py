@@ -76,7 +76,7 @@ class Histogram:
     __slots__ = ("bounds", "counts", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = bounds
+        self.bounds = tuple(map(float, bounds))  # comparing with an integer takes thrice as long
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 

@@ -254,7 +254,7 @@ class Exchange:
         if outcome is _RELAYED:
             if "token_rejected" in self._retried and self._credential is not None:
                 admission.service.credentials.accepted(self._credential)
-            self._end(relay.status, keep_alive=relay.keep_alive)
+            self._end(relay.status, relay.keep_alive)
         elif self._kept is None:
             self._relay = None
             self._fail(CredentialError(ErrorCode.TOKEN_RENEWED))
@@ -346,7 +346,7 @@ class Exchange:
         )
         pieces = [upstream_head(admission, inbound.method, credential.field_lines)]
         if body or admission.fields.chunked:
-            self._frame(admission, body, ended, pieces)
+            _frame(admission, body, ended, pieces)
         if ended:
             self._seen.sent_at = now
             downstream.deadline = now + service.first_byte_s
@@ -374,7 +374,7 @@ class Exchange:
             self._break_off(error)
             return
         pieces: list[bytes] = []
-        self._frame(admission, body, inbound.ended, pieces)
+        _frame(admission, body, inbound.ended, pieces)
         connection = relay.connection
         if pieces:
             connection.write(pieces)
@@ -397,15 +397,6 @@ class Exchange:
         self._downstream.deadline = self._proxy.clock() + admission.service.idle_s
         if connection.writing_paused:
             self._downstream.pause_reading()
-
-    @staticmethod
-    def _frame(admission: Admission, body: list[bytes], ended: bool, out: list[bytes]) -> None:
-        if admission.fields.chunked:
-            out.extend(map(chunk, body))
-            if ended:
-                out.append(LAST_CHUNK)
-        else:
-            out.extend(body)
 
     def _take_body(self, service: Service) -> list[bytes]:
         """Take what has arrived, count it, and keep it while it may have to be sent again."""
@@ -498,7 +489,7 @@ class Exchange:
             # (golang/go#23643).
             self._downstream.abort()
             answered = self._relay is not None and self._relay.started
-            self._end(self._relay.status if self._relay and answered else 0, keep_alive=False)
+            self._end(self._relay.status if self._relay and answered else 0, False)
             return
         inbound = self._inbound
         self._seen.request_id = request_id_of(inbound.fields)
@@ -527,7 +518,7 @@ class Exchange:
                 )
             ]
         )
-        self._end(code.status, keep_alive=keep_alive)
+        self._end(code.status, keep_alive)
 
     def _note_wait(self, until: float) -> None:
         """Count the time since we had done all that we could: none of it is ours."""
@@ -536,14 +527,25 @@ class Exchange:
         if waited_s > 0.0:
             seen.waited_s += waited_s
 
-    def _end(self, status: int, *, keep_alive: bool) -> None:
-        seen = self._seen
+    def _end(self, status: int, keep_alive: bool) -> None:
+        seen, proxy = self._seen, self._proxy
+        clock = proxy.clock
         seen.status = status
-        seen.ended_at = now = self._proxy.clock()
+        seen.ended_at = now = clock()
         if self._relay is not None:
             seen.note_response(self._relay)
             self._relay = None
         if self._kept_bytes:
             self._forget_body()
-        self._proxy.observer.observe(seen)
+        proxy.observer.observe(seen)
         self._downstream.exchange_ended(keep_alive=keep_alive, now=now)
+
+
+def _frame(admission: Admission, body: list[bytes], ended: bool, out: list[bytes]) -> None:
+    """Add what goes upstream of a body to `out`; `ended`: nothing will follow."""
+    if admission.fields.chunked:
+        out.extend(map(chunk, body))
+        if ended:
+            out.append(LAST_CHUNK)
+    else:
+        out.extend(body)

@@ -26,6 +26,7 @@ _PLAIN_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _ID_PREFIX = os.urandom(6).hex()
 _ids = itertools.count(1)
 _make_tuple = tuple.__new__
+_GATEWAY = Layer.GATEWAY  # looking a member up is dear (Python 3.11)
 
 
 class Observation:
@@ -60,7 +61,7 @@ class Observation:
         """What the caller got; 0 when it left before it had one."""
         self.error = ""
         """Label of what went wrong, and whose fault it is."""
-        self.layer = Layer.GATEWAY
+        self.layer = _GATEWAY
         self.request_bytes = 0
         self.response_bytes = 0
         self.retries = 0

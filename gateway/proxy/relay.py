@@ -150,10 +150,11 @@ class Relay:
 
     def on_response(self, head: ResponseHead | None, body: list[bytes], *, complete: bool) -> None:
         """Take what one read has brought (see `ResponseSink`)."""
-        self.last_byte_at = self._clock()
+        clock = self._clock
+        now = self.last_byte_at = clock()
         if head is not None:
-            self.first_byte_at = self.last_byte_at
-            self._downstream.deadline = self.last_byte_at + self._idle_s
+            self.first_byte_at = now
+            self._downstream.deadline = now + self._idle_s
             if not self._judge_head(head):
                 return
         if self._peek_left > 0:
@@ -168,7 +169,7 @@ class Relay:
             head, body, self._held = self._head, self._held, None
         elif complete and self._head is not None:
             self._is_rejected()  # too late to hide it, but not to replace the credential
-        self._pass_on(head, body, complete=complete)
+        self._pass_on(head, body, complete)
         if complete:
             self._end(_RELAYED)
         elif self._downstream.writing_paused:
@@ -210,7 +211,7 @@ class Relay:
         """Pass on an answer that has been held back long enough."""
         if self._held is not None and not self._over:
             body, self._held = self._held, None
-            self._pass_on(self._head, body, complete=False)
+            self._pass_on(self._head, body, False)
 
     def _end(self, outcome: Outcome) -> None:
         if not self._over:
@@ -273,7 +274,7 @@ class Relay:
             and self._owner.hides_rejection()
         )
 
-    def _pass_on(self, head: ResponseHead | None, body: list[bytes], *, complete: bool) -> None:
+    def _pass_on(self, head: ResponseHead | None, body: list[bytes], complete: bool) -> None:
         pieces: list[bytes] = []
         if head is not None and self.fields is not None:
             pieces.append(self._reply_head(head, self.fields))

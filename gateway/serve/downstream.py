@@ -139,12 +139,13 @@ class DownstreamConnection(web.RequestHandler):
             return
         requests = self._requests
         was_in_head = requests.in_head
-        self.received_at = self._proxy.clock()
-        requests.feed(data, self.received_at)
+        clock = self._proxy.clock
+        now = self.received_at = clock()
+        requests.feed(data, now)
         if requests.in_head and not was_in_head and self._exchange is None:
-            self.deadline = self.received_at + HEAD_TIMEOUT_S
+            self.deadline = now + HEAD_TIMEOUT_S
         if self._exchange is None:
-            self._start_next(self.received_at)
+            self._start_next(now)
         else:
             try:
                 self._go_on()

@@ -128,9 +128,10 @@ class RequestParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a field; trailers are not passed on."""
         if self.in_head:
-            if len(self._fields) >= MAX_FIELDS:
+            fields = self._fields
+            if len(fields) >= MAX_FIELDS:
                 raise _RefusedRequestError(ErrorCode.HEADERS_TOO_LARGE)
-            self._fields.append((name, value.rstrip(b" \t")))
+            fields.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Queue a request whose head is complete."""

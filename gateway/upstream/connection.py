@@ -84,6 +84,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_begins_as_1_1",
         "_body",
         "_fields",
         "_head",
@@ -99,8 +100,8 @@ class Connection(asyncio.Protocol):
         "_sink",
         "_switch_to",
         "_transport",
+        "good_until",
         "heard",
-        "idle_since",
         "opened_at",
         "requests",
         "reusable",
@@ -109,7 +110,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, opened_at: float) -> None:
         self.opened_at = opened_at
-        self.idle_since = opened_at
+        self.good_until = opened_at
+        """While idle: when the pool must have closed it; the pool's own."""
         self.requests = 0
         """Requests started on this connection."""
         self.reusable = True
@@ -125,6 +127,7 @@ class Connection(asyncio.Protocol):
         self._head_request = False
         self._switch_to = b""
         self._request_sent = True
+        self._begins_as_1_1 = False  # the first line of the response under way, interim or final
         self._head: ResponseHead | None = None
         self._body: list[bytes] = []
         self._fields: list[tuple[bytes, bytes]] = []
@@ -238,7 +241,9 @@ class Connection(asyncio.Protocol):
         if self._phase is _SWITCHED:
             sink.on_response(None, [data], complete=False)
             return
-        self.heard = True
+        if not self.heard:
+            self.heard = True
+            self._begins_as_1_1 = data[:9] == b"HTTP/1.1 "
         self._read_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -333,7 +338,10 @@ class Connection(asyncio.Protocol):
                 raise _RefusedResponseError("too many interim responses")
             return
         fields = self._fields
-        version = self._parser.get_http_version()
+        if self._begins_as_1_1 and not self._interim:
+            version = "1.1"
+        else:
+            version = self._parser.get_http_version()  # ten times as dear
         if not 200 <= status <= 599 or version not in _VERSIONS:
             raise _RefusedResponseError("status or version out of range")
         if len(fields) > MAX_FIELDS or (

@@ -70,7 +70,7 @@ class Pool:
         """Hand out the most recently used idle connection, or None when there is no good one."""
         while self._idle:
             connection = self._idle.pop()
-            if self._is_good(connection, now):
+            if connection.reusable and now < connection.good_until:
                 self.active += 1
                 return connection
             connection.close()
@@ -93,12 +93,20 @@ class Pool:
 
     def give_back(self, connection: Connection, now: float) -> None:
         """Take a connection back after its exchange; keep it if it can serve another."""
+        origin, idle = self.origin, self._idle
         self.active -= 1
-        connection.idle_since = now
-        if len(self._idle) >= self.origin.max_idle:
+        if len(idle) >= origin.max_idle:
             self._drop_stale(now)  # a dead one must not take the place of a good one
-        if len(self._idle) < self.origin.max_idle and self._is_good(connection, now):
-            self._idle.append(connection)
+        too_old_at = connection.opened_at + origin.max_age_s
+        if (
+            connection.reusable
+            and now < too_old_at
+            and not self._closed
+            and len(idle) < origin.max_idle
+        ):
+            idle_until = now + origin.idle_limit_s
+            connection.good_until = min(idle_until, too_old_at)
+            idle.append(connection)
             if self._sweep is None:
                 self._sweep_later()
         else:
@@ -113,14 +121,6 @@ class Pool:
         while self._idle:
             self._idle.pop().close()
 
-    def _is_good(self, connection: Connection, now: float) -> bool:
-        return (
-            connection.reusable
-            and not self._closed
-            and now - connection.idle_since < self.origin.idle_limit_s
-            and now - connection.opened_at < self.origin.max_age_s
-        )
-
     def _sweep_later(self) -> None:
         self._sweep = asyncio.get_running_loop().call_later(
             self.origin.idle_limit_s, self._close_stale
@@ -133,7 +133,11 @@ class Pool:
             self._sweep_later()
 
     def _drop_stale(self, now: float) -> None:
-        stale = [connection for connection in self._idle if not self._is_good(connection, now)]
+        stale = [
+            connection
+            for connection in self._idle
+            if not connection.reusable or now >= connection.good_until
+        ]
         for connection in stale:
             self._idle.remove(connection)
             connection.close()

@@ -192,6 +192,8 @@ def test_bytes_after_an_answer_spoil_it(extra: bytes) -> None:
         (OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), False),
         (OK.replace(b"HTTP/1.1", b"HTTP/1.0"), False),
         (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok", False),
+        ((b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\nConnection: keep-alive\r\n"
+         b"Content-Length: 2\r\n\r\nok"), False),
         (b"HTTP/1.1 204 No Content\r\n\r\n", True),
         (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", True),
     ],

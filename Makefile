@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test check format bench bench-setup clean
+.PHONY: setup demo test check format bench bench-setup cost clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -48,6 +48,9 @@ format: $(VENV)/.dev-installed ## rewrite to the project's format; regenerate th
 
 bench: $(VENV)/.dev-installed ## CPU, latency and memory beside other proxies (needs wrk)
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+cost: $(VENV)/.dev-installed ## what one exchange costs, counted (needs valgrind and strace)
+	@$(BIN)/python -m tests.cost $(COST_ARGS)
 
 bench-setup: $(VENV)/.dev-installed ## install wrk and the proxies to compare with
 	@$(BIN)/python -m tests.bench setup

@@ -259,10 +259,7 @@ class Connection(asyncio.Protocol):
                 return
         head, body = self._head, self._body
         if head is None and not body and self._phase is not _DONE:
-            # An unfinished head, chunk extensions or trailers: each unbounded by itself.
-            self._silent_bytes += len(data)
-            if self._silent_bytes > MAX_HEAD_BYTES:
-                self._fail(ErrorCode.HTTP_PROTOCOL_ERROR, "head or trailers are too large")
+            self._bear_silence(len(data))
             return
         self._silent_bytes = 0
         self._head = None
@@ -272,6 +269,12 @@ class Connection(asyncio.Protocol):
             sink.on_response(head, body, complete=True)
         else:
             sink.on_response(head, body, complete=False)
+
+    def _bear_silence(self, count: int) -> None:
+        """Bound an unfinished head, chunk extensions or trailers: each endless by itself."""
+        self._silent_bytes += count
+        if self._silent_bytes > MAX_HEAD_BYTES:
+            self._fail(ErrorCode.HTTP_PROTOCOL_ERROR, "head or trailers are too large")
 
     def eof_received(self) -> None:
         """Take the end of the stream as the end of a body that has no other."""

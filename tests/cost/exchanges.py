@@ -1,0 +1,133 @@
+"""Whole exchanges in memory: the gateway as `serve` builds it, between two transports of bytes.
+
+Everything but sockets and the event loop's own work happens as in production: parsing, admission,
+token, forwarding, relaying, metrics and the access log. One exchange follows the other, so the
+same work is done on a fast machine and on a slow one.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gateway.cli.build import build_gateway
+from gateway.identity.credential import Credential
+from gateway.observe.access_log import AccessLog
+from gateway.proxy.service import Service
+from gateway.serve.data_listener import DataListener
+from gateway.serve.downstream import DownstreamConnection
+from gateway.settings import load
+from gateway.upstream.connection import Connection
+from tests.bench.shapes import JSON_BODY
+from tests.bench.upstream import TOKEN, answer
+
+WARM_UP = 192
+"""Exchanges before counting, so that the interpreter has adapted its code; three log batches."""
+_PIECE = bytes(range(256)) * 1024
+"""256 KiB: what uvloop reads at a time."""
+_PIECES = 4
+
+
+def _request(length: int) -> bytes:
+    return (
+        b"POST /bench/predict HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: cost/1\r\n"
+        b"Accept: */*\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % length
+    )
+
+
+_LARGE = _PIECES * len(_PIECE)
+_SMALL_REQUEST = [_request(len(JSON_BODY)) + JSON_BODY.encode()]
+_SMALL_ANSWER = [answer("200 OK", b'{"predictresult":"1"}' * 8, "Server: cost\r\n")]
+SHAPES: dict[str, tuple[list[bytes], list[bytes]]] = {
+    "json": (_SMALL_REQUEST, _SMALL_ANSWER),
+    "upload-1m": ([_request(_LARGE), *[_PIECE] * _PIECES], _SMALL_ANSWER),
+    "download-1m": (
+        _SMALL_REQUEST,
+        [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % _LARGE, *[_PIECE] * _PIECES],
+    ),
+}
+"""Name → what the caller sends and what the service answers, read by read."""
+
+
+class MemoryTransport(asyncio.Transport):
+    """Takes everything at once and keeps nothing but the last of it.
+
+    `write` and `writelines` are no functions of Python, lest they count as work of the gateway.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: deque[Any] = deque(maxlen=1)
+        self.write = self.last.append  # type: ignore[assignment,method-assign]
+        self.writelines = self.last.append  # type: ignore[assignment,method-assign]
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+class Pair:
+    """A caller's connection and one to the service."""
+
+    def __init__(self, listener: DataListener, service: Service) -> None:
+        self._caller = MemoryTransport()
+        down = DownstreamConnection(listener, listener)
+        down.connection_made(self._caller)
+        up = Connection(listener.proxy.clock())
+        up.connection_made(MemoryTransport())
+        service.pool.active += 1
+        service.pool.give_back(up, up.opened_at)
+        self._receive, self._answer = down.data_received, up.data_received
+
+    def exchange(self, request: list[bytes], answer: list[bytes]) -> None:
+        """Run one exchange, and see that it took place."""
+        for data in request:
+            self._receive(data)
+        for data in answer:
+            self._answer(data)
+        assert self._caller.last
+        self._caller.last.clear()
+
+
+@contextmanager
+def prepared() -> Iterator[Callable[[str, int], None]]:
+    """Yield a function that runs so many exchanges of a shape; within a running event loop."""
+    flags = {
+        "identities": {"default": {"method": "none"}},
+        "services": {
+            "bench": {"url": "http://127.0.0.1:9/v1/infers/bench", "methods": "POST"},
+            "other": {"url": "http://127.0.0.1:9/v1/infers/other", "methods": "POST"},
+        },
+    }
+    sink = os.open(os.devnull, os.O_WRONLY)
+    gateway = build_gateway(load(file=None, environ={}, flags=flags).settings, AccessLog(sink))
+    parts = gateway._parts
+    service = parts.services[0]
+    never = float("inf")
+    for keeper in parts.keepers.values():
+        line = f"X-Auth-Token: {TOKEN}\r\n".encode("ascii")
+        keeper._credential = Credential(line, stale_at=never, expires_at=never)
+    pair = Pair(parts.data, service)
+
+    def run(shape: str, count: int) -> None:
+        request, answer = SHAPES[shape]
+        exchange = pair.exchange
+        for _ in range(count):
+            exchange(request, answer)
+        parts.data.proxy.observer.settle()
+
+    try:
+        yield run
+    finally:
+        assert service.metrics.started == service.metrics.finished
+        os.close(sink)

@@ -1,0 +1,70 @@
+"""The hot path costs what it is recorded to cost, counted and not timed: `make cost`.
+
+Five per cent more fail, so that no change loses what was gained; five per cent less fail as well
+until they are recorded, because what is not recorded can be lost.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+from tests.cost import figures
+from tests.cost.record import Figures, Finding, compare
+
+
+def judge(section: str, measure: Callable[[], Figures]) -> None:
+    """Fail for every figure that has moved; skip where nothing was recorded to compare with."""
+    key = figures.KEYS[section]
+    findings = compare(section, key, measure())
+    if all(finding.recorded is None for finding in findings):
+        pytest.skip(f"no {section} recorded for {key}: make cost COST_ARGS=--record")
+    assert [problem for finding in findings if (problem := finding.problem())] == []
+
+
+def require(tool: str) -> None:
+    """Skip, or fail in CI, where `tool` is missing."""
+    if shutil.which(tool) is None:
+        if os.environ.get("REQUIRE_ALL") == "1":
+            pytest.fail(f"REQUIRE_ALL=1, but {tool} is missing", pytrace=False)
+        pytest.skip(f"{tool} is missing")
+
+
+@pytest.mark.timeout(120)
+def test_calls_and_bytecodes_are_what_was_recorded() -> None:
+    """Of every shape: the same on every machine, so any difference is a change of the code."""
+    judge(figures.INTERPRETED, figures.interpreted_figures)
+
+
+@pytest.mark.timeout(120)
+def test_system_calls_are_what_was_recorded() -> None:
+    """Two reads, two writes, two waits: a third write or a timer per request would show here."""
+    require("strace")
+
+    judge(figures.SYSTEM_CALLS, figures.system_call_figures)
+
+
+@pytest.mark.timeout(300)
+def test_instructions_are_what_was_recorded() -> None:
+    """Work inside C shows here only; compared on the very build of Python that was recorded."""
+    require("valgrind")
+
+    judge(figures.INSTRUCTIONS, figures.instruction_figures)
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (104.9, ""),
+        (95.1, ""),
+        (105.1, "find the reason"),
+        (94.9, "well done"),
+    ],
+)
+def test_five_per_cent_either_way(found: float, verdict: str) -> None:
+    """Up to the bound nothing is said, beyond it the figure is a problem in both directions."""
+    problem = Finding("json: calls", found, 100).problem()
+
+    assert verdict in problem
+    assert bool(problem) == bool(verdict)

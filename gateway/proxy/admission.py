@@ -72,40 +72,38 @@ def admit(rules: Rules, inbound: Inbound) -> Admission:
     elif fields.fetch_site is not None and fields.fetch_site.lower() not in _SAME_SITE:
         raise DownstreamError(ErrorCode.BROWSER_REFUSED)
     known = rules.routes.find_known(inbound.target)
-    if known is not None:
-        service, path = known
-        query = b""
-    else:
-        path, query = split_target(inbound.target)
-        service, path = rules.routes.find(path)
-        if not query:
-            rules.routes.remember(inbound.target, service, path)
-    _check_use(service, inbound, fields)
-    return Admission(service, path, query, fields)
-
-
-def _check_use(service: Service, inbound: Inbound, fields: RequestFields) -> None:
-    """Check what each service decides for itself."""
+    service, path, query = (*known, b"") if known is not None else _route(rules, inbound.target)
     if fields.upgrade is not None:
-        if not (service.websocket and _asks_for_websocket(inbound, fields)):
-            raise RefusedByServiceError(ErrorCode.UPGRADE_REFUSED, service)
+        _check_switch(service, inbound, fields)
     elif inbound.method not in service.methods:
         raise RefusedByServiceError(ErrorCode.METHOD_NOT_ALLOWED, service)
     if fields.content_length is not None and fields.content_length > service.max_body_bytes:
         raise RefusedByServiceError(ErrorCode.BODY_TOO_LARGE, service)
+    return Admission(service, path, query, fields)
 
 
-def _asks_for_websocket(inbound: Inbound, fields: RequestFields) -> bool:
-    """Check what a server must before it switches (RFC 6455 section 4.2.1)."""
-    return (
-        fields.upgrade == b"websocket"
+def _check_switch(service: Service, inbound: Inbound, fields: RequestFields) -> None:
+    """Check what a server must before it switches to WebSocket (RFC 6455 section 4.2.1)."""
+    if not (
+        service.websocket
+        and fields.upgrade == b"websocket"
         and b"upgrade" in fields.named
         and inbound.method == "GET"
         and inbound.version == "1.1"
         and not fields.chunked
         and not fields.content_length
         and not fields.expects_continue
-    )
+    ):
+        raise RefusedByServiceError(ErrorCode.UPGRADE_REFUSED, service)
+
+
+def _route(rules: Rules, target: bytes) -> tuple[Service, bytes, bytes]:
+    """Return service, path to ask of it, and query of a target that is not known yet."""
+    path, query = split_target(target)
+    service, path = rules.routes.find(path)
+    if not query:
+        rules.routes.remember(target, service, path)
+    return service, path, query
 
 
 def upstream_head(admission: Admission, method: str, credential_lines: bytes) -> bytes:

@@ -81,6 +81,7 @@ async def _count(shape: str) -> dict[str, dict[str, float]]:
         sys.setprofile(tracer.profile)
         run(shape, _COUNT)
         sys.setprofile(None)
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 looks at it when tracing begins
         sys.settrace(tracer.trace)
         run(shape, _COUNT)
         sys.settrace(None)

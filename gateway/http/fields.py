@@ -15,7 +15,7 @@ Facts these functions stand on:
 from collections.abc import Callable, Iterable, Sequence
 
 from gateway.errors import DownstreamError, ErrorCode
-from gateway.http.framing import content_length_of, is_chunked_coding
+from gateway.http.framing import MAX_DIGITS, content_length_of, is_chunked_coding
 
 RawFields = Sequence[tuple[bytes, bytes]]
 
@@ -30,7 +30,11 @@ _HOP_BY_HOP = (
 # the vendor's gateway ignore the token (APIG.0301).
 _IDENTITY = (
     b"authorization x-auth-token x-subject-token x-service-token x-security-token "
-    b"x-apig-appcode apikey x-domain-id x-project-id cookie"
+    b"x-apig-appcode apikey x-domain-id x-project-id cookie "
+    # What keystonemiddleware tells an application of a token, and what it is then believed on.
+    b"x-identity-status x-service-identity-status x-roles x-service-roles x-role x-service-catalog "
+    b"x-is-admin-project x-domain-name x-project-name x-project-domain-id x-project-domain-name "
+    b"x-user-domain-id x-user-domain-name x-tenant-id x-tenant-name x-tenant"
 ).split()
 
 # Claims about an earlier hop, and ways to ask for another method than the admitted one.
@@ -39,7 +43,7 @@ _CLAIMS = (
     b"x-method-override"
 ).split()
 
-_DROPPED_PREFIXES = (b"proxy-", b"x-sdk-", b"x-forwarded-")
+_DROPPED_PREFIXES = (b"proxy-", b"x-sdk-", b"x-forwarded")
 
 _NO_NAMES: frozenset[bytes] = frozenset()
 
@@ -116,12 +120,17 @@ def _reroute(_found: RequestFields, _value: bytes) -> None:
 
 
 def _origin(found: RequestFields, value: bytes) -> None:
-    found.origin = value
+    found.origin = _listed(found.origin, value)
     found.lines.append(b"Origin: " + value)  # reaches the service only if it is an allowed one
 
 
 def _fetch_site(found: RequestFields, value: bytes) -> None:
-    found.fetch_site = value
+    found.fetch_site = _listed(found.fetch_site, value)
+
+
+def _listed(before: bytes | None, value: bytes) -> bytes:
+    """Combine repeated fields (RFC 9110 section 5.2), so that none hides behind another."""
+    return value if before is None else before + b", " + value
 
 
 def _drop(_found: RequestFields, _value: bytes) -> None:
@@ -266,13 +275,14 @@ def read_response_fields(raw: RawFields) -> ResponseFields:
 def _response_length(found: ResponseFields, value: bytes) -> None:
     if found.content_length is not None:
         raise ValueError("more than one Content-Length")
-    if not value.isdigit():
+    digits = value.rstrip(b" \t")
+    if not digits.isdigit() or len(digits) > MAX_DIGITS:
         raise ValueError("Content-Length is not a number")
-    found.content_length = int(value)
+    found.content_length = int(digits)
 
 
 def _response_coding(found: ResponseFields, value: bytes) -> None:
-    if found.chunked or not is_chunked_coding(value):
+    if found.chunked or not is_chunked_coding(value.rstrip(b" \t")):
         raise ValueError("Transfer-Encoding other than one `chunked`")
     found.chunked = True
 

@@ -5,7 +5,7 @@ from enum import Enum, auto
 
 from gateway.errors import DownstreamError, ErrorCode
 
-_MAX_DIGITS = 15  # 888 TiB: more than any body, less than any integer's trouble
+MAX_DIGITS = 15  # 888 TiB: more than any body, less than any integer's trouble
 
 
 class BodyFraming(Enum):
@@ -25,7 +25,7 @@ def content_length_of(value: bytes) -> int:
     Raises:
         DownstreamError: a list, sign, space, hexadecimal, empty or absurd value.
     """
-    if not value.isdigit() or len(value) > _MAX_DIGITS:  # of bytes, isdigit knows ASCII only
+    if not value.isdigit() or len(value) > MAX_DIGITS:  # of bytes, isdigit knows ASCII only
         raise DownstreamError(ErrorCode.BAD_REQUEST, "Content-Length is not a plain number")
     return int(value)
 

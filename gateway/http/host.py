@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from gateway.errors import DownstreamError, ErrorCode
 
 # RFC 9110 section 7.2: uri-host [ ":" port ]; no user information, no zone, no percent-encoding.
-_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
-_LOOPBACK = re.compile(rb"localhost|127\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}|\[::1\]")
+_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+_OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"  # 127.0.0.256 is a name, not an address
+_LOOPBACK = re.compile(rb"localhost|127(?:\." + _OCTET + rb"){3}|\[::1\]")
 _CACHE_SIZE = 64
 
 
@@ -33,7 +34,7 @@ class AllowedHosts:
         if host in self._admitted:
             return
         parts = _HOST.fullmatch(host)
-        if parts is None:
+        if parts is None or int(parts[2] or 0) > 65535:
             raise DownstreamError(ErrorCode.BAD_REQUEST, "malformed Host")
         name = parts[1].lower()
         if not (self._every or name in self._names or _LOOPBACK.fullmatch(name)):

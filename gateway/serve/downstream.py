@@ -321,7 +321,8 @@ class DownstreamConnection(web.RequestHandler):
 
     def _refuse(self, code: ErrorCode) -> None:
         """Answer what is no request, or not a whole one, and leave."""
-        inbound = Inbound("", b"", "1.1", (), keep_alive=False, received_at=self.received_at)
+        method = self._requests.refused_method
+        inbound = Inbound(method, b"", "1.1", (), keep_alive=False, received_at=self.received_at)
         self._current = inbound
         self._exchange = Exchange(self._proxy, inbound, self)
         self._exchange.refuse(code)

@@ -50,6 +50,7 @@ class RequestParser:
         "queue",
         "receiving",
         "refusal",
+        "refused_method",
         "switching",
     )
 
@@ -65,6 +66,8 @@ class RequestParser:
         self.switching: Inbound | None = None
         """The request after which the connection speaks another protocol, if it is admitted; what
         follows is in its `body` as it came. The reader must not read on before that is decided."""
+        self.refused_method = ""
+        """Of what was refused, where it is known: the answer to HEAD has no body."""
         self._llhttp = httptools.HttpRequestParser(self)
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
@@ -105,8 +108,10 @@ class RequestParser:
 
     def _refuse(self, code: ErrorCode) -> None:
         self.refusal = code
+        if self.in_head and code is not ErrorCode.METHOD_UNKNOWN:
+            self.refused_method = _METHODS.get(self._llhttp.get_method(), "")
         if self.receiving is not None and self.queue and self.receiving is self.queue[-1]:
-            self.queue.pop()  # its body will never be complete
+            self.refused_method = self.queue.pop().method  # its body will never be complete
             self.receiving = None
 
     # What llhttp tells us.
@@ -180,5 +185,7 @@ def _code_of(error: httptools.HttpParserError) -> ErrorCode:
             return ErrorCode.BAD_TARGET
         case _ if "HTTP version" in str(error):
             return ErrorCode.VERSION_NOT_SUPPORTED
+        case _ if "Invalid method" in str(error):  # one of another protocol's
+            return ErrorCode.METHOD_UNKNOWN
         case _:
             return ErrorCode.BAD_REQUEST

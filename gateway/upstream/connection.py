@@ -4,6 +4,7 @@ Writes a request, parses the response, and knows whether it may be used again; d
 """
 
 import asyncio
+import re
 from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Protocol, cast
@@ -241,17 +242,11 @@ class Connection(asyncio.Protocol):
         if self._phase is _SWITCHED:
             sink.on_response(None, [data], complete=False)
             return
-        if not self.heard:
-            self.heard = True
-            self._begins_as_1_1 = data[:9] == b"HTTP/1.1 "
+        if not self.heard and not self._begins_well(data):
+            return
         self._read_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._parser_used_up = True
-            rest = data[upgrade.args[0] :]
-            if rest:
-                self._body.append(rest)
+            self._feed(data)
         except httptools.HttpParserError as cause:
             self.reusable = False
             if self._phase is not _DONE:
@@ -269,6 +264,31 @@ class Connection(asyncio.Protocol):
             sink.on_response(head, body, complete=True)
         else:
             sink.on_response(head, body, complete=False)
+
+    def _begins_well(self, data: bytes) -> bool:
+        """Fail what is no status line: llhttp would skip line ends, and take other protocols'."""
+        self.heard = True
+        self._begins_as_1_1 = data[:9] == b"HTTP/1.1 "
+        if data[0] == _FIRST:
+            return True
+        self._fail(ErrorCode.HTTP_PROTOCOL_ERROR, "no status line")
+        return False
+
+    def _feed(self, data: bytes) -> None:
+        """Parse; keep what follows a switch of protocols."""
+        at = 0
+        try:
+            if data[-1] in _LINE_END and len(data) > 1:
+                # llhttp swallows line ends behind a message: the last byte must be part of it.
+                self._parser.feed_data(memoryview(data)[:-1])
+                if self._phase is _DONE:
+                    self.reusable = False
+                at = len(data) - 1
+            self._parser.feed_data(data[at:])
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parser_used_up = True
+            if rest := data[at + upgrade.args[0] :]:
+                self._body.append(rest)
 
     def _bear_silence(self, count: int) -> None:
         """Bound an unfinished head, chunk extensions or trailers: each endless by itself."""
@@ -332,13 +352,8 @@ class Connection(asyncio.Protocol):
         if self._phase is not _HEAD:
             return
         status: int = self._parser.get_status_code()
-        if status == 101:
-            self._switch()
-            return
         if 100 <= status < 200:
-            self._interim += 1
-            if self._interim > _MAX_INTERIM:
-                raise _RefusedResponseError("too many interim responses")
+            self._bear_interim(status)
             return
         fields = self._fields
         if self._begins_as_1_1 and not self._interim:
@@ -348,7 +363,8 @@ class Connection(asyncio.Protocol):
         if not 200 <= status <= 599 or version not in _VERSIONS:
             raise _RefusedResponseError("status or version out of range")
         if len(fields) > MAX_FIELDS or (
-            self._read_bytes > MAX_HEAD_BYTES and _size_of(fields) > MAX_HEAD_BYTES
+            self._read_bytes > MAX_HEAD_BYTES
+            and len(self._reason) + _size_of(fields) > MAX_HEAD_BYTES
         ):
             raise _RefusedResponseError("head is too large")
         if version == "1.0":
@@ -361,6 +377,16 @@ class Connection(asyncio.Protocol):
             self._done()
         else:
             self._phase = _BODY
+
+    def _bear_interim(self, status: int) -> None:
+        if status == 101:
+            self._switch()
+            return
+        self._interim += 1
+        if self._interim > _MAX_INTERIM:
+            raise _RefusedResponseError("too many interim responses")
+        if _CONTROL.search(self._reason) or any(map(_announces_body, self._fields)):
+            raise _RefusedResponseError("malformed interim response")
 
     def on_body(self, body: bytes) -> None:
         """Collect a piece of the body."""
@@ -404,6 +430,14 @@ class Connection(asyncio.Protocol):
 
 
 _VERSIONS = frozenset({"1.1", "1.0"})
+_FIRST = b"HTTP"[0]
+_LINE_END = b"\r\n"
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def _announces_body(field: tuple[bytes, bytes]) -> bool:
+    name = field[0].lower()
+    return name == b"transfer-encoding" or (name == b"content-length" and field[1] != b"0")
 
 
 def _size_of(fields: list[tuple[bytes, bytes]]) -> int:

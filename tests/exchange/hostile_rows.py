@@ -98,6 +98,13 @@ FRAMING = [
             b"99999999999999999999",
             b"18446744073709551618",
             b"9999999999999999",
+            b"2\x0b",
+            b"-0",
+            b"2e0",
+            b"2,",
+            b'"2"',
+            b"\xd9\xa2",
+            b"00000000000000000002",
         )
     ),
     *(
@@ -121,11 +128,22 @@ FRAMING = [
             b'"chunked"',
             b"\x00chunked",
             b"c\xc2\xadhunked",
+            b"chunked\xa0",
+            b"\xa0chunked",
+            b"chun ked",
+            b"trailers",
+            b"'chunked'",
+            b"chunked\t,",
+            b"identity, chunked",
         )
     ),
     refused("two TE", chunked(b"0\r\n\r\n", b"Transfer-Encoding: chunked")),
     refused("TE, then identity", chunked(b"0\r\n\r\n", b"Transfer-Encoding: identity")),
     refused("TE with a space before the colon", post(b"Transfer-Encoding : chunked")),
+    refused("TE with a tab before the colon", post(b"Transfer-Encoding\t: chunked")),
+    refused("TE behind a bare CR", post(b"X: y\rTransfer-Encoding: chunked")),
+    refused("CL behind a NUL", post(b"\x00Content-Length: 2", length=False)),
+    refused("empty TE and CL", post(b"Transfer-Encoding:")),
     refused("TE folded", post(b"Transfer-Encoding:\r\n chunked", body=b"0\r\n\r\n", length=False)),
     refused(
         "TE on HTTP/1.0",
@@ -146,6 +164,16 @@ FRAMING = [
             b"2;a=\n\r\n{}\r\n0\r\n\r\n",
             b"2;a=\r\r\n{}\r\n0\r\n\r\n",
             b"2;a\nb\r\n{}\r\n0\r\n\r\n",
+            b"2;a\x00\r\n{}\r\n0\r\n\r\n",
+            b"2;a\x7f\r\n{}\r\n0\r\n\r\n",
+            b'2;a="\r\n"\r\n{}\r\n0\r\n\r\n',
+            b"2 ;a\r\n{}\r\n0\r\n\r\n",
+            b"2;\r\n{}\r\n0\r\n\r\n",
+            b"2\r\r\n{}\r\n0\r\n\r\n",
+            b"2\r\n{}\r\n\r\n0\r\n\r\n",
+            b"2\r\n{}\r\n0\r\nGET / HTTP/1.1\r\n\r\n",
+            b"2\r\n{}\r\n0\r\nX: a\nY: b\r\n\r\n",
+            b"2\r\n{}\r\n0\r\n X: a\r\n\r\n",
             b"2\n{}\r\n0\r\n\r\n",
             b"2\r{}\r\n0\r\n\r\n",
             b"2\r\n{}0\r\n\r\n",
@@ -178,6 +206,19 @@ FRAMING = [
     refused("empty name", post(b": a")),
     refused("field without colon", post(b"X")),
     refused("separator in a name", post(b"X(Y): a")),
+    refused("white space for a field", post(b" ")),
+    refused("a colon for a field", post(b":")),
+    refused("vertical tab in a value", post(b"X: a\x0bb")),
+    refused("form feed in a value", post(b"X: a\x0cb")),
+    refused("CR CR LF to end the head", get(b"/iris")[:-2] + b"\r\r\n"),
+    refused("LF CR to end the head", get(b"/iris")[:-2] + b"\n\r"),
+    *(
+        refused(f"{octet!r} in a name", post(b"X" + octet + b"Y: a"))
+        for octet in (b"/", b"@", b"=", b"\\", b",", b"?", b"[", b"{", b'"', b"\x7f", b"\xc2\xa0")
+    ),
+    refused("byte order mark first", b"\xef\xbb\xbf" + post(), 501),
+    refused("space first", b" " + post(), 501),
+    refused("PROXY line first", b"PROXY TCP4 10.0.0.1 10.0.0.1 1 2\r\n" + post(), 501),
     refused("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     Row("HTTP/0.9", b"GET /iris\r\n", (400,), ends=True),
     refused("HTTP/0.9 with fields", b"GET /iris\r\n" + HOST + b"\r\n", 505),
@@ -188,9 +229,17 @@ FRAMING = [
     refused("version 1.10", get(b"/iris").replace(b"HTTP/1.1", b"HTTP/1.10")),
     refused("version 01.1", get(b"/iris").replace(b"HTTP/1.1", b"HTTP/01.1")),
     refused("lower-case version", get(b"/iris").replace(b"HTTP/1.1", b"http/1.1")),
+    *(
+        refused(f"version {version!r}", get(b"/iris").replace(b"HTTP/1.1", version))
+        for version in (b"HTTP/1", b"HTTP/1.", b"HTTP/11", b"HTTP/1,1", b"HTTP/ 1.1", b"HTTP/+1.1",
+                        b"HTTP/1.1x", b"HTTP/1.1\t", b"HTTPS/1.1", b"SIP/2.0", b"HTTP")
+    ),
+    refused("version 9.9", get(b"/iris").replace(b"HTTP/1.1", b"HTTP/9.9"), 505),
     refused("other protocol", get(b"/iris").replace(b"HTTP/1.1", b"ICE/1.0")),
     # llhttp takes both; what is forwarded is plain HTTP/1.1 all the same.
     passes("RTSP is taken for HTTP", get(b"/iris").replace(b"HTTP/1.1", b"RTSP/1.0"), closes=True),
+    passes("RTSP 1.1", get(b"/iris").replace(b"HTTP/1.1", b"RTSP/1.1")),
+    passes("two spaces behind the target", get(b"/iris").replace(b" HTTP", b"  HTTP")),
     passes("two spaces", get(b"/iris").replace(b"GET ", b"GET  "), _target_is(b"/v1/infers/abc")),
     refused("space after the version", get(b"/iris").replace(b"1.1\r\n", b"1.1 \r\n", 1)),
     refused("tab for space", get(b"/iris").replace(b"GET ", b"GET\t"), 501),
@@ -211,6 +260,14 @@ BODY_TRICKS = [
            _content_is(post(body=b"stolen?"))),
     passes("trailers", chunked(b"2\r\n{}\r\n0\r\nX-Auth-Token: stolen\r\nHost: x\r\n\r\n"),
            _content_is(b"{}")),
+    passes("trailers that are hop-by-hop",
+           chunked(b"2\r\n{}\r\n0\r\nConnection: close\r\nUpgrade: h2c\r\nHost: x\r\n\r\n"),
+           _content_is(b"{}")),
+    passes("150 trailers", chunked(b"2\r\n{}\r\n0\r\n" + b"X: stolen\r\n" * 150 + b"\r\n"),
+           _content_is(b"{}")),
+    Row("HEAD whose chunks are malformed", chunked(b"g\r\n").replace(b"POST", b"HEAD"), (400,)),
+    Row("HEAD with too large a field",
+        get(b"/iris", b"X: " + b"y" * 40000).replace(b"GET", b"HEAD"), (431,)),
     refused("Content-Length in trailers", chunked(b"2\r\n{}\r\n0\r\nContent-Length: 9\r\n\r\n")),
     refused("Transfer-Encoding in trailers",
             chunked(b"2\r\n{}\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n")),
@@ -237,6 +294,13 @@ EXPECTATION = [
     refused("unknown expectation", post(b"Expect: 200-maybe"), 417, closes=False),
     refused("two expectations", post(b"Expect: 100-continue, other"), 417, closes=False),
     refused("8-bit expectation", post(b"Expect: \xff\xfe"), 417, closes=False),
+    passes("two fields of 100-continue", post(b"Expect: 100-continue", b"Expect: 100-continue")),
+    passes("100-continue without a body", get(b"/iris", b"Expect: 100-continue")),
+    *(
+        refused(f"expectation {value!r}", post(b"Expect: " + value), 417, closes=False)
+        for value in (b"100-continue, 100-continue", b"100-continue,", b"100-continue;q=1", b"100",
+                      b'"100-continue"', b"stolen=1")
+    ),
     refused("empty expectation", post(b"Expect:"), 417, closes=False),
     refused("refused before the body", post(b"Expect: 100-continue", b"Content-Length: 5",
                                             target=b"/nowhere", body=b"", length=False), 404),
@@ -253,6 +317,16 @@ UPGRADE = [
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Version: 13")
             + post()),
     refused("upgrade not named by Connection", get(b"/iris", b"Upgrade: h2c")),
+    *(
+        refused(f"upgrade to {value!r}",
+                get(b"/iris", b"Connection: Upgrade", b"Upgrade: " + value))
+        for value in (b"H2C", b"h2c, websocket", b"TLS/1.2", b"HTTP/2.0", b"", b"stolen")
+    ),
+    refused("upgrade on HTTP/1.0", get(b"/iris", b"Connection: upgrade", b"Upgrade: h2c")
+            .replace(b"HTTP/1.1", b"HTTP/1.0")),
+    refused("upgrade of a chunked request", chunked(b"0\r\n\r\n", b"Connection: upgrade",
+                                                    b"Upgrade: h2c")),
+    passes("Connection: upgrade alone", get(b"/iris", b"Connection: upgrade")),
     refused("upgrade with a body", post(b"Connection: upgrade", b"Upgrade: websocket")),
     passes("HTTP2-Settings alone", get(b"/iris", b"HTTP2-Settings: AAMAAABkAAQAAP__"),
            _has(b"http2-settings")),
@@ -268,6 +342,40 @@ TARGET = [
             b"http://user:pw@localhost/iris",
             b"https://localhost/iris",
             b"ftp://localhost/iris",
+            b"HTTP://LOCALHOST/iris",
+            b"http://localhost:1/iris",
+            b"http:/iris",
+            b"http:iris",
+            b"file:///iris",
+            b"localhost/iris",
+            b"///iris",
+            b"/./iris",
+            b"/@evil.example/iris",
+            b"/iris/%2e./other",
+            b"/iris/%%32%65%%32%65/other",
+            b"/iris/%u002e%u002e/other",
+            b"/iris/..%00/other",
+            b"/iris/.%00./other",
+            b"/iris/..%5c..%5cother",
+            b"/iris/..%252fother",
+            b"/iris/;/other",
+            b"/iris;",
+            b"/iris/%3b/other",
+            b"/iris%2f..%2fother",
+            b"/iris%2e",
+            b"/iris%00",
+            b"/iris%23",
+            b"/iris/%09",
+            b"/iris/%7f",
+            b"/iris/%f0%80%80%ae/other",
+            b"/iris/%c1%9c",
+            b"/iris/%ed%a0%80",
+            b"/iris/%c0%2e",
+            b"/iris/[a]",
+            b"/v1/infers/abc/../other",
+            b"/v1//infers/abc",
+            b"/v1/infers/abc%2f..%2fother",
+            b"/iris?a=\x7f",
             b"//evil.example/iris",
             b"localhost:80",
             b"iris",
@@ -324,6 +432,12 @@ TARGET = [
         )
     ),
     refused("another service's path", get(b"/v1/infers/other"), 404, closes=False),
+    *(
+        refused(f"not ours: {target!r}", get(target), 404, closes=False)
+        for target in (b"/iris.", b"/iris..", b"/iris./p", b"/iris%20", b"/Iris/p",
+                       b"/v1/infers/abcd", b"/v1/infers/ab", b"/v1/infers/ABC",
+                       b"/v1/infers/%61bc", b"/metrics", b"/livez", b"/status", b"/reload")
+    ),
     refused("longer name", get(b"/irises"), 404, closes=False),
     refused("shorter path", get(b"/v1/infers"), 404, closes=False),
     refused("root", get(b"/"), 404, closes=False),
@@ -342,6 +456,10 @@ TARGET = [
     passes("empty query", get(b"/iris?"), _target_is(b"/v1/infers/abc?")),
     passes("own path", get(b"/v1/infers/abc/p%20q"), _target_is(b"/v1/infers/abc/p%20q")),
     passes("final slash", get(b"/iris/"), _target_is(b"/v1/infers/abc/")),
+    passes("CR and LF, encoded, in a query", get(b"/iris?a=%0d%0aX-Auth-Token:%20b"),
+           _target_is(b"/v1/infers/abc?a=%0d%0aX-Auth-Token:%20b")),
+    passes("unreserved octets, encoded", get(b"/iris/%7E%2B%5B?%2e%2e%2f"),
+           _target_is(b"/v1/infers/abc/%7E%2B%5B?%2e%2e%2f")),
     passes("dots in a name", get(b"/iris/...a/b..c/.d"),
            _target_is(b"/v1/infers/abc/...a/b..c/.d")),
     passes("UTF-8, encoded", get(b"/iris/%C3%A4"), _target_is(b"/v1/infers/abc/%C3%A4")),
@@ -354,6 +472,24 @@ METHOD = [
     refused("CONNECT", b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example\r\n\r\n", 501),
     refused("CONNECT own path", get(b"/iris").replace(b"GET", b"CONNECT"), 501),
     refused("unknown", get(b"/iris").replace(b"GET", b"BREW"), 501),
+    *(
+        refused(f"{method!r}", get(b"/iris").replace(b"GET", method), 501)
+        for method in (
+            b"TRACK",
+            b"DEBUG",
+            b"DESCRIBE",
+            b"SETUP",
+            b"PURGE",
+            b"M-SEARCH",
+            b"QUERY",
+            b"LINK",
+            b"G",
+            b"Post",
+            b"POST,GET",
+            b"G\x00ET",
+            b"\tGET",
+        )
+    ),
     refused("of WebDAV", get(b"/iris").replace(b"GET", b"PROPFIND"), 501),
     refused("lower case", get(b"/iris").replace(b"GET", b"get"), 501),
     refused("mixed case", get(b"/iris").replace(b"GET", b"Get"), 501),
@@ -374,7 +510,11 @@ IDENTITY = [
         b"X-Sdk-Content-Sha256", b"X_Sdk_Date", b"Cookie", b"X-Forwarded-For", b"X-Forwarded-Host",
         b"X-Forwarded-Proto", b"X_Forwarded_For", b"Forwarded", b"X-Real-IP", b"X_Real_IP",
         b"X-Client-IP", b"True-Client-IP", b"X-HTTP-Method-Override", b"X-HTTP-Method",
-        b"X-Method-Override", b"X_HTTP_Method_Override",
+        b"X-Method-Override", b"X_HTTP_Method_Override", b"X_SUBJECT-TOKEN", b"X-Service_Token",
+        b"X_Security_Token", b"X_Apig_AppCode", b"X-Domain_ID", b"X-Forwarded",
+        b"X_Forwarded-Proto",
+        b"X-HTTP_Method", b"X_Client_IP", b"True_Client_IP", b"X-Identity-Status", b"X-Roles",
+        b"X_Roles", b"X-Project-Name", b"X-Service-Catalog", b"X-Tenant-Id", b"X-Is-Admin-Project",
     )
 ] + [
     passes("two tokens", post(b"X-Auth-Token: stolen", b"X-Auth-Token: token-9"),
@@ -399,12 +539,21 @@ HOP_BY_HOP = [
            post(b"X-Custom: stolen", b"X-Other: 1", b"X-custom: stolen",
                 b"Connection: keep-alive , X-Custom\t,, "),
            lambda seen: seen.values(b"x-other") == [b"1"] and not seen.values(b"x-custom")),
+    passes("Connection names what ends a value", post(b"X-Own: stolen", b"connection:,\tX-OWN\t,"),
+           _has(b"x-own")),
+    passes("Connection names Via and Host", post(b"Connection: Via, Host, Transfer-Encoding"),
+           _has(b"via", b"1.1 modelarts-gateway")),
+    passes("Connection names the framing that is used",
+           chunked(b"2\r\n{}\r\n0\r\n\r\n", b"Connection: Transfer-Encoding"), _content_is(b"{}")),
+    passes("Connection with 8-bit octets", post(b"Connection: \xff, X-\xe4")),
+    passes("close among others", post(b"Connection: keep-alive, cLoSe ,"), closes=True),
     passes("two Connection fields", post(b"X-A: stolen", b"X-B: stolen", b"Connection: X-A",
                                          b"Connection: X-B"), _has(b"x-a")),
     *(
         passes(f"{name.decode()} is dropped", post(name + b": stolen"), _has(name))
         for name in (b"Keep-Alive", b"Proxy-Connection", b"TE", b"Trailer", b"Proxy-Authenticate",
-                     b"Proxy-Anything", b"Proxy-Authentication-Info")
+                     b"Proxy-Anything", b"Proxy-Authentication-Info", b"Keep_Alive",
+                     b"HTTP2_Settings", b"Proxy_Connection", b"te")
     ),
 ]  # fmt: skip
 
@@ -413,13 +562,18 @@ HOST_AND_BROWSER = [
         refused(f"Host {value!r}", post(host=b"Host: " + value + b"\r\n"), 421, closes=False)
         for value in (b"evil.example", b"evil.example:8080", b"localhost.evil.example",
                       b"localhost.", b"128.0.0.1", b"127.0.0.1.nip.io", b"10.0.0.1", b"[::2]",
-                      b"iris", b"0.0.0.0")
+                      b"iris", b"0.0.0.0", b"127.1", b"2130706433", b"0x7f000001", b"127.0.0.256",
+                      b"127.000.000.001", b"127.0.0.1.", b"[::]", b"[::ffff:127.0.0.1]",
+                      b"localhost.localdomain", b"a.localhost", b"..", b"-")
     ),
     *(
         refused(f"malformed Host {value!r}", post(host=b"Host: " + value + b"\r\n"))
         for value in (b"", b"user@localhost", b"localhost:", b"localhost:80:80", b"localhost:x",
                       b"localhost/iris", b"localhost, localhost", b"local host", b"::1",
-                      b"[::1", b"[::1%25lo]", b"localhost#", b"\xff", b"localhost:123456")
+                      b"[::1", b"[::1%25lo]", b"localhost#", b"\xff", b"localhost:123456",
+                      b"localhost:65536", b"127.0.0.1:8080@evil.example", b"[::1]x", b"localhost;x",
+                      b"localhost?x", b"localhost\\x", b"localhost%00", b"*", b"http://localhost",
+                      b"localhost:80,localhost:80", b"localhost:-1")
     ),
     refused("no Host", post(host=b"")),
     refused("two Hosts", post(host=HOST + HOST)),
@@ -429,6 +583,10 @@ HOST_AND_BROWSER = [
         passes(f"own Host {value!r}", post(host=b"hOST: " + value + b"\r\n"))
         for value in (b"localhost", b"LOCALHOST:1", b"127.0.0.1:65535", b"127.1.2.3", b"[::1]:80")
     ),
+    refused("foreign Host on HTTP/1.0", post(host=b"Host: evil.example\r\n", version=b"HTTP/1.0"),
+            421),
+    refused("two Hosts on HTTP/1.0", post(host=HOST + HOST, version=b"HTTP/1.0")),
+    refused("Host with a space before the colon", post(host=b"Host : localhost\r\n")),
     passes("no Host on HTTP/1.0", post(host=b"", version=b"HTTP/1.0"), closes=True),
     *(
         refused(f"Origin {value!r}", post(b"Origin: " + value), 403, closes=False)
@@ -438,6 +596,16 @@ HOST_AND_BROWSER = [
         refused(f"Sec-Fetch-Site {value!r}", post(b"Sec-Fetch-Site: " + value), 403, closes=False)
         for value in (b"cross-site", b"same-site", b"anything")
     ),
+    *(
+        refused(f"Sec-Fetch-Site {one.decode()}, then {other.decode()}",
+                post(b"Sec-Fetch-Site: " + one, b"sec-fetch-site: " + other), 403, closes=False)
+        for one, other in ((b"cross-site", b"none"), (b"none", b"cross-site"),
+                           (b"none", b"none"))
+    ),
+    refused("Sec-Fetch-Site with a list", post(b"Sec-Fetch-Site: none, none"), 403, closes=False),
+    refused("empty Sec-Fetch-Site", post(b"Sec-Fetch-Site:"), 403, closes=False),
+    refused("Sec-Fetch-Site in capitals", post(b"SEC-FETCH-SITE: CROSS-SITE"), 403, closes=False),
+    refused("two Origins", post(b"Origin: http://localhost", b"Origin: null"), 403, closes=False),
     refused("simple POST of a page", post(b"Origin: http://evil.example",
                                           b"Content-Type: text/plain"), 403, closes=False),
     refused("preflight", post(b"Origin: http://evil.example",
@@ -494,6 +662,19 @@ CONNECTION = [
         (200, 200, 200), forwarded=3, closes=False),
     Row("pipelined, the second is refused", post() + get(b"/nowhere") + post(), (200, 404, 200),
         forwarded=2, closes=False),
+    Row("pipelined behind a HEAD", get(b"/iris").replace(b"GET", b"HEAD") + post(), (200, 200),
+        forwarded=2, closes=False),
+    Row("pipelined behind a refused HEAD", get(b"/nowhere").replace(b"GET", b"HEAD") + post(),
+        (404, 200), forwarded=1, closes=False),
+    Row("pipelined behind an upgrade", get(b"/iris", b"Connection: upgrade", b"Upgrade: h2c")
+        + post(), (400,)),
+    Row("pipelined behind Proxy-Connection: close", post(b"Proxy-Connection: close") + post(),
+        (200,), forwarded=1),
+    Row("HTTP/1.0 kept alive", post(b"Connection: keep-alive", version=b"HTTP/1.0") + post(),
+        (200, 200), forwarded=2, closes=False),
+    Row("request behind CL 0", post(body=b"") + post(), (200, 200), forwarded=2, closes=False),
+    Row("lone CR and LF between requests", post() + b"\n\r\r\n" + post(), (200, 200), forwarded=2,
+        closes=False),
     Row("pipelined behind a bad one", get(b"/iris/..") + post(), (400,)),
     Row("pipelined behind close", post(b"Connection: close") + post(), (200,), forwarded=1),
     Row("pipelined behind HTTP/1.0", post(version=b"HTTP/1.0") + post(), (200,), forwarded=1),

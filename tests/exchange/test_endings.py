@@ -440,8 +440,12 @@ async def test_unasked_bytes_on_an_idle_connection_end_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "extra", [b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen", b"\x00", b"0\r\n\r\n"]
-)
+    "extra",
+    [
+        b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen", b"\x00", b"0\r\n\r\n", b"\r\n",
+        b"\n", b"\r", b"\r\n\r\n", b"HTTP/1.1 100 Go\r\n\r\n",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize(
     "said", [OK, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"]
 )

@@ -68,7 +68,7 @@ def test_arbitrary_octets_are_judged(fields: list[tuple[bytes, bytes]]) -> None:
         b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-http-method-override",
         b"x-forwarded-for",
         b"X_Forwarded_Whatever", b"proxy-anything", b"x-sdk-date", b"transfer_encoding",
-        b"content_length",
+        b"content_length", b"x-forwarded", b"x-roles", b"X_Identity_Status", b"x-project-name",
     ],
 )  # fmt: skip
 def test_what_ends_here(name: bytes) -> None:
@@ -146,9 +146,33 @@ def test_connection_can_name_what_is_ours() -> None:
     assert found.host == b"localhost"
 
 
+def test_repeated_marks_of_a_browser_are_seen_together() -> None:
+    """Neither the first nor the last can hide another."""
+    found = read_request_fields(
+        [
+            HOST,
+            (b"Origin", b"http://a"),
+            (b"Sec-Fetch-Site", b"cross-site"),
+            (b"origin", b"http://b"),
+            (b"sec-fetch-site", b"none"),
+        ],
+        http_1_0=False,
+    )
+
+    assert (found.origin, found.fetch_site) == (b"http://a, http://b", b"cross-site, none")
+
+
+def test_framing_of_a_response_may_have_white_space_behind_it() -> None:
+    """RFC 9112 section 5.1: it is no part of the value; the field passes as it came."""
+    found = read_response_fields([(b"Content-Length", b"2 \t")])
+    assert (found.content_length, found.lines) == (2, [b"Content-Length: 2 \t"])
+    assert read_response_fields([(b"Transfer-Encoding", b"chunked ")]).chunked
+
+
 @pytest.mark.parametrize(
     "fields",
     [
+        [(b"Content-Length", b"9" * 16)],
         [(b"Content-Length", b"1"), (b"Content-Length", b"1")],
         [(b"Content-Length", b"+1")],
         [(b"Content-Length", b"")],

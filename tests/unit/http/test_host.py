@@ -42,7 +42,8 @@ def test_loopback_and_configured_names_are_admitted(host: bytes) -> None:
     [
         b"evil.example", b"localhost.evil.example", b"127.0.0.1.evil.example", b"xlocalhost",
         b"localhostx", b"128.0.0.1", b"[::2]", b"gateway.internal.", b"gatewayxinternal",
-        b"localhost.", b"0.0.0.0", b"127.1", b"2130706433", b"10.0.0.70", b"*",
+        b"localhost.", b"0.0.0.0", b"127.1", b"2130706433", b"10.0.0.70", b"*", b"127.0.0.256",
+        b"127.999.1.1", b"127.00.0.1", b"127.0.0.01", b"127.0.0.0.1", b"1127.0.0.1",
     ],
 )  # fmt: skip
 def test_other_names_are_somebody_elses(host: bytes) -> None:
@@ -57,6 +58,7 @@ def test_other_names_are_somebody_elses(host: bytes) -> None:
         b"", b":80", b"localhost:", b"localhost:x", b"localhost:123456", b"user@localhost",
         b"localhost,evil.example", b"localhost evil", b"local%68ost", b"[::1%25lo]", b"::1",
         b"localhost/", b"localhost\x00", b"localhost\n", b"lo\xffcal", b"[::1", b"localhost:80:80",
+        b"localhost:65536", b"[::1]:99999",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("names", [OURS, ["*"]])

@@ -104,6 +104,29 @@ def test_request_whose_body_turns_out_bad_is_not_to_be_begun() -> None:
     assert parse([head + b"zz\r\n"]) == ([], ErrorCode.BAD_REQUEST)
 
 
+def test_method_of_a_refused_request_is_known_if_it_was_read() -> None:
+    """The answer to HEAD has no body, refused or not."""
+    chunks = b"HEAD / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+    for said, method in (
+        (MALFORMED.replace(b"GET", b"HEAD"), "HEAD"),
+        (b"HEAD x HTTP/1.1\r\n", "HEAD"),
+        (chunks, "HEAD"),
+        (MALFORMED, "GET"),
+        (b"HEAX / HTTP/1.1\r\n", ""),
+        (BARE.replace(b"GET", b"HEAD").replace(b"1.0", b"1.1") + b"\x16\x03\x01", ""),
+    ):
+        parser = RequestParser()
+        parser.feed(said, 0.0)
+
+        assert parser.refusal is not None
+        assert parser.refused_method == method
+
+
+def test_methods_of_other_protocols_are_unknown() -> None:
+    """llhttp knows RTSP's; to us they are as unknown as any other."""
+    assert parse([b"DESCRIBE / HTTP/1.1\r\n"])[1] is ErrorCode.METHOD_UNKNOWN
+
+
 def test_fields_have_a_limit_in_number() -> None:
     """The last allowed one passes, the next is 431."""
     for number, refusal in ((MAX_FIELDS, None), (MAX_FIELDS + 1, ErrorCode.HEADERS_TOO_LARGE)):

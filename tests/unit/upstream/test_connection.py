@@ -64,6 +64,7 @@ class Heard:
 
     def on_response(self, head: ResponseHead | None, body: list[bytes], *, complete: bool) -> None:
         assert not self.ends, "heard of something after the end"
+        assert all(body), "an empty piece, which as a chunk would end the body"
         if head is not None:
             self.heads.append(head)
         self.body += b"".join(body)
@@ -137,7 +138,7 @@ def test_answer_is_the_same_however_it_is_cut(
     assert connection.reusable
 
 
-@given(st.binary(max_size=100), st.integers(0, len(CHUNKED)))
+@given(st.binary(max_size=100), st.integers(1, len(CHUNKED)))
 def test_any_bytes_are_an_answer_or_an_upstream_error(noise: bytes, at: int) -> None:
     """Whatever a service says, the sink hears one end at most, and no other exception gets out."""
     connection, wire, heard = asked()
@@ -173,16 +174,67 @@ def test_bytes_while_idle_close_it() -> None:
     assert not connection.reusable
 
 
+NO_BODY = b"HTTP/1.1 204 No Content\r\n\r\n"
+ENDS_WITH_A_LINE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok\r\n"
+
+
+@pytest.mark.parametrize("said", [OK, CHUNKED, NO_BODY, ENDS_WITH_A_LINE])
 @pytest.mark.parametrize(
-    "extra", [b"x", OK, b"\x00", b"HTTP/1.1 2", b"HTTP/1.1 204 No Content\r\n\r\n"]
+    "extra", [b"x", OK, b"\x00", b"HTTP/1.1 2", NO_BODY, b"\r\n", b"\n", b"\r", b"\r\n\r\n"]
 )
-def test_bytes_after_an_answer_spoil_it(extra: bytes) -> None:
+def test_bytes_after_an_answer_spoil_it(said: bytes, extra: bytes) -> None:
     """The answer is heard once and whole; the connection serves nobody else."""
     connection, _, heard = asked()
-    connection.data_received(OK + extra)
+    connection.data_received(said)
+    assert connection.reusable
+    connection, _, heard = asked()
+    connection.data_received(said + extra)
 
-    assert (heard.body, len(heard.heads), heard.error) == (b"ok", 1, None)
+    assert (heard.ends, len(heard.heads), heard.error) == (1, 1, None)
     assert not connection.reusable
+
+
+@pytest.mark.parametrize("before", [b"\r\n", b"\n", b"\r", b" ", b"x"])
+@pytest.mark.parametrize("first", [True, False])
+def test_bytes_before_an_answer_are_not_http(before: bytes, first: bool) -> None:
+    """Also on a connection that has served before, and also what a lenient parser skips."""
+    connection, _, heard = asked()
+    if not first:
+        connection.data_received(OK)
+        heard = Heard()
+        connection.start(heard, ASK, head_request=False, sent=True)
+    connection.data_received(before + OK)
+
+    assert heard.code is ErrorCode.HTTP_PROTOCOL_ERROR
+
+
+@pytest.mark.parametrize(
+    ("interim", "code"),
+    [
+        (b"100 Go\r\nContent-Length: 0\r\n", None),
+        (b"100 Go\r\nContent-Length: 2\r\n", ErrorCode.HTTP_PROTOCOL_ERROR),
+        (b"103 Go\r\nTransfer-Encoding: chunked\r\n", ErrorCode.HTTP_PROTOCOL_ERROR),
+        (b"102 G\x01o\r\n", ErrorCode.HTTP_PROTOCOL_ERROR),
+    ],
+)
+def test_interim_answer_that_could_be_read_otherwise_is_not_http(
+    interim: bytes, code: ErrorCode | None
+) -> None:
+    """It has no body; one that announces any may be an answer to another reader."""
+    connection, _, heard = asked()
+    connection.data_received(b"HTTP/1.1 " + interim + b"\r\n" + OK)
+
+    assert heard.code is code
+
+
+@pytest.mark.parametrize("cut", range(1, len(CHUNKED)))
+def test_no_piece_of_a_body_is_empty(cut: int) -> None:
+    """`Heard` does not take one, wherever the answer is cut."""
+    connection, _, heard = asked()
+    connection.data_received(CHUNKED[:cut])
+    connection.data_received(CHUNKED[cut:])
+
+    assert heard.body == b"abcd"
 
 
 @pytest.mark.parametrize(

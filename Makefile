@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test check format bench bench-setup cost clean
+.PHONY: setup demo test check format fuzz bench bench-setup cost clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -45,6 +45,9 @@ format: $(VENV)/.dev-installed ## rewrite to the project's format; regenerate th
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/python -m tests.documents
+
+fuzz: $(VENV)/.dev-installed ## 20 000 changed requests and as many answers against a running gateway
+	@$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 bench: $(VENV)/.dev-installed ## CPU, latency and memory beside other proxies (needs wrk)
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)

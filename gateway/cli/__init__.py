@@ -1,6 +1,7 @@
 """The command line: one module per command, imported only when that command runs."""
 
 import importlib
+import sys
 
 import click
 
@@ -19,6 +20,20 @@ _COMMANDS = {
 }
 
 
+_PARSER_MISSING = (
+    "httptools, which parses what callers and services send, cannot be loaded with its compiled "
+    "parser: install it from a wheel for this Python and machine"
+)
+
+
+def _has_parser() -> bool:
+    try:
+        importlib.import_module("httptools")
+    except ImportError:
+        return False
+    return True
+
+
 class _Commands(click.Group):
     """Imports a command when it is needed: probes run every few seconds and must start fast."""
 
@@ -28,7 +43,13 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # as above
         if cmd_name not in _COMMANDS:
             return None
-        command = importlib.import_module(f"gateway.cli.{cmd_name}").command
+        try:
+            command = importlib.import_module(f"gateway.cli.{cmd_name}").command
+        except ImportError:
+            if _has_parser():
+                raise
+            click.echo(_PARSER_MISSING, err=True)
+            sys.exit(2)
         if not isinstance(command, click.Command):
             raise TypeError(f"gateway.cli.{cmd_name}.command is not a command")
         return command

@@ -10,9 +10,11 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
+from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any, TextIO
 
 import click
+import httptools
 from aiohttp import http_parser
 
 from gateway.cli.signals import Signals, heed_no_more
@@ -28,6 +30,10 @@ _LONGEST_LINE = 4000
 _PARSER_MISSING = (
     "aiohttp runs without its compiled parser, which the gateway relies on to be strict: "
     "install aiohttp from a wheel, and unset AIOHTTP_NO_EXTENSIONS"
+)
+_NOT_COMPILED = (
+    "httptools is not the compiled one, which the gateway relies on to be strict: "
+    "install it from a wheel for this Python and machine"
 )
 
 _log = logging.getLogger("gateway")
@@ -84,13 +90,16 @@ def say(text: str) -> None:
 
 
 def require_compiled_parser() -> None:
-    """Refuse to run on aiohttp's pure-Python parser, which takes requests that the C one refuses.
+    """Refuse to run on parsers in Python: aiohttp's takes requests that the C one refuses.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: a compiled one is not there.
     """
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         raise ConfigError([_PARSER_MISSING])
+    home = sys.modules[httptools.HttpRequestParser.__module__]
+    if not str(home.__file__).endswith(tuple(EXTENSION_SUFFIXES)):
+        raise ConfigError([_NOT_COMPILED])
 
 
 Build = Callable[[AccessLog], AbstractAsyncContextManager[Gateway]]

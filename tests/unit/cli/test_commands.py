@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -37,16 +38,56 @@ def _free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-async def command(*words: str) -> tuple[int, str, str]:
+async def command(
+    *words: str, environment: Mapping[str, str] | None = None
+) -> tuple[int, str, str]:
     """Run a command in a process of its own, without any configuration around it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "gateway", *words,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env={key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ},
+        env={key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        | dict(environment or {}),
     )  # fmt: skip
     async with asyncio.timeout(20):
         out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
+
+
+_BROKEN = 'raise ImportError("no compiled parser for this machine")'
+_IN_PYTHON = """
+class HttpParserError(Exception): pass
+class HttpParserUpgrade(Exception): pass
+class HttpParserInvalidMethodError(HttpParserError): pass
+class HttpParserInvalidURLError(HttpParserError): pass
+class HttpRequestParser: pass
+class HttpResponseParser: pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("variable", "shadow", "library"),
+    [
+        ("AIOHTTP_NO_EXTENSIONS", "", "aiohttp"),
+        ("PYTHONPATH", _BROKEN, "httptools"),
+        ("PYTHONPATH", _IN_PYTHON, "httptools"),
+    ],
+)
+@pytest.mark.parametrize("name", ["serve", "demo"])
+async def test_start_refuses_without_compiled_parsers(
+    tmp_path: Path, name: str, variable: str, shadow: str, library: str
+) -> None:
+    """One sentence with the remedy, and nothing listens: parsers in Python are too lenient."""
+    if shadow:
+        (tmp_path / "httptools.py").write_text(shadow)
+    file = tmp_path / "gateway.yaml"
+    file.write_text(json.dumps(GOOD))
+    options = ["--config", str(file)] if name == "serve" else ["--listen", "127.0.0.1:0"]
+    code, out, err = await command(name, *options, environment={variable: str(tmp_path)})
+
+    assert (code, out) == (2, "")
+    [line] = err.splitlines()
+    assert line.startswith(library)
+    assert "install" in line
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -3,9 +3,16 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 
+import hypothesis
 import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
+
+# The same examples in every run, so that nobody's change fails by another's luck; deadlines are
+# a busy machine's. For the search itself: pytest --hypothesis-profile=search
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("search", max_examples=5000, deadline=None)
+hypothesis.settings.load_profile("steady")
 
 LoopFactories = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
 _UVLOOP: LoopFactories = {"uvloop": uvloop.new_event_loop}

@@ -1,5 +1,6 @@
-"""What is thrown at the gateway: valid messages, changed, and cut into pieces. Pure: a case is
-made by its seed and number alone.
+"""What is thrown at the gateway: valid messages, changed, and cut into pieces.
+
+Pure: a case is made by its seed and number alone, or by whatever stands for chance.
 """
 
 import json
@@ -64,7 +65,11 @@ def from_text(text: str) -> Case:
 
 def make_request_case(seed: int, number: int) -> RequestCase:
     """Return case `number` of a run with `seed`."""
-    random = Random(f"request {seed} {number}")
+    return request_case(Random(f"request {seed} {number}"))
+
+
+def request_case(random: Random) -> RequestCase:
+    """Return a case made of what `random` says."""
     if random.random() < 0.4:
         data, spoilt = random.choice(_ROWS), True
     else:
@@ -77,7 +82,11 @@ def make_request_case(seed: int, number: int) -> RequestCase:
 
 def make_answer_case(seed: int, number: int) -> AnswerCase:
     """Return case `number` of a run with `seed`."""
-    random = Random(f"answer {seed} {number}")
+    return answer_case(Random(f"answer {seed} {number}"))
+
+
+def answer_case(random: Random) -> AnswerCase:
+    """Return a case made of what `random` says."""
     answers = [_answer(random) for _ in range(random.choice((1, 1, 1, 1, 2)))]
     spoilt = len(answers) > 1
     data = b"".join([*[random.choice(_INTERIM) for _ in range(random.choice(_FEW))], *answers])

@@ -1,6 +1,7 @@
 """Which fields cross, in both directions."""
 
 from contextlib import suppress
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -47,6 +48,44 @@ def test_connection_removes_exactly_what_it_names(
 
     assert read_request_fields(request, http_1_0=False).lines == _lines(fields, named)
     assert read_response_fields(response).lines == _lines(fields, named)
+
+
+_STAYS_HERE = st.sampled_from(
+    [
+        b"x-auth-token", b"x-subject-token", b"x-service-token", b"authorization", b"cookie", b"te",
+        b"x-project-id", b"x-roles", b"proxy-authorization", b"proxy-x", b"x-sdk-date",
+        b"x-real-ip",
+        b"x-forwarded-for", b"forwarded", b"keep-alive", b"x-http-method-override", b"trailer",
+    ]
+)  # fmt: skip
+
+
+@given(_STAYS_HERE, st.randoms(use_true_random=False), _FIELDS)
+def test_no_spelling_of_what_stays_here_gets_past(
+    name: bytes, random: Random, fields: list[tuple[bytes, bytes]]
+) -> None:
+    """Letter case and underscores at will, anywhere among others, and others are untouched."""
+    spelled = b"".join(
+        b"_" if octet == ord("-") and random.random() < 0.5 else
+        bytes([octet]).upper() if random.random() < 0.5 else bytes([octet])
+        for octet in name
+    )  # fmt: skip
+    request = [HOST, *fields]
+    request.insert(random.randrange(len(request) + 1), (spelled, b"stolen"))
+
+    assert read_request_fields(request, http_1_0=False).lines == _lines(fields, set())
+
+
+@given(st.sampled_from([b"set-cookie", b"set-cookie2", b"x-subject-token", b"x-auth-token"]),
+       st.randoms(use_true_random=False), _FIELDS)  # fmt: skip
+def test_no_spelling_of_a_secret_gets_back(
+    name: bytes, random: Random, fields: list[tuple[bytes, bytes]]
+) -> None:
+    """In whatever letter case a service writes it."""
+    spelled = bytes(random.choice((octet, ord(chr(octet).upper()))) for octet in name)
+    response = [*fields, (spelled, b"stolen")]
+
+    assert read_response_fields(response).lines == _lines(fields, set())
 
 
 @given(st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=20)), max_size=8))

@@ -1,5 +1,8 @@
 """Which Host values are ours."""
 
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,6 +79,28 @@ def test_star_admits_every_name() -> None:
 def test_arbitrary_octets_are_judged(host: bytes) -> None:
     """Nothing but our own two errors comes out."""
     assert verdict(host) in {None, ErrorCode.BAD_REQUEST, ErrorCode.WRONG_HOST}
+
+
+_PARTS = st.sampled_from(
+    [
+        b"localhost", b"LocalHost", b"127", b"0", b"1", b"255", b"256", b"00", b".", b":", b"::1",
+        b"[",
+        b"]", b"80", b"65535", b"65536", b"@", b"evil", b",", b" ", b"%", b"/", b"10.0.0.7",
+        b"gateway.internal", b"[::1]", b"[fd00::1]", b"127.0.0.1", b"x",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(_PARTS, max_size=8).map(b"".join))
+def test_what_is_admitted_is_ours_to_another_reader(host: bytes) -> None:
+    """Read by the standard library: a loopback address or name, or a configured one; any port."""
+    if verdict(host) is None:
+        parts = urlsplit("http://" + host.decode())
+        assert parts.username is None
+        assert parts.port is None or parts.port <= 65535
+        name = parts.hostname or ""
+        own = {"localhost", "gateway.internal", "fd00::1", "10.0.0.7"}
+        assert name in own or ip_address(name).is_loopback
 
 
 def test_memory_is_bounded() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -39,6 +40,27 @@ def test_spoilt_token_body_grants_within_bounds_or_is_disbelieved(
         with contextlib.suppress(LoginError):
             grant = grant_of(answer(201, body), AskedProject(), wall_now=0.0)
             assert 0 < grant.life_s <= LONGEST_LIFE_S
+
+
+@given(
+    tokens=st.lists(
+        st.text(max_size=8) | st.sampled_from(["token", "", "a b", "a\r\nX: y"]), max_size=3
+    ),
+    date=st.none() | st.text(max_size=40) | st.just("Sun, 06 Nov 1994 08:49:37 GMT"),
+    wall_now=st.floats(0, 4e9),
+    asked=st.builds(AskedProject, *[st.none() | st.text(max_size=5)] * 3),
+)
+def test_a_granted_line_is_one_header_line(
+    tokens: list[str], date: str | None, wall_now: float, asked: AskedProject
+) -> None:
+    """Whatever IAM calls a token, nothing that could begin another field is ever sent."""
+    with contextlib.suppress(LoginError):
+        said = Answer(201, tuple(tokens), date, None, None, token_body())
+        grant = grant_of(said, asked, wall_now=wall_now)
+        [token] = tokens
+        assert grant.line == b"X-Auth-Token: " + token.encode("ascii") + b"\r\n"
+        assert re.fullmatch(rb"X-Auth-Token: [!-~]+\r\n", grant.line)
+        assert 0 < grant.life_s <= LONGEST_LIFE_S
 
 
 @given(

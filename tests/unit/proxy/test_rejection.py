@@ -100,6 +100,30 @@ def test_any_document_has_a_code_or_none(document: object) -> None:
     assert isinstance(vendor_code(json.dumps(document).encode()), str)
 
 
+@given(st.dictionaries(st.sampled_from(["error_code", "code", "error", "x"]), _JSON), st.data())
+def test_half_a_document_has_no_code(document: object, data: st.DataObject) -> None:
+    """What was cut off, at whatever octet, decides nothing; white space around it counts not."""
+    body = json.dumps(document).encode()
+    cut = data.draw(st.integers(0, len(body) - 1))
+
+    assert vendor_code(body[:cut]) == ""
+    assert vendor_code(b" \r\n" + body + b"\t") == vendor_code(body)
+
+
+@given(st.integers(200, 599), st.text(max_size=20) | st.sampled_from(sorted(REJECTED_401 | OTHERS)),
+       st.binary(max_size=10), st.booleans())  # fmt: skip
+def test_only_401_and_403_speak_of_our_token(
+    status: int, code: str, server: bytes, keystone: bool
+) -> None:
+    """Whatever else an answer says, with another status the token is not touched."""
+    rejected = is_token_rejection(status, code, server=server, keystone=keystone)
+
+    assert not rejected or status in {401, 403}
+    assert (
+        not rejected or code in REJECTED_401 or (keystone and not code and server != b"ModelArts")
+    )
+
+
 @pytest.mark.parametrize(
     ("code", "layer"),
     [

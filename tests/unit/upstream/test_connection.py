@@ -1,8 +1,9 @@
 """A connection to a service, without a network: what it writes, hears, and is good for after."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import ErrorCode, UpstreamError
 from gateway.upstream.connection import Connection, ResponseHead
+from tests.fuzz.cases import answer_case
+from tests.fuzz.strict import MalformedError, PartialError, read_response
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = (
@@ -149,6 +152,43 @@ def test_any_bytes_are_an_answer_or_an_upstream_error(noise: bytes, at: int) -> 
 
     assert heard.ends == 1
     assert not connection.reusable
+
+
+def outcome(pieces: Sequence[bytes], *, head_request: bool, reset: bool) -> tuple[object, ...]:
+    """Say `pieces`, end the connection, and return what was heard."""
+    connection, wire, heard = asked(head_request=head_request)
+    for piece in pieces:
+        if not wire.closed:
+            connection.data_received(piece)
+    reusable = connection.reusable
+    if not wire.closed and not reset:
+        connection.eof_received()
+    connection.connection_lost(ConnectionResetError() if reset else None)
+    assert heard.ends == 1
+    if heard.error is not None:
+        return heard.code, reusable
+    [head] = heard.heads
+    return head.status, head.reason, head.fields, heard.body, reusable
+
+
+@given(st.randoms(use_true_random=False))
+def test_changed_answers_are_the_same_however_they_are_cut(random: Random) -> None:
+    """Valid ones, changed at random; and whole ones are what a strict reader takes them for."""
+    case = answer_case(random)
+    head_request, reset = case.request.startswith(b"HEAD"), case.ending == "reset"
+    stream = b"".join(case.pieces)
+    found = outcome(case.pieces, head_request=head_request, reset=reset)
+    assert found == outcome([stream] if stream else [], head_request=head_request, reset=reset)
+    try:
+        response, end = read_response(stream, 0, to_head=head_request, ended=True, was_reset=reset)
+    except (MalformedError, PartialError):
+        return
+    if len(found) > 2 and response.status >= 200:
+        assert (response.status, response.body) == (found[0], found[3])
+        assert response.whole
+        if found[-1] and response.framed:  # else only its end tells
+            assert end == len(stream)
+            assert not response.last
 
 
 def test_sink_may_start_the_next_request_at_once() -> None:

@@ -136,12 +136,13 @@ class Worker:
         [link] = asked_on
         service.answer = service.answer_ok
         problems: list[str] = []
-        await link.say(case.pieces)
+        data = place.here(b"".join(case.pieces))
+        await link.say(_cut_alike(data, case.pieces))
 
         def answered() -> bool:
             return caller.ended or _is_whole(caller, to_head=to_head)
 
-        judged, end, why = _judge(b"".join(case.pieces), case, to_head=to_head)
+        judged, end, why = _judge(data, case, to_head=to_head)
         if judged is not None and judged.whole and not case.spoilt:
             await caller.until(answered, self.hang_s)
         else:

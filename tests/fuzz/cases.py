@@ -31,7 +31,10 @@ class RequestCase:
 
 @dataclass(frozen=True)
 class AnswerCase:
-    """What a service answers to a valid request, in pieces, and what it does then."""
+    """What a service answers to a valid request, in pieces, and what it does then.
+
+    `127.0.0.1:00000` stands for its own address.
+    """
 
     pieces: tuple[bytes, ...]
     request: bytes
@@ -147,7 +150,9 @@ _ANSWER_FIELDS = (
     b"Content-Encoding: gzip", b"Vary: *", b"Upgrade: h2c", b"Location: /v1/elsewhere",
     b"Proxy-Authenticate: Basic", b"X-Empty:", b"ETag: x", b"Trailer: X-Own", b"TE: trailers",
     b"Retry-After: 1", b"WWW-Authenticate: Basic realm=x", b"Connection: close",
-    b"connection: x-own , Close",
+    b"connection: x-own , Close", b"Location: /v1/infers/abc/next",
+    b"location: http://127.0.0.1:00000/v1/infers/abc", b"Location: /v1/infers/abc/../other?x#y",
+    b"Location: http://user@127.0.0.1:00000/v1/infers/abc/x", b"Location: //evil.example/x",
 )  # fmt: skip
 _STATUSES = (
     b"200 OK", b"200 OK", b"200 OK", b"201 Created", b"204 No Content", b"206 Partial Content",

@@ -49,13 +49,23 @@ class Place:
     def here(self, data: bytes) -> bytes:
         """Return bytes written for service `iris`, for this place."""
         letter = self.letter.encode()
-        return data.replace(b"/iris", b"/" + letter * 4).replace(
-            b"/v1/infers/abc", b"/v1/infers/" + letter * 3
-        )
+        data = data.replace(b"/iris", b"/" + letter * 4)
+        data = data.replace(b"/v1/infers/abc", b"/v1/infers/" + letter * 3)
+        return data.replace(b"127.0.0.1:00000", b"127.0.0.1:%05d" % self.upstream_port)
 
     @property
     def own_path(self) -> bytes:
         return b"/v1/infers/" + self.letter.encode() * 3
+
+    def locations_of(self, value: bytes) -> set[bytes]:
+        """Return what a Location may be to a caller that has asked for the service by name."""
+        origin = b"http://127.0.0.1:%d" % self.upstream_port
+        below = value.removeprefix(origin).removeprefix(self.own_path)
+        if not value.removeprefix(origin).startswith(self.own_path):
+            return {value}
+        mapped = b"/" + self.letter.encode() * 4 + below
+        plain = re.fullmatch(rb"(?:/[a-z]+)*", below)
+        return {mapped} if plain else {mapped, value}
 
     def target_of(self, target: bytes) -> bytes | None:
         """Return the target to be asked of the service for a caller's; None if it is not ours."""
@@ -298,12 +308,12 @@ def judge_relayed(
             yield "an error of ours is cut"
         return
     if judged is not None:
-        yield from _judge_change(reply, judged)
+        yield from _judge_change(place, reply, judged)
     elif reply.whole:
         yield "what is no response passes for one"
 
 
-def _judge_change(reply: Response, judged: Response) -> Iterable[str]:
+def _judge_change(place: Place, reply: Response, judged: Response) -> Iterable[str]:
     """Hold what the caller got against what the service said."""
     if reply.status != judged.status:
         yield f"status {judged.status} became {reply.status}"
@@ -317,7 +327,12 @@ def _judge_change(reply: Response, judged: Response) -> Iterable[str]:
         name = field[0].lower()
         if name in {b"connection", b"transfer-encoding"}:
             continue
-        if field not in left:
+        if name == b"location":
+            if not any(
+                other == field[0] and field[1] in place.locations_of(value) for other, value in left
+            ):
+                yield f"{field!r} leads elsewhere, or is out of order"
+        elif field not in left:
             yield f"field {field!r} is not the service's, or out of order"
         if name in named and name != b"content-length":
             yield f"field {field!r} was named by Connection"

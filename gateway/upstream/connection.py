@@ -351,22 +351,22 @@ class Connection(asyncio.Protocol):
         """Judge a complete head; 1xx is absorbed (RFC 9110 section 15.2)."""
         if self._phase is not _HEAD:
             return
+        fields = self._fields
+        if len(fields) > MAX_FIELDS or (
+            self._read_bytes > MAX_HEAD_BYTES
+            and len(self._reason) + _size_of(fields) > MAX_HEAD_BYTES
+        ):
+            raise _RefusedResponseError("head is too large")
         status: int = self._parser.get_status_code()
         if 100 <= status < 200:
             self._bear_interim(status)
             return
-        fields = self._fields
         if self._begins_as_1_1 and not self._interim:
             version = "1.1"
         else:
             version = self._parser.get_http_version()  # ten times as dear
         if not 200 <= status <= 599 or version not in _VERSIONS:
             raise _RefusedResponseError("status or version out of range")
-        if len(fields) > MAX_FIELDS or (
-            self._read_bytes > MAX_HEAD_BYTES
-            and len(self._reason) + _size_of(fields) > MAX_HEAD_BYTES
-        ):
-            raise _RefusedResponseError("head is too large")
         if version == "1.0":
             # Its keep-alive has no specification to rely on (RFC 9112 appendix C.2.2).
             self.reusable = False

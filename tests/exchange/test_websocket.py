@@ -348,20 +348,20 @@ async def test_either_side_keeps_it_from_being_idle(who: str) -> None:
     async def script(link: Link) -> None:
         await switched(link)
         if who == "service":
-            for _ in range(8):
+            for _ in range(6):
                 link.send(b"x")
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.3)
         await link.hold()
         over.set()
 
-    async with switching(script, timeouts={"idle": "300ms"}) as (gateway, caller, links):
+    async with switching(script, timeouts={"idle": "1.5s"}) as (gateway, caller, links):
         await caller.head()
         if who == "caller":
-            for _ in range(8):
+            for _ in range(6):
                 caller.send(b"x")
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.3)
         else:
-            await caller.take(8)
+            await caller.take(6)
         assert not over.is_set()
         await over.wait()
         await caller.rest()

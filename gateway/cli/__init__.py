@@ -1,6 +1,7 @@
 """The command line: one module per command, imported only when that command runs."""
 
 import importlib
+import os
 import sys
 
 import click
@@ -34,6 +35,10 @@ def _has_parser() -> bool:
     return True
 
 
+not_followed: dict[str, str] = {}
+"""Variables that were taken out of the environment, so that no library follows them."""
+
+
 class _Commands(click.Group):
     """Imports a command when it is needed: probes run every few seconds and must start fast."""
 
@@ -43,6 +48,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # as above
         if cmd_name not in _COMMANDS:
             return None
+        # aiohttp makes contexts when it is imported, and OpenSSL would begin a file of TLS keys.
+        if (file := os.environ.pop("SSLKEYLOGFILE", None)) is not None:
+            not_followed["SSLKEYLOGFILE"] = file
         try:
             command = importlib.import_module(f"gateway.cli.{cmd_name}").command
         except ImportError:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from gateway.cli import not_followed
 from gateway.cli.build import wall_clock
 from gateway.cli.check import problems_of
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option
@@ -159,7 +160,7 @@ async def _collect(file: Path | None, *, quiet: bool) -> list[Finding]:
     keys = [*(f"identities.{n}" for n in settings.identities)]
     keys += [f"services.{n}" for n in settings.services]
     findings = []
-    async for finding in diagnose(loaded, file, os.environ):
+    async for finding in diagnose(loaded, file, {**os.environ, **not_followed}):
         findings.append(finding)
         if not quiet:
             click.echo(_line(finding, max(map(len, keys))), color=_colour())

@@ -19,14 +19,15 @@ from aiohttp import http_parser
 
 from gateway.cli.signals import Signals, heed_no_more
 from gateway.errors import ConfigError
+from gateway.identity.clock import boottime
 from gateway.observe.access_log import AccessLog
+from gateway.observe.process_log import FloodFilter, LineFormatter, log_loop_fault
 from gateway.serve.admin import Reload
 from gateway.serve.gateway import Gateway
+from gateway.settings import find_log_level
 
 EXIT_CANNOT_LISTEN = 2
 _STDOUT, _STDERR = 1, 2
-_LONGEST_LINE = 4000
-"""Bytes; with its line break it fits into what a pipe that is ready takes at once (PIPE_BUF)."""
 _PARSER_MISSING = (
     "aiohttp runs without its compiled parser, which the gateway relies on to be strict: "
     "install aiohttp from a wheel, and unset AIOHTTP_NO_EXTENSIONS"
@@ -47,9 +48,6 @@ class _StandardError(logging.StreamHandler[TextIO]):
         self._poll = select.poll()
         self._poll.register(_STDERR, select.POLLOUT)
 
-    def format(self, record: logging.LogRecord) -> str:
-        return super().format(record)[:_LONGEST_LINE]
-
     def emit(self, record: logging.LogRecord) -> None:
         if self._poll.poll(0):
             super().emit(record)
@@ -69,11 +67,10 @@ def set_up_logging() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is `fd`
-    logging.basicConfig(
-        handlers=[_StandardError()],
-        level=os.environ.get("GATEWAY_LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    handler = _StandardError()
+    handler.setFormatter(LineFormatter())
+    handler.addFilter(FloodFilter(boottime))
+    logging.basicConfig(handlers=[handler], level=find_log_level(os.environ))
 
 
 def raise_file_limit() -> None:
@@ -144,6 +141,7 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
 
 async def _run(build: Build, announce: Callable[[str, str], None], signals: Signals) -> int:
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(log_loop_fault)
     heard: asyncio.Queue[signal.Signals] = asyncio.Queue()
     if signals.told_to_end:
         return 0

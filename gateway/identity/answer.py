@@ -50,9 +50,9 @@ class Answer:
     status: int
     tokens: tuple[str, ...] = field(repr=False)
     """Values of all `X-Subject-Token` fields."""
-    date: str | None
-    retry_after: str | None
-    trace: str | None
+    date: str | None = field(repr=False)
+    retry_after: str | None = field(repr=False)
+    trace: str | None = field(repr=False)
     body: bytes = field(repr=False)
 
 

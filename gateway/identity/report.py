@@ -78,7 +78,7 @@ class LoginLog:
                 self._identity,
                 trigger,
                 error.result,
-                error,
+                str(error),  # the error itself would keep its frames, IAM's answer among them
                 next_s,
                 "the credential there is stays in use" if usable else "there is no credential",
             )

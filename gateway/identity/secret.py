@@ -77,7 +77,7 @@ class SecretFile:
                 found = digest(await asyncio.to_thread(self._read))
             except LoginError as error:
                 if readable:
-                    _LOG.warning("%s; going on with its last content", error)
+                    _LOG.warning("%s; going on with its last content", str(error))
                 readable = False
                 continue
             if not readable:

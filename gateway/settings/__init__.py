@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gateway.settings.environment import find_log_level
     from gateway.settings.loading import Loaded, load
     from gateway.settings.models import Drain, Identity, Service, Settings, Timeouts, Tls
     from gateway.settings.probe import find_admin_listen
@@ -23,11 +24,12 @@ __all__ = [
     "Tls",
     "Url",
     "find_admin_listen",
+    "find_log_level",
     "load",
 ]
 
 _HOMES = {"Loaded": "loading", "load": "loading", "find_admin_listen": "probe"}
-_HOMES |= {"ListenAddress": "values", "Url": "values"}
+_HOMES |= {"find_log_level": "environment", "ListenAddress": "values", "Url": "values"}
 
 
 def __getattr__(name: str) -> Any:

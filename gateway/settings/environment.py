@@ -9,10 +9,12 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from gateway.settings.document import KeyPath
 from gateway.settings.models import Settings
 from gateway.settings.sections import Section, section_in
-from gateway.settings.values import did_you_mean, printable
+from gateway.settings.values import did_you_mean, printable, shown
 
 PREFIX = "GATEWAY_"
 CONFIG_VARIABLE = "GATEWAY_CONFIG"
+LOG_LEVEL_VARIABLE = "GATEWAY_LOG_LEVEL"
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 SHORTHANDS: Mapping[str, KeyPath] = {"GATEWAY_SERVICE_URL": ("services", "default", "url")}
 OPENSTACK: Mapping[str, str] = {
     "OS_AUTH_URL": "auth_url",
@@ -58,6 +60,11 @@ def read_variables(
         name = variable.upper()
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or not value:
             continue
+        if name == LOG_LEVEL_VARIABLE:
+            if value.upper() not in LOG_LEVELS:
+                allowed = ", ".join(LOG_LEVELS)
+                problems.append(f"{printable(variable)}: {shown(value)} is not one of {allowed}")
+            continue
         path = SHORTHANDS.get(name) or tuple(name.removeprefix(PREFIX).lower().split("__"))
         if path[0] not in Settings.model_fields:
             if not _is_service_link(name, value):
@@ -69,6 +76,14 @@ def read_variables(
     source = EnvSettingsSource(_Variables)
     source.env_vars = given
     return source(), names, problems
+
+
+def find_log_level(environ: Mapping[str, str]) -> str:
+    """Return the level that `environ` asks for, one of `LOG_LEVELS`; INFO unless it names one."""
+    for name, value in environ.items():
+        if name.upper() == LOG_LEVEL_VARIABLE and value.upper() in LOG_LEVELS:
+            return value.upper()
+    return "INFO"
 
 
 def read_openstack(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[KeyPath, str]]:
@@ -85,6 +100,7 @@ def read_openstack(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[Key
 def variable_names() -> Iterator[str]:
     """Yield every variable there can be, with `<NAME>` for names that users choose."""
     yield CONFIG_VARIABLE
+    yield LOG_LEVEL_VARIABLE
     yield from SHORTHANDS
     for path in leaf_keys(Settings):
         yield PREFIX + "__".join(path).upper()

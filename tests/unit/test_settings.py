@@ -27,7 +27,7 @@ from gateway.settings import (
     types,
     values,
 )
-from gateway.settings.environment import leaf_keys, variable_names
+from gateway.settings.environment import find_log_level, leaf_keys, variable_names
 from tests import documents
 
 CONFIG = Path(__file__).parent.parent.parent / "config"
@@ -380,6 +380,27 @@ def test_only_the_shapes_of_service_links_are_passed_over(name: str) -> None:
 
 
 # ---- the file
+
+
+@pytest.mark.parametrize(
+    ("environ", "level"),
+    [
+        ({}, "INFO"),
+        ({"GATEWAY_LOG_LEVEL": "debug"}, "DEBUG"),
+        ({"gateway_log_level": "WARNING"}, "WARNING"),
+        ({"GATEWAY_LOG_LEVEL": ""}, "INFO"),
+    ],
+)
+def test_the_log_level_is_a_variable(environ: dict[str, str], level: str) -> None:
+    """It is no key of the file, and known all the same."""
+    load(file=None, environ=environ, flags=GOOD)
+    assert find_log_level(environ) == level
+
+
+def test_an_unknown_log_level_is_a_problem() -> None:
+    """With those there are."""
+    [problem] = problems_or_none(GOOD, {"GATEWAY_LOG_LEVEL": "loud"})
+    assert problem == "GATEWAY_LOG_LEVEL: 'loud' is not one of DEBUG, INFO, WARNING, ERROR"
 
 
 @pytest.mark.parametrize(

@@ -108,3 +108,8 @@ def test_any_date_is_read_or_ignored(value: str) -> None:
 def test_http_date_is_read() -> None:
     """The example of RFC 9110 section 5.6.7."""
     assert instant_of_date("Sun, 06 Nov 1994 08:49:37 GMT") == 784111777.0
+
+
+def test_an_answer_does_not_show_what_iam_said() -> None:
+    """Any field may quote the password that it was sent."""
+    assert repr(answer(403, b"secret", "secret", "secret", "secret")) == "Answer(status=403)"

@@ -36,3 +36,12 @@ def test_method_none_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     LoginLog("none").succeeded(RefreshTrigger.STARTUP, Login(LOGIN.credential, "key"), now=0.0)
     assert caplog.records == []
+
+
+def test_a_record_does_not_keep_the_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever keeps records would keep its frames, and IAM's answer with the token in them."""
+    error = LoginError(RefreshResult.BAD_REPLY, "why")
+    LoginLog("default").failed(RefreshTrigger.STARTUP, error, now=0.0, next_s=1.0, usable=False)
+    [record] = caplog.records
+    assert isinstance(record.args, tuple)
+    assert error not in record.args

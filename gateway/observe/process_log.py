@@ -1,0 +1,89 @@
+"""The process's own log: bounded lines, a bounded number of them, and no text of foreign errors.
+
+Parsers and libraries quote in their errors what they could not make sense of, be it a token, a
+password or a caller's header. So an error is told by its type and its places in the code.
+"""
+
+import asyncio
+import logging
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gateway.observe.line_budget import LineBudget
+
+MAX_LINE_BYTES = 2048
+"""With the line end."""
+BURST = 50
+"""Lines of one place in the code at once; then one a second."""
+_PER_S = 1.0
+_PLACES = 6
+_CAUSES = 3
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_log = logging.getLogger("gateway.observe")
+
+
+class LineFormatter(logging.Formatter):
+    """One record, one line of at most `MAX_LINE_BYTES`, whatever is in it."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        record.message = record.getMessage()
+        record.asctime = self.formatTime(record)
+        line = self.formatMessage(record)
+        if record.exc_info and record.exc_info[1] is not None:
+            line += ": " + "; after ".join(_told(record.exc_info[1]))
+        if held_back := getattr(record, "held_back", 0):
+            line += f" ({held_back} more from here were not logged)"
+        return _cut(_CONTROL.sub(lambda found: ascii(found[0])[1:-1], line))
+
+
+class FloodFilter(logging.Filter):
+    """Bounds how often each place in the code may log; the next line tells what was left out."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Prepare; `clock` returns seconds and never goes back."""
+        super().__init__()
+        self._clock = clock
+        self._budgets: dict[tuple[str, int], LineBudget] = {}  # as many as places that log
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See `logging.Filter`."""
+        place = (record.pathname, record.lineno)
+        if (budget := self._budgets.get(place)) is None:
+            budget = self._budgets[place] = LineBudget(burst=BURST, per_s=_PER_S)
+        if not budget.take(self._clock()):
+            return False
+        record.held_back = budget.told()
+        return True
+
+
+def log_loop_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what the event loop has caught; asyncio's own handler quotes arguments and errors."""
+    said = re.split(r"[(<{\[]", str(context.get("message", "")))[0].strip()
+    _log.error("event loop: %s", said or "fault", exc_info=context.get("exception"))
+
+
+def _told(error: BaseException) -> Iterator[str]:
+    """Yield type and places of an error, the innermost first, and of those it came after."""
+    seen: BaseException | None = error
+    for _ in range(_CAUSES):
+        if seen is None:
+            return
+        frames = traceback.extract_tb(seen.__traceback__, limit=-_PLACES)
+        places = [f"{frame.name} ({Path(frame.filename).name}:{frame.lineno})" for frame in frames]
+        yield " in ".join([type(seen).__name__, *reversed(places)])
+        seen = seen.__cause__ or seen.__context__
+
+
+def _cut(line: str) -> str:
+    octets = line.encode(errors="replace")
+    if len(octets) < MAX_LINE_BYTES:
+        return line
+    return octets[: MAX_LINE_BYTES - 4].decode(errors="ignore") + "…"

@@ -6,6 +6,7 @@ always before a scrape: the same work costs a third of what it costs between two
 
 import asyncio
 import itertools
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from gateway.errors import ErrorCode, Layer
 from gateway.http.fields import RawFields
 from gateway.observe.access_log import AccessLog, Record
+from gateway.observe.line_budget import LineBudget
 from gateway.observe.metrics import ServiceMetrics, upstream_error_of
 from gateway.proxy.inbound import Inbound
 from gateway.proxy.rejection import layer_of
@@ -21,12 +23,18 @@ from gateway.proxy.relay import Relay
 _BATCH = 64
 """Ended exchanges per batch: 0.2 to 0.4 ms of work, which no latency figure shows."""
 _AT_LATEST_S = 0.1
+REFUSALS_AT_ONCE = 200
+"""Lines for requests that were refused as the caller's fault; what is answered is always logged."""
+_REFUSALS_PER_S = 20.0
+_TELL_S = 10.0
+"""After which it is told how many lines were left out."""
 
 _PLAIN_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _ID_PREFIX = os.urandom(6).hex()
 _ids = itertools.count(1)
 _make_tuple = tuple.__new__
 _GATEWAY = Layer.GATEWAY  # looking a member up is dear (Python 3.11)
+_log = logging.getLogger("gateway.proxy")
 
 
 class Observation:
@@ -77,6 +85,11 @@ class Observation:
         self.ended_at = 0.0
         self.upstream_request_id = b""
 
+    @property
+    def refused(self) -> bool:
+        """Whether it was answered by us with an error that is the caller's fault."""
+        return self.layer is Layer.CLIENT and self.status != 0 and not self.first_byte_at
+
     def blame(self, code: ErrorCode) -> None:
         """Note an error of ours."""
         self.error = code.label
@@ -94,7 +107,11 @@ class Observation:
 
 
 class Observer:
-    """Accounts for exchanges, each exactly once."""
+    """Accounts for exchanges, each exactly once.
+
+    Invariants: each is counted; each has a line, but for a flood of requests that were refused,
+    of which 200 at once and 20 a second have one, and the rest are told as a number.
+    """
 
     def __init__(
         self,
@@ -111,6 +128,8 @@ class Observer:
         self._wall_clock = wall_clock
         self._ended: list[Observation] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._refusals = LineBudget(burst=REFUSALS_AT_ONCE, per_s=_REFUSALS_PER_S)
+        self._telling: asyncio.TimerHandle | None = None
 
     def observe(self, seen: Observation) -> None:
         """Take an exchange that has just ended."""
@@ -122,15 +141,40 @@ class Observer:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(_AT_LATEST_S, self._settle_later)
 
+    def close(self) -> None:
+        """Settle, and tell what was left out."""
+        self.settle()
+        if self._telling is not None:
+            self._telling.cancel()
+            self._tell()
+
     def settle(self) -> None:
         """Count and log what has ended; before a scrape, and before the end."""
         ended, self._ended = self._ended, []
-        records = [_account_for(seen) for seen in ended]
+        records = []
+        for seen in ended:
+            record = _account_for(seen)
+            if not seen.refused or self._may_log(seen):
+                records.append(record)
         self._access_log.write(records, now=self._clock(), wall_now=self._wall_clock())
 
     def _settle_later(self) -> None:
         self._timer = None
         self.settle()
+
+    def _may_log(self, seen: Observation) -> bool:
+        if self._refusals.take(seen.ended_at):
+            return True
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(_TELL_S, self._tell)
+        return False
+
+    def _tell(self) -> None:
+        self._telling = None
+        _log.warning(
+            "%d refused requests have no line in the access log; gateway_errors_total counts them",
+            self._refusals.told(),
+        )
 
 
 def request_id_of(fields: RawFields) -> str:

@@ -295,7 +295,7 @@ class Gateway:
         for service in parts.services:
             service.pool.close()
         parts.data.proxy.deadlines.close()
-        parts.data.proxy.observer.settle()
+        parts.data.proxy.observer.close()
         if self._admin is not None:
             await self._admin.cleanup()
         if self._beating is not None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from gateway.identity.credential import Credential
 from tests.support.client import Caller
 from tests.support.gateway import GET, POST, FakeCredentials, RunningGateway, running_gateway
 from tests.support.until import until
-from tests.support.upstream import OK, Link, Script, Upstream, answer, answering, scripted_upstream
+from tests.support.upstream import OK, Link, Script, Upstream, answer, scripted_upstream
 
 Step = Callable[[RunningGateway, Caller, Upstream], Awaitable[None]]
 SLOW_S = 0.3
@@ -459,37 +458,3 @@ async def test_waiting_for_the_request_before_is_not_overhead() -> None:
 
         assert gateway.sample("gateway_request_duration_seconds_sum") >= 3 * SLOW_S * 0.99
         assert gateway.sample("gateway_overhead_seconds_sum") < PROMPT_S
-
-
-# Series.
-
-
-async def test_the_number_of_series_is_constant() -> None:
-    """A thousand requests with random methods, paths, hosts and statuses make no new series."""
-    chance = random.Random(7)
-    statuses = [200, 205, 299, 302, 404, 418, 451, 500, 511, 599]
-
-    def word() -> bytes:
-        return bytes(chance.choices(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=chance.randint(1, 6)))
-
-    async with (
-        scripted_upstream(answering(*[answer(s) for s in statuses * 200])) as upstream,
-        running_gateway(upstream.port, service={"methods": "GET,POST"}) as gateway,
-    ):
-        before = gateway.series()
-        assert len(set(before)) == len(before)
-        for _ in range(40):
-            callers = [await gateway.connect() for _ in range(25)]
-            for caller in callers:
-                method = chance.choice([b"GET", b"POST", b"PUT", word()])
-                path = chance.choice([b"/iris", b"/iris/" + word(), b"/" + word()])
-                host = chance.choice([b"localhost", word() + b".example"])
-                caller.send(b"%b %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (method, path, host))
-            for caller in callers:
-                assert (await caller.reply()).status >= 200
-                caller.leave()
-        await gateway.settled()
-
-        assert gateway.series() == before
-        assert gateway.sample("gateway_requests_total") == 1000
-        assert gateway.sample("gateway_request_duration_seconds_count") == 1000

@@ -63,6 +63,7 @@ class RequestFields:
         "lines",
         "named",
         "origin",
+        "traceparent",
         "upgrade",
     )
 
@@ -75,6 +76,8 @@ class RequestFields:
         self.fetch_site: bytes | None = None
         self.upgrade: bytes | None = None
         """Protocol that the caller would like to switch to, in lower case."""
+        self.traceparent: bytes | None = None
+        """As received; empty when there is more than one, which makes all of them void."""
         self.named: frozenset[bytes] = _NO_NAMES
         """Names that Connection lists, in lower case."""
         self.lines: list[bytes] = []
@@ -133,6 +136,14 @@ def _listed(before: bytes | None, value: bytes) -> bytes:
     return value if before is None else before + b", " + value
 
 
+def _traceparent(spelling: bytes) -> Callable[[RequestFields, bytes], None]:
+    def judge(found: RequestFields, value: bytes) -> None:
+        found.traceparent = value if found.traceparent is None else b""
+        found.lines.append(b": ".join((spelling, value)))
+
+    return judge
+
+
 def _drop(_found: RequestFields, _value: bytes) -> None:
     pass
 
@@ -150,14 +161,15 @@ _JUDGES: dict[bytes, Callable[[RequestFields, bytes], None]] = _DROPPED | {
     # Some servers take the path from these instead of the request line.
     b"x-original-url": _reroute,
     b"x-rewrite-url": _reroute,
+    b"traceparent": _traceparent(b"traceparent"),
 }
-"""Fields that end here, each with the one place that judges its value."""
+"""Fields that end here, each with the one place that judges its value; a trace goes on."""
 
 # Spelling of names that need no thought: whole requests are judged by one look-up per field.
 _COMMON = (
     b"accept accept-charset accept-encoding accept-language cache-control content-disposition "
     b"content-encoding content-language content-type date etag expires last-modified pragma "
-    b"traceparent tracestate user-agent vary x-request-id"
+    b"tracestate user-agent vary x-request-id"
 ).split()
 
 
@@ -169,7 +181,7 @@ _SPELLED: dict[bytes, Callable[[RequestFields, bytes], None] | None] = {
     spelling: judge
     for name, judge in [*_JUDGES.items(), *((name, None) for name in _COMMON)]
     for spelling in _spellings(name)
-}
+} | {spelling: _traceparent(spelling) for spelling in _spellings(b"traceparent")}
 
 
 def read_request_fields(raw: RawFields, *, http_1_0: bool) -> RequestFields:

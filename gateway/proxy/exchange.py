@@ -118,6 +118,7 @@ class Exchange:
             admission = self._admission = admit(proxy.rules, inbound)
             service = admission.service
             metrics = self._seen.metrics = service.metrics
+            self._seen.traceparent = admission.fields.traceparent
             metrics.started += 1
             if metrics.started - metrics.finished > service.max_in_flight:
                 raise UnavailableError(ErrorCode.OVERLOADED)

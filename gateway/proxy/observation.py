@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from gateway.errors import ErrorCode, Layer
 from gateway.http.fields import RawFields
+from gateway.http.trace_context import trace_id_of
 from gateway.observe.access_log import AccessLog, Record
 from gateway.observe.line_budget import LineBudget
 from gateway.observe.metrics import ServiceMetrics, upstream_error_of
@@ -56,6 +57,7 @@ class Observation:
         "retries",
         "sent_at",
         "status",
+        "traceparent",
         "upstream_request_id",
         "waited_s",
     )
@@ -84,6 +86,8 @@ class Observation:
         self.first_byte_at = 0.0
         self.ended_at = 0.0
         self.upstream_request_id = b""
+        self.traceparent: bytes | None = None
+        """As `RequestFields` has it."""
 
     @property
     def refused(self) -> bool:
@@ -151,12 +155,15 @@ class Observer:
     def settle(self) -> None:
         """Count and log what has ended; before a scrape, and before the end."""
         ended, self._ended = self._ended, []
+        now, wall_now = self._clock(), self._wall_clock()
         records = []
         for seen in ended:
             record = _account_for(seen)
+            if seen.traceparent:
+                _exemplify(seen.metrics, record, seen.traceparent, wall_now - now)
             if not seen.refused or self._may_log(seen):
                 records.append(record)
-        self._access_log.write(records, now=self._clock(), wall_now=self._wall_clock())
+        self._access_log.write(records, now=now, wall_now=wall_now)
 
     def _settle_later(self) -> None:
         self._timer = None
@@ -228,3 +235,17 @@ def _account_for(seen: Observation) -> Record:
             upstream_id.decode("ascii") if upstream_id and _PLAIN_ID.fullmatch(upstream_id) else "",
         ),
     )
+
+
+def _exemplify(
+    metrics: ServiceMetrics, record: Record, traceparent: bytes, epoch_offset_s: float
+) -> None:
+    """Keep the request's trace as an example of where its durations fell."""
+    trace_id = trace_id_of(traceparent)
+    if trace_id is None:
+        return
+    at = record.ended_at + epoch_offset_s
+    metrics.duration.exemplify(record.duration_s, trace_id, at)
+    metrics.overhead.exemplify(record.overhead_s, trace_id, at)
+    if record.first_byte_s:
+        metrics.first_byte.exemplify(record.first_byte_s, trace_id, at)

@@ -17,13 +17,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import requests
 from PIL import Image
 
 from gateway.twin import IMAGE_ID, IRIS_ID
+from tests.support.tools import lacking, npm_program
 from tests.support.twin import fetch_token, twin_in_thread
 
 ROOT = Path(__file__).parents[2]
@@ -32,13 +33,6 @@ COLLECTION = ROOT / "config" / "modelarts-gateway.postman_collection.json"
 WORKING_DIR = ROOT / "config" / "postman"
 ENVIRONMENT = {**os.environ, "NO_PROXY": "*", "no_proxy": "*"}
 START_LIMIT_S = 25
-
-
-def lacking(what: str) -> NoReturn:
-    """Skip, in one line; under `REQUIRE_ALL=1` fail instead."""
-    if os.environ.get("REQUIRE_ALL") == "1":
-        pytest.fail(f"REQUIRE_ALL=1, but {what}", pytrace=False)
-    pytest.skip(what)
 
 
 @dataclass(frozen=True)
@@ -289,24 +283,7 @@ def test_twenty_calls_cost_no_login(demo: Demo, pictures: dict[str, Path]) -> No
 @pytest.fixture(scope="module")
 def newman() -> Path:
     """Postman's own runner, installed beside the virtual environment's other tools."""
-    program = NEWMAN / "node_modules" / ".bin" / "newman"
-    if program.exists():
-        return program
-    npm = shutil.which("npm")
-    if npm is None:
-        lacking("npm is not installed, so newman, Postman's runner, cannot be had")
-    quiet = ["--no-audit", "--no-fund", "--loglevel=error"]
-    NEWMAN.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [npm, "install", "--prefix", str(NEWMAN), "newman@6.2.2", *quiet],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    if done.returncode != 0:
-        lacking(f"npm cannot install newman: {done.stderr.strip().splitlines()[-1:]}")
-    return program
+    return npm_program(NEWMAN, "newman", "newman@6.2.2")
 
 
 @pytest.mark.timeout(320)  # the first run installs newman

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -123,6 +124,55 @@ async def test_errors_by_layer(said: bytes, error: str, layer: str) -> None:
         record = await assert_counted_once(gateway, "iris")
         assert record["error"] == error
         assert gateway.sample("gateway_errors_total", layer=layer, error=error) == 1
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.mark.parametrize("flags", ["00", "01"])
+async def test_a_trace_goes_through_and_is_an_exemplar(flags: str) -> None:
+    """Sampled or not, the service gets the field as it came, and each duration its example."""
+    line = f"traceparent: 00-{TRACE}-00f067aa0ba902b7-{flags}\r\n".encode()
+    async with (
+        scripted_upstream(OK) as upstream,
+        running_gateway(upstream.port) as gateway,
+    ):
+        await gateway.ask(POST.replace(b"Content-Type", line + b"Content-Type"))
+        record = await gateway.next_record()
+
+        assert line in upstream.requests[0].head
+        found = gateway.exemplars()
+        assert set(found) == {
+            "gateway_request_duration_seconds_bucket",
+            "gateway_upstream_first_byte_seconds_bucket",
+            "gateway_overhead_seconds_bucket",
+        }
+        assert {one.labels["trace_id"] for one in found.values()} == {TRACE}
+        duration = found["gateway_request_duration_seconds_bucket"]
+        assert int(duration.value * 1e6) == record["duration_us"]
+        ended_at = datetime.fromisoformat(record["time"]).timestamp()
+        assert float(duration.timestamp or 0) == pytest.approx(ended_at, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"traceparent: 00-" + b"0" * 32 + b"-00f067aa0ba902b7-01\r\n",
+        b"traceparent: 00-%b-00f067aa0ba902b7-01\r\n" % TRACE.encode() * 2,
+    ],
+)
+async def test_what_is_no_trace_is_no_exemplar(line: bytes) -> None:
+    """None, one of zeros, two: what came is passed on, and nothing is remembered."""
+    async with (
+        scripted_upstream(OK) as upstream,
+        running_gateway(upstream.port) as gateway,
+    ):
+        await gateway.ask(POST.replace(b"Content-Type", line + b"Content-Type"))
+        await gateway.next_record()
+
+        assert line in upstream.requests[0].head
+        assert gateway.exemplars() == {}
 
 
 async def _never_answers(link: Link) -> None:

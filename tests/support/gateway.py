@@ -8,7 +8,11 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as open_metrics_families,
+)
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Exemplar
 
 from gateway.cli.build import build_gateway
 from gateway.identity.credential import Credential
@@ -121,6 +125,16 @@ class RunningGateway:
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    def exemplars(self) -> dict[str, Exemplar]:
+        """Return the exemplars by name of sample; a further one of the same name is left out."""
+        page, _ = self.gateway._parts.metrics.exposition("application/openmetrics-text")
+        return {
+            sample.name: sample.exemplar
+            for family in open_metrics_families(page.decode())  # type: ignore[no-untyped-call]
+            for sample in family.samples
+            if sample.exemplar
+        }
 
     def series(self) -> list[str]:
         """Return every series' name and labels, without the process's own."""

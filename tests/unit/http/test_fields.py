@@ -146,6 +146,27 @@ def test_what_refuses_a_request(fields: list[tuple[bytes, bytes]], code: ErrorCo
     assert refusal(*fields) is code
 
 
+@pytest.mark.parametrize("name", [b"traceparent", b"Traceparent"])
+def test_a_trace_is_found_and_goes_on(name: bytes) -> None:
+    """Byte for byte, in its place; without one there is none."""
+    fields = [HOST, (b"A", b"1"), (name, b"00-\xff"), (b"tracestate", b"x=y"), (b"B", b"2")]
+    found = read_request_fields(fields, http_1_0=False)
+
+    assert found.traceparent == b"00-\xff"
+    assert found.lines == [b"A: 1", name + b": 00-\xff", b"tracestate: x=y", b"B: 2"]
+    assert read_request_fields([HOST], http_1_0=False).traceparent is None
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_two_traces_are_none(count: int) -> None:
+    """The service may judge for itself: they are passed on all the same."""
+    fields = [(b"TRACEPARENT", b"%d" % number) for number in range(count)]
+    found = read_request_fields([HOST, *fields], http_1_0=False)
+
+    assert found.traceparent == b""
+    assert found.lines == [b"traceparent: %d" % number for number in range(count)]
+
+
 def test_http_1_0_has_no_codings_and_no_expectations() -> None:
     """Chunked is refused; 100-continue is ignored; a missing Host is allowed."""
     assert refusal((b"Transfer-Encoding", b"chunked"), http_1_0=True) is ErrorCode.BAD_REQUEST

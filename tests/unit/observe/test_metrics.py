@@ -1,6 +1,5 @@
 """What Prometheus is told: names, labels, buckets, and both formats."""
 
-import shutil
 import subprocess
 
 import pytest
@@ -25,6 +24,7 @@ from gateway.observe.metrics import (
     ServiceMetrics,
     upstream_error_of,
 )
+from tests.support.tools import tool
 
 LABELS = (
     "service", "identity", "method", "code", "layer", "error", "reason", "state", "trigger",
@@ -69,6 +69,26 @@ def filled() -> Metrics:
     service.duration.observe(0.3)
     identity.refreshed("startup", "ok", 0.2)
     return metrics_of(service, identity)
+
+
+def exemplars(
+    metrics: Metrics,
+) -> list[tuple[tuple[str, ...], tuple[dict[str, str], float, float]]]:
+    """Of every series that has one: its label values, and the exemplar."""
+    page, _ = metrics.exposition(OPEN_METRICS)
+    return [
+        (
+            key_of(sample.name, sample.labels)[1],
+            (
+                sample.exemplar.labels,
+                sample.exemplar.value,
+                float(sample.exemplar.timestamp or 0),
+            ),
+        )
+        for family in open_metrics_families(page.decode())  # type: ignore[no-untyped-call]
+        for sample in family.samples
+        if sample.exemplar
+    ]
 
 
 @pytest.mark.parametrize("bounds", [REQUEST_BUCKETS_S, OVERHEAD_BUCKETS_S, REFRESH_BUCKETS_S])
@@ -237,12 +257,42 @@ def test_what_was_put_aside_is_counted_before_a_scrape() -> None:
     assert samples(metrics)["gateway_requests_total", ("iris", "POST", "200")] == 1
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.parametrize(
+    ("value", "bucket"), [(0.0, "0.005"), (0.3, "0.5"), (0.5, "0.5"), (60.001, "+Inf")]
+)
+def test_an_exemplar_stands_at_the_bucket_of_its_value(value: float, bucket: str) -> None:
+    """With trace, value and time, and nowhere else; in OpenMetrics only."""
+    service = ServiceMetrics("iris", ["POST"], [])
+    service.duration.observe(value)
+    service.duration.exemplify(value, "c" * 32, 1.7e9 + 0.1234)
+    metrics = metrics_of(service)
+
+    assert exemplars(metrics) == [
+        (("iris", bucket), ({"trace_id": "c" * 32}, value, 1_700_000_000.123))
+    ]
+    assert b"c" * 32 not in metrics.exposition("")[0]
+
+
+@given(st.lists(st.floats(0, 100)))
+def test_exemplars_are_the_newest_and_no_more_than_buckets(values: list[float]) -> None:
+    """However many requests are traced, a bucket keeps one: the last."""
+    histogram = Histogram(REQUEST_BUCKETS_S)
+    for number, value in enumerate(values):
+        histogram.exemplify(value, f"{number:032x}", float(number))
+    found = {float(each[0]): each[2] for each in histogram.exposed() if len(each) == 3}
+
+    assert {bound: int(one.labels["trace_id"], 16) for bound, one in found.items()} == {
+        next((b for b in REQUEST_BUCKETS_S if value <= b), float("inf")): number
+        for number, value in enumerate(values)
+    }
+
+
 def test_promtool_finds_nothing() -> None:
-    """Prometheus' own linter has no complaint."""
+    """Prometheus' own linter has no complaint about what is ours."""
     page, _ = filled().exposition("")
+    promtool = tool("promtool", "prometheus")
     ended = subprocess.run(
-        ["promtool", "check", "metrics"], input=page, capture_output=True, check=False
+        [promtool, "check", "metrics"], input=page, capture_output=True, check=False
     )
 
     complaints = [line for line in ended.stderr.decode().splitlines() if "gateway_" in line]

@@ -15,6 +15,7 @@ from typing import Any, get_args
 from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
+from deploy.grafana.dashboard import dashboard_json
 from gateway.settings import Settings, values
 from gateway.settings.environment import OPENSTACK
 from gateway.settings.models import LOGIN_KEYS, Identity
@@ -214,6 +215,7 @@ def _shown_default(field: FieldInfo) -> str:
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "config/gateway.schema.json": settings_schema,
     "config/README.md": settings_reference,
+    "deploy/grafana/modelarts-gateway.json": dashboard_json,
 }
 
 
@@ -238,6 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, show differences")
     if not parser.parse_args(arguments).check:
         for name, make in DOCUMENTS.items():
+            (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
             (ROOT / name).write_text(make(), encoding="utf-8")
         return 0
     found = list(differences())

@@ -160,7 +160,7 @@ class Observer:
         for seen in ended:
             record = _account_for(seen)
             if seen.traceparent:
-                _exemplify(seen.metrics, record, seen.traceparent, wall_now - now)
+                _exemplify(seen, record, seen.traceparent, wall_now - now)
             if not seen.refused or self._may_log(seen):
                 records.append(record)
         self._access_log.write(records, now=now, wall_now=wall_now)
@@ -238,14 +238,15 @@ def _account_for(seen: Observation) -> Record:
 
 
 def _exemplify(
-    metrics: ServiceMetrics, record: Record, traceparent: bytes, epoch_offset_s: float
+    seen: Observation, record: Record, traceparent: bytes, epoch_offset_s: float
 ) -> None:
     """Keep the request's trace as an example of where its durations fell."""
     trace_id = trace_id_of(traceparent)
     if trace_id is None:
         return
-    at = record.ended_at + epoch_offset_s
-    metrics.duration.exemplify(record.duration_s, trace_id, at)
+    metrics, at = seen.metrics, record.ended_at + epoch_offset_s
+    if record.status != 101:  # else it is its handshake that was counted
+        metrics.duration.exemplify(record.duration_s, trace_id, at)
     metrics.overhead.exemplify(record.overhead_s, trace_id, at)
     if record.first_byte_s:
         metrics.first_byte.exemplify(record.first_byte_s, trace_id, at)

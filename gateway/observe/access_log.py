@@ -43,6 +43,8 @@ class Record(NamedTuple):
     """Metric label of what went wrong, or empty."""
     upstream_request_id: str
     """The service's own id, or empty."""
+    layer: str = ""
+    """Metric label of whose fault it was, where there is an error; not in the line."""
 
 
 class AccessLog:

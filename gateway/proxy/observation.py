@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import re
+from collections import deque
 from collections.abc import Callable
 
 from gateway.errors import ErrorCode, Layer
@@ -29,6 +30,8 @@ REFUSALS_AT_ONCE = 200
 _REFUSALS_PER_S = 20.0
 _TELL_S = 10.0
 """After which it is told how many lines were left out."""
+LATEST = 50
+"""How many requests are kept for people to look at."""
 
 _PLAIN_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _ID_PREFIX = os.urandom(6).hex()
@@ -127,9 +130,11 @@ class Observer:
     ) -> None:
         """Prepare; `unrouted` counts requests that belong to no service."""
         self.unrouted = unrouted
+        self.wall_clock = wall_clock
+        """Seconds since the epoch, for people."""
         self._access_log = access_log
         self._clock = clock
-        self._wall_clock = wall_clock
+        self._latest: deque[Record] = deque(maxlen=LATEST)
         self._ended: list[Observation] = []
         self._timer: asyncio.TimerHandle | None = None
         self._refusals = LineBudget(burst=REFUSALS_AT_ONCE, per_s=_REFUSALS_PER_S)
@@ -155,7 +160,7 @@ class Observer:
     def settle(self) -> None:
         """Count and log what has ended; before a scrape, and before the end."""
         ended, self._ended = self._ended, []
-        now, wall_now = self._clock(), self._wall_clock()
+        now, wall_now = self._clock(), self.wall_clock()
         records = []
         for seen in ended:
             record = _account_for(seen)
@@ -163,7 +168,17 @@ class Observer:
                 _exemplify(seen, record, seen.traceparent, wall_now - now)
             if not seen.refused or self._may_log(seen):
                 records.append(record)
+        self._latest.extend(records)
         self._access_log.write(records, now=now, wall_now=wall_now)
+
+    def latest(self) -> list[tuple[float, Record]]:
+        """Return the latest requests, newest first, each with its end in seconds since the epoch.
+
+        What has ended is settled first.
+        """
+        self.settle()
+        offset = self.wall_clock() - self._clock()
+        return [(record.ended_at + offset, record) for record in reversed(self._latest)]
 
     def _settle_later(self) -> None:
         self._timer = None

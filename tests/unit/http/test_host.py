@@ -75,6 +75,24 @@ def test_star_admits_every_name() -> None:
     assert verdict(b"evil.example:80", ["*"]) is None
 
 
+@pytest.mark.parametrize(
+    ("host", "good"),
+    [
+        (b"10.0.0.7", True), (b"10.200.3.4:9090", True), (b"[fd00::2]:9090", True),
+        (b"0.0.0.0", True), (b"10.0.0.7.evil.example", False), (b"x10.0.0.7", False),
+        (b"10.0.0", False), (b"1000.0.0.7", False), (b"evil.example", False),
+    ],
+)  # fmt: skip
+def test_addresses_are_admitted_where_they_are_enough(host: bytes, good: bool) -> None:
+    """A page that rebinds has a name, whatever it looks like."""
+    hosts = AllowedHosts([], addresses=True)
+    if good:
+        hosts.admit(host)
+    else:
+        with pytest.raises(DownstreamError):
+            hosts.admit(host)
+
+
 @given(st.binary(max_size=40))
 def test_arbitrary_octets_are_judged(host: bytes) -> None:
     """Nothing but our own two errors comes out."""

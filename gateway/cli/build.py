@@ -5,7 +5,7 @@ import random
 import resource
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,7 @@ from gateway.serve.gateway import Address, Gateway, Parts, Rebuilt
 from gateway.serve.supervisor import Supervisor
 from gateway.settings import Identity, ListenAddress, Loaded, Settings, Tls
 from gateway.settings import Service as ServiceSettings
+from gateway.settings.effective import EffectiveValue, effective
 from gateway.upstream.pool import Origin, Pool
 
 MAX_IN_FLIGHT = 1000
@@ -71,6 +72,7 @@ def build_gateway(
     settings: Settings,
     access_log: AccessLog,
     *,
+    configuration: Sequence[EffectiveValue] = (),
     read: Read | None = None,
     supervisor: Supervisor | None = None,
 ) -> Gateway:
@@ -79,6 +81,7 @@ def build_gateway(
     Args:
         settings: checked.
         access_log: takes a line per request.
+        configuration: the same settings as the status page shows them.
         read: reads the configuration again, for a reload; None: it stays as it is.
         supervisor: is told how the gateway is.
 
@@ -87,7 +90,7 @@ def build_gateway(
     """
     builder = _Builder(settings, access_log)
     return Gateway(
-        builder.build(settings),
+        replace(builder.build(settings), configuration=configuration),
         rebuild=None if read is None else partial(builder.rebuild, read),
         supervisor=supervisor,
     )
@@ -153,7 +156,7 @@ class _Builder:
         if problems:
             raise ConfigError(problems)
         before = self._keepers
-        parts = replace(self.build(settings), loaded_at=loaded_at)
+        parts = replace(self.build(settings), loaded_at=loaded_at, configuration=effective(loaded))
         changed = frozenset(
             name
             for name, built in self._keepers.items()
@@ -210,6 +213,10 @@ class _Builder:
             metrics=self._metrics,
             listen=_address(listen, self._first.listen_mode),
             admin_listen=_address(self._first.admin_listen),
+            admin_hosts=AllowedHosts(
+                [*settings.allowed_hosts, _host_name(self._first.admin_listen.host)],
+                addresses=True,
+            ),
             quit_enabled=self._first.quitquitquit,
             announce_s=settings.drain.announce,
             drain_s=settings.drain.timeout,

@@ -15,6 +15,7 @@ from gateway.cli.run import run_until_told, set_up_logging
 from gateway.cli.signals import Signals
 from gateway.observe.access_log import AccessLog
 from gateway.serve.gateway import Gateway
+from gateway.settings.effective import effective
 from gateway.twin import IMAGE_ID, IRIS_ID, Account, Twin
 
 _TOKEN_TTL_S = 300.0
@@ -23,6 +24,7 @@ _LINES = """\
 stand-in cloud  {twin}
 gateway         {data}
 admin           {admin}
+status page     {admin}/status
 
 Paste into another terminal. No token anywhere: the gateway adds it.
 
@@ -80,7 +82,8 @@ def command(listen: str, admin_listen: str) -> None:
                 "GATEWAY_SERVICES__IMAGE__URL": twin.service_url(IMAGE_ID),
             }
             try:
-                yield build_gateway(load_or_exit(None, environ=environ).settings, access_log)
+                loaded = load_or_exit(None, environ=environ)
+                yield build_gateway(loaded.settings, access_log, configuration=effective(loaded))
             finally:
                 await twin.stop()
 

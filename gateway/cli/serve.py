@@ -42,6 +42,7 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     from gateway.cli.run import raise_file_limit, run_until_told, say, set_up_logging
     from gateway.serve.supervisor import supervisor_of
     from gateway.settings import load
+    from gateway.settings.effective import effective
 
     flags = {"listen": listen, "admin_listen": admin_listen}
     loaded = load_or_exit(file, flags)
@@ -58,7 +59,13 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     @asynccontextmanager
     async def build(access_log: "AccessLog") -> "AsyncIterator[Gateway]":
         supervisor = supervisor_of(os.environ, pid=os.getpid())
-        yield build_gateway(loaded.settings, access_log, read=read, supervisor=supervisor)
+        yield build_gateway(
+            loaded.settings,
+            access_log,
+            configuration=effective(loaded),
+            read=read,
+            supervisor=supervisor,
+        )
 
     def announce(data_url: str, admin_url: str) -> None:
         services = ", ".join(f"/{name}" for name in loaded.settings.services)

@@ -92,6 +92,7 @@ class AccessLog:
             retries,
             error,
             upstream_request_id,
+            _layer,
         ) in records:
             at = int((ended_at + offset) * 1000)
             if at != millisecond:

@@ -271,6 +271,20 @@ class Metrics(Collector):
         """Export an identity no longer."""
         self._identities.pop(name, None)
 
+    def services(self) -> list[tuple[ServiceMetrics, ConnectionGauges]]:
+        """Return what is counted for each service, and its connections, at this moment."""
+        self.before_scrape()
+        return [(service, connections()) for service, connections in self._services.values()]
+
+    def logins(self) -> dict[str, dict[str, int]]:
+        """Return by identity how many logins had each result."""
+        logins: dict[str, dict[str, int]] = {}
+        for identity, _ in self._identities.values():
+            by_result = logins.setdefault(identity.name, {})
+            for (_, result), count in identity.totals().items():
+                by_result[result] = by_result.get(result, 0) + count
+        return logins
+
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return the page and its content type, in the format that an Accept value prefers."""
         encode, content_type = choose_encoder(accept)

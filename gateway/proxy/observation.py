@@ -248,6 +248,7 @@ def _account_for(seen: Observation) -> Record:
             seen.retries,
             seen.error,
             upstream_id.decode("ascii") if upstream_id and _PLAIN_ID.fullmatch(upstream_id) else "",
+            seen.layer.value if seen.error else "",
         ),
     )
 

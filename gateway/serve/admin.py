@@ -1,51 +1,21 @@
 """The admin listener: probes, metrics, status. It reads our own state and never calls upstream."""
 
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
-from gateway import __version__
-from gateway.identity.report import KeeperStatus
+from gateway.errors import DownstreamError
 from gateway.observe.metrics import Metrics
+from gateway.serve.health import Health, readiness
+from gateway.serve.status.document import status_document
+from gateway.serve.status.page import add_status_page
 
-
-class Health(Protocol):
-    """What the probes ask of the gateway."""
-
-    @property
-    def started(self) -> bool:
-        """Whether both listeners are open."""
-        ...
-
-    @property
-    def draining(self) -> bool:
-        """Whether the gateway is on its way out."""
-        ...
-
-    def services(self) -> dict[str, str]:
-        """Return the identity of each service."""
-        ...
-
-    def identities(self) -> dict[str, KeeperStatus]:
-        """Return the present state of each identity."""
-        ...
-
-    def uptime_s(self) -> float:
-        """Return for how long the gateway has been running, in seconds."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether requests should be sent here, and for each service why not."""
-
-    ready: bool
-    reason: str
-    services: dict[str, str]
-    """`ok`, or why the service cannot be served."""
+_ANY_HOST = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
+"""Asked by machines, under whatever name; they tell a web page nothing that it could use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +25,6 @@ class Reload:
     problems: tuple[str, ...]
     """Why the old configuration stays; none: the new one is in force."""
     warnings: tuple[str, ...]
-
-
-def readiness(health: Health) -> Readiness:
-    """Judge readiness: at least one service can be served, and we are not draining."""
-    identities = health.identities()
-    services = {
-        name: "ok" if (status := identities[identity]).usable else f"{identity}: {status.reason}"
-        for name, identity in health.services().items()
-    }
-    if health.draining:
-        return Readiness(ready=False, reason="draining", services=services)
-    if not health.started:
-        return Readiness(ready=False, reason="starting", services=services)
-    if "ok" not in services.values():
-        return Readiness(ready=False, reason="no service has a usable token", services=services)
-    return Readiness(ready=True, reason="ok", services=services)
 
 
 def admin_application(
@@ -104,20 +58,34 @@ def admin_application(
         page, content_type = metrics.exposition(request.headers.get("Accept", ""))
         return web.Response(body=page, headers={"Content-Type": content_type})
 
-    async def status(_request: web.Request) -> web.Response:
-        return web.json_response(_status_of(health), headers={"Cache-Control": "no-store"})
-
-    application = web.Application()
+    application = web.Application(middlewares=[_host_guard(health)])
     application.router.add_get("/livez", livez)
     application.router.add_get("/startupz", startupz)
     application.router.add_get("/readyz", readyz)
     application.router.add_get("/metrics", show_metrics)
-    application.router.add_get("/status", status)
+    add_status_page(application.router, partial(status_document, health, metrics))
     if quit_requested is not None:
         application.router.add_post("/quitquitquit", _quit_by(quit_requested))
     if reload is not None:
         application.router.add_post("/reload", _reload_by(reload, health))
     return application
+
+
+def _host_guard(health: Health) -> Middleware:
+    """Make the guard against web pages that rebind a name to us."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        host = request.headers.get("Host")
+        if host is not None and request.path not in _ANY_HOST:
+            try:
+                health.admin_hosts.admit(host.encode("utf-8", "surrogateescape"))
+            except DownstreamError as error:
+                answer = error.code.value
+                return web.Response(text=answer.sentence + "\n", status=answer.status)
+        return await handler(request)
+
+    return guard
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -160,44 +128,3 @@ def _verdict(
     if "verbose" in request.query:
         return web.json_response({what: is_so, "reason": reason, **more}, status=status)
     return web.Response(text=reason + "\n", status=status)
-
-
-def _status_of(health: Health) -> dict[str, Any]:
-    state = readiness(health)
-    return {
-        "version": __version__,
-        "uptime_s": round(health.uptime_s(), 3),
-        "ready": state.ready,
-        "reason": state.reason,
-        "services": {
-            name: {"identity": identity, "state": state.services[name]}
-            for name, identity in health.services().items()
-        },
-        "identities": {name: _identity_of(status) for name, status in health.identities().items()},
-    }
-
-
-def _identity_of(status: KeeperStatus) -> dict[str, Any]:
-    facts = status.facts
-    return {
-        "usable": status.usable,
-        "reason": status.reason,
-        "locked": status.locked,
-        "expires_at": _finite(status.wall_expires_at),
-        "next_login_s": _finite(status.next_login_s),
-        "last_result": status.last_result,
-        "clock_skew_s": status.skew_s,
-        "token": None
-        if facts is None
-        else {
-            "fingerprint": facts.fingerprint,
-            "length": facts.length,
-            "user": facts.user,
-            "project": facts.project,
-        },
-    }
-
-
-def _finite(value: float | None) -> float | None:
-    """JSON has no infinity; what never ends has no end to show."""
-    return None if value is None or math.isinf(value) else round(value, 3)

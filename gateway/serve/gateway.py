@@ -10,8 +10,10 @@ from typing import Any
 from aiohttp import web
 
 from gateway.errors import ConfigError
+from gateway.http.host import AllowedHosts
 from gateway.identity.keeper import Keeper
 from gateway.identity.report import KeeperStatus
+from gateway.observe.access_log import Record
 from gateway.observe.metrics import IdentitySeries, Metrics, ServiceSeries
 from gateway.proxy.admission import Rules
 from gateway.proxy.service import Service
@@ -19,6 +21,7 @@ from gateway.serve.admin import Reload, admin_application
 from gateway.serve.data_listener import DataListener
 from gateway.serve.socket_file import SocketFile
 from gateway.serve.supervisor import Supervisor, heartbeat
+from gateway.settings.effective import EffectiveValue
 
 _RETIRE_S = 2.0
 """For how long a replaced keeper goes on: whoever waits for its login waits 1.8 s at most."""
@@ -62,6 +65,10 @@ class Parts:
     metrics: Metrics
     listen: Address
     admin_listen: Address
+    admin_hosts: AllowedHosts
+    """Names under which people may call the admin listener."""
+    configuration: Sequence[EffectiveValue] = ()
+    """The settings that all this was built from, to be shown."""
     quit_enabled: bool
     announce_s: float
     """How long to go on accepting after readiness is withdrawn."""
@@ -136,6 +143,23 @@ class Gateway:
     def uptime_s(self) -> float:
         """Return for how long the gateway has been running."""
         return self._clock() - self._started_at
+
+    @property
+    def admin_hosts(self) -> AllowedHosts:
+        """Names under which people may ask."""
+        return self._parts.admin_hosts
+
+    def wall_time_s(self) -> float:
+        """Return the time of day, for people."""
+        return self._parts.data.proxy.observer.wall_clock()
+
+    def latest_requests(self) -> list[tuple[float, Record]]:
+        """Return the latest requests, newest first, each with its end since the epoch."""
+        return self._parts.data.proxy.observer.latest()
+
+    def configuration(self) -> Sequence[EffectiveValue]:
+        """Return the settings in force, secrets masked."""
+        return self._parts.configuration
 
     async def start(self) -> tuple[str, str]:
         """Open both listeners and begin to log in; does not wait for IAM.

@@ -248,7 +248,8 @@ class Settings(Section):
     kubelet and a scraper need the pod's address (`0.0.0.0:9090`)."""
     allowed_hosts: Annotated[tuple[AllowedHost, ...], BeforeValidator(split_list)] = ()
     """Host names, without port, that callers may use beside loopback names and the listen
-    address; others get 421. `["*"]` accepts all, and with them web pages that rebind a name."""
+    address, and people for the status page beside any address; others get 421. `["*"]` accepts
+    all, and with them web pages that rebind a name."""
     allowed_origins: Annotated[tuple[Origin, ...], BeforeValidator(split_list)] = ()
     """Origins, as `https://host[:port]`, of web pages that may call; all others get 403, and with
     them every cross-site request of a browser. What such a page may read, the service decides."""

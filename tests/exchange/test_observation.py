@@ -508,3 +508,24 @@ async def test_waiting_for_the_request_before_is_not_overhead() -> None:
 
         assert gateway.sample("gateway_request_duration_seconds_sum") >= 3 * SLOW_S * 0.99
         assert gateway.sample("gateway_overhead_seconds_sum") < PROMPT_S
+
+
+async def test_the_latest_requests_can_be_looked_at() -> None:
+    """The newest 50, newest first, by the wall clock, and nothing of them that a caller chose."""
+    async with (
+        scripted_upstream(answering(OK)) as upstream,
+        running_gateway(upstream.port) as gateway,
+    ):
+        for _ in range(30):
+            await gateway.ask(POST)
+        for _ in range(30):
+            await gateway.ask(GET.replace(b"/iris", b"/chosen-by-a-caller"))
+        before = gateway.gateway.wall_time_s()
+        latest = gateway.gateway.latest_requests()
+
+    assert [record.status for _, record in latest] == [404] * 30 + [200] * 20
+    assert [record.layer for _, record in latest] == ["client"] * 30 + [""] * 20
+    ends = [ended_at for ended_at, _ in latest]
+    assert ends == sorted(ends, reverse=True)
+    assert before - 20 < ends[-1] <= ends[0] <= before + 1
+    assert "chosen-by-a-caller" not in repr(latest)

@@ -20,6 +20,7 @@ from gateway.observe.access_log import AccessLog
 from gateway.proxy.service import Credentials, RouteTable, Service
 from gateway.serve.gateway import Gateway
 from gateway.settings import load
+from gateway.settings.effective import effective
 from tests.support.client import Caller, Reply, connect
 
 TOKEN = b"token-%d"
@@ -181,7 +182,7 @@ async def running_gateway(
     }
     loaded = load(file=None, environ={}, flags=flags)
     read_fd, write_fd = os.pipe()
-    gateway = build_gateway(loaded.settings, AccessLog(write_fd))
+    gateway = build_gateway(loaded.settings, AccessLog(write_fd), configuration=effective(loaded))
     running = RunningGateway(gateway, FakeCredentials())
     if not anonymous:
         _give_credentials(gateway, running.credentials)

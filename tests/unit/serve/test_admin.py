@@ -3,56 +3,15 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 from aiohttp import web
 
-from gateway.identity.refresh import RefreshResult
 from gateway.identity.report import KeeperStatus, Reason
-from gateway.identity.source import TokenFacts
 from gateway.observe.metrics import Metrics
 from gateway.serve.admin import admin_application
 from tests.support.client import Reply, connect
-
-GOOD = KeeperStatus(
-    usable=True,
-    reason=None,
-    locked=False,
-    wall_expires_at=1.7e9,
-    next_login_s=30.0,
-    last_result=RefreshResult.OK,
-    skew_s=0.5,
-    facts=TokenFacts(183, "0123abcd", user="infer", project="region"),
-)
-BAD = KeeperStatus(
-    usable=False,
-    reason=Reason.REFUSED,
-    locked=True,
-    wall_expires_at=None,
-    next_login_s=None,
-    last_result=RefreshResult.REFUSED,
-    skew_s=None,
-    facts=None,
-)
-
-
-class State:
-    """Implements `Health`."""
-
-    def __init__(self, *statuses: KeeperStatus) -> None:
-        self.started = True
-        self.draining = False
-        self.statuses = statuses or (GOOD,)
-
-    def services(self) -> dict[str, str]:
-        return {f"service-{n}": f"identity-{n}" for n in range(len(self.statuses))}
-
-    def identities(self) -> dict[str, KeeperStatus]:
-        return {f"identity-{n}": status for n, status in enumerate(self.statuses)}
-
-    def uptime_s(self) -> float:
-        return 12.3456
+from tests.support.health import BAD, GOOD, State
 
 
 class Admin:
@@ -62,10 +21,18 @@ class Admin:
         self.port = port
         self.quits = 0
 
-    async def ask(self, path: str, *, method: str = "GET", accept: str = "*/*") -> Reply:
+    async def ask(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        accept: str = "*/*",
+        host: str = "localhost",
+        more: str = "",
+    ) -> Reply:
         caller = await connect(self.port)
         caller.send(
-            f"{method} {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\n{more}"
             "Content-Length: 0\r\n\r\n".encode()
         )
         reply = await caller.reply()
@@ -140,35 +107,6 @@ async def test_verbose_names_who_cannot_be_served_and_why() -> None:
     }
 
 
-async def test_status_tells_everything_but_the_token() -> None:
-    """Valid JSON even for a credential that never ends."""
-    endless = replace(GOOD, wall_expires_at=float("inf"), next_login_s=None, facts=None)
-    async with admin(State(GOOD, BAD, endless)) as running:
-        reply = await running.ask("/status")
-
-    assert reply.status == 200
-    assert reply.values(b"cache-control") == [b"no-store"]
-    assert b"Infinity" not in reply.body
-    document = json.loads(reply.body)
-    assert document["ready"] is True
-    assert document["uptime_s"] == 12.346
-    assert document["services"]["service-1"]["state"] == f"identity-1: {Reason.REFUSED}"
-    assert document["identities"]["identity-0"] == {
-        "usable": True,
-        "reason": None,
-        "locked": False,
-        "expires_at": 1.7e9,
-        "next_login_s": 30.0,
-        "last_result": "ok",
-        "clock_skew_s": 0.5,
-        "token": {
-            "fingerprint": "0123abcd", "length": 183, "user": "infer", "project": "region",
-        },
-    }  # fmt: skip
-    assert document["identities"]["identity-1"]["locked"] is True
-    assert document["identities"]["identity-2"]["expires_at"] is None
-
-
 @pytest.mark.parametrize(
     ("accept", "content_type"),
     [
@@ -213,3 +151,51 @@ async def test_what_only_tells_is_asked_by_get(path: str) -> None:
     """POST is refused."""
     async with admin(State()) as running:
         assert (await running.ask(path, method="POST")).status == 405
+
+
+@pytest.mark.parametrize("path", ["/status", "/status/page.js", "/quitquitquit", "/nothing"])
+@pytest.mark.parametrize(
+    ("host", "status"), [("evil.example:9090", 421), ("gateway.internal.evil.example", 421)]
+)
+async def test_a_rebound_name_gets_nothing(path: str, host: str, status: int) -> None:
+    """A web page whose name was made to point here learns nothing and ends nothing."""
+    async with admin(State(), may_quit=True) as running:
+        for method in ("GET", "POST"):
+            reply = await running.ask(path, method=method, host=host)
+            assert reply.status == status
+            assert b"allowed_hosts" in reply.body
+
+    assert running.quits == 0
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:9090", "127.0.0.1", "[::1]:9090", "10.0.0.7:9090", "Gateway.Internal"]
+)
+async def test_people_reach_the_status_by_address_and_by_configured_names(host: str) -> None:
+    """Loopback, a pod's address, and what `allowed_hosts` names."""
+    async with admin(State()) as running:
+        assert (await running.ask("/status", host=host)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/metrics"])
+async def test_machines_may_use_any_name(path: str) -> None:
+    """A scraper or a probe may know the pod by a name that nobody configured."""
+    async with admin(State()) as running:
+        assert (await running.ask(path, host="gateway.monitoring.svc:9090")).status == 200
+
+
+async def test_a_malformed_host_is_refused() -> None:
+    """It is nobody's name."""
+    async with admin(State()) as running:
+        assert (await running.ask("/status", host="user@localhost")).status == 400
+
+
+async def test_a_web_page_cannot_post() -> None:
+    """A page of another origin may send POST to an address; it is told apart by its Origin."""
+    async with admin(State(), may_quit=True) as running:
+        reply = await running.ask(
+            "/quitquitquit", method="POST", more="Origin: https://evil.example\r\n"
+        )
+
+    assert reply.status == 403
+    assert running.quits == 0

@@ -1,0 +1,79 @@
+"""`GET /status`: a page for browsers, JSON for everybody else, and what the page is made of."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+_FOLDER = Path(__file__).parent
+_ASSETS = {
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+_HEADERS = {
+    # Nothing but the page's own files, which hold all its style and script; nobody may frame it.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def add_status_page(router: web.UrlDispatcher, document: Callable[[], dict[str, Any]]) -> None:
+    """Serve `/status` and the page's files below it.
+
+    Args:
+        router: gets the routes.
+        document: makes the JSON document; called only when somebody asks.
+    """
+
+    async def status(request: web.Request) -> web.Response:
+        headers = {**_HEADERS, "Vary": "Accept"}
+        if prefers_html(request.headers.get("Accept", "")):
+            return await _file("page.html", "text/html", headers)
+        return web.json_response(document(), headers=headers)
+
+    def asset(name: str, content_type: str) -> Handler:
+        async def send(_request: web.Request) -> web.Response:
+            return await _file(name, content_type, _HEADERS)
+
+        return send
+
+    router.add_get("/status", status)
+    for name, content_type in _ASSETS.items():
+        router.add_get(f"/status/{name}", asset(name, content_type))
+
+
+def prefers_html(accept: str) -> bool:
+    """Tell whether an Accept value names HTML, and JSON not as gladly.
+
+    Browsers name HTML. Wildcards do not count: curl sends `*/*`, and wants JSON.
+    """
+    weights = {"text/html": 0.0, "application/json": 0.0}
+    for offer in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in offer.split(";"))
+        if kind in weights:
+            weights[kind] = max([_weight(p) for p in parameters if p.startswith("q=")] or [1.0])
+    return weights["text/html"] > weights["application/json"]
+
+
+def _weight(parameter: str) -> float:
+    try:
+        return float(parameter.removeprefix("q="))
+    except ValueError:
+        return 0.0
+
+
+async def _file(name: str, content_type: str, headers: dict[str, str]) -> web.Response:
+    """Read it each time, off the loop: nothing of the page is kept while nobody looks."""
+    body = await asyncio.to_thread((_FOLDER / name).read_bytes)
+    return web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)

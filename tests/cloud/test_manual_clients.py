@@ -6,14 +6,10 @@ twin; and calls through `modelarts-gateway demo` without a token, which proves t
 
 import hashlib
 import json
-import os
 import random
-import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +20,7 @@ import requests
 from PIL import Image
 
 from gateway.twin import IMAGE_ID, IRIS_ID
+from tests.support.demo import ENVIRONMENT, Demo, running_demo
 from tests.support.tools import lacking, npm_program
 from tests.support.twin import fetch_token, twin_in_thread
 
@@ -31,17 +28,6 @@ ROOT = Path(__file__).parents[2]
 NEWMAN = ROOT / ".venv" / "newman"
 COLLECTION = ROOT / "config" / "modelarts-gateway.postman_collection.json"
 WORKING_DIR = ROOT / "config" / "postman"
-ENVIRONMENT = {**os.environ, "NO_PROXY": "*", "no_proxy": "*"}
-START_LIMIT_S = 25
-
-
-@dataclass(frozen=True)
-class Demo:
-    """A running `modelarts-gateway demo`."""
-
-    url: str
-    admin_url: str
-    twin_url: str
 
 
 @dataclass(frozen=True)
@@ -54,58 +40,11 @@ class Way:
     """Sent by the client itself; empty where the gateway adds it."""
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def _is_ready(admin_url: str) -> bool:
-    with requests.Session() as session:
-        session.trust_env = False
-        try:
-            return session.get(f"{admin_url}/readyz", timeout=2).status_code == 200
-        except requests.RequestException:
-            return False
-
-
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """`modelarts-gateway demo` on free ports, ready, ended at the end."""
-    port, admin_port = _free_ports(2)
-    admin_url = f"http://127.0.0.1:{admin_port}"
-    printed = tmp_path_factory.mktemp("demo") / "printed"
-    command = [sys.executable, "-m", "gateway", "demo"]
-    command += ["--listen", f"127.0.0.1:{port}", "--admin-listen", f"127.0.0.1:{admin_port}"]
-    with (
-        printed.open("wb") as output,
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        ) as process,
-    ):
-        try:
-            deadline = time.monotonic() + START_LIMIT_S
-            while not _is_ready(admin_url):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"the demo did not get ready:\n{printed.read_text()}")
-                time.sleep(0.05)
-            found = re.search(
-                r"^\s*stand-in cloud\s+(http://127\.0\.0\.1:\d+)", printed.read_text(), re.MULTILINE
-            )
-            assert found, f"the demo does not tell where its cloud is:\n{printed.read_text()}"
-            yield Demo(f"http://127.0.0.1:{port}", admin_url, found[1])
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    """`modelarts-gateway demo`, ready."""
+    with running_demo(tmp_path_factory.mktemp("demo")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module", params=["cloud", "gateway, by name", "gateway, own path"])

@@ -513,7 +513,7 @@ async def test_waiting_for_the_request_before_is_not_overhead() -> None:
 async def test_the_latest_requests_can_be_looked_at() -> None:
     """The newest 50, newest first, by the wall clock, and nothing of them that a caller chose."""
     async with (
-        scripted_upstream(answering(OK)) as upstream,
+        scripted_upstream(OK) as upstream,
         running_gateway(upstream.port) as gateway,
     ):
         for _ in range(30):

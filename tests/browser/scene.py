@@ -32,7 +32,7 @@ _FLAGS = (
     f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 _CALLERS = 3
-_PACE_S = 0.12
+_PACE_S = 0.15
 """Average pause of a caller between two requests."""
 
 

@@ -250,6 +250,9 @@ function plot(svg, ats, lines, label) {
     const anchor = ago ? (x(end - ago) < left + 24 ? "start" : "middle") : "end";
     shapes.push(shape("text", { x: x(end - ago), y: height - 5, "text-anchor": anchor }, text));
   }
+  if (lines.every((line) => line.values.every((value) => value === null))) {
+    shapes.push(shape("text", { x: left + (width - left) / 2, y: height / 2, "text-anchor": "middle" }, "no requests yet"));
+  }
   for (const [index, line] of lines.entries()) {
     for (const run of runs(ats, line.values)) {
       const path = run.map(([at, value]) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`).join("L");
@@ -396,17 +399,20 @@ function showIdentities(data) {
     if (!card.life.hidden) showLife(card, left, life, identity.next_login_s);
     const logins = Object.entries(identity.logins).filter(([, count]) => count);
     const facts = [
-      ["Token expires", left === null ? (identity.usable ? "never" : "–") : `in ${span(left)}, ${clock(identity.expires_at)} UTC`],
-      ["Next refresh", identity.next_login_s === null ? "none due" : `in ${span(identity.next_login_s)}`],
+      ["Token expires", left === null ? (token ? "never" : "") : `in ${span(left)}, ${clock(identity.expires_at)} UTC`],
+      [identity.usable ? "Next refresh" : "Next login", identity.next_login_s === null ? "none due" : `in ${span(identity.next_login_s)}`],
       ["Last login", identity.last_result || "none yet"],
       ["Logins", logins.map(([result, count]) => `${count} ${result}`).join(", ") || "none"],
       ["Token", token ? `${token.fingerprint} (${bytes(token.length)})` : "none"],
-      ["User", token && token.user ? `${token.user} at ${token.project || "no project"}` : "–"],
-      ["Clock skew", identity.clock_skew_s === null ? "–" : `${identity.clock_skew_s.toFixed(1)} s`],
+      ["User", token && token.user ? `${token.user} at ${token.project || "no project"}` : ""],
+      ["Clock skew", identity.clock_skew_s === null ? "" : `${identity.clock_skew_s.toFixed(1)} s`],
     ];
     facts.forEach(([term, text], index) => {
-      if (!card.facts.children[index]) card.facts.append(make("div", "", make("dt", "", term), make("dd")));
-      say(card.facts.children[index].lastChild, text);
+      if (!card.facts.children[index]) card.facts.append(make("div", "", make("dt"), make("dd")));
+      const [name, value] = card.facts.children[index].children;
+      say(name, term);
+      say(value, text);
+      card.facts.children[index].hidden = text === "";
     });
     return card.card;
   });
@@ -485,8 +491,14 @@ function showConfiguration(data) {
 
 function show() {
   const data = latest;
-  const state = data.ready ? "good" : ["draining", "starting"].includes(data.reason) ? "warn" : "bad";
-  showVerdict(state, data.ready ? "Ready" : `Not ready: ${data.reason}`);
+  const unserved = Object.values(data.services).filter((service) => service.state !== "ok").length;
+  if (!data.ready) {
+    showVerdict(["draining", "starting"].includes(data.reason) ? "warn" : "bad", `Not ready: ${data.reason}`);
+  } else if (unserved) {
+    showVerdict("warn", `Ready, but for ${plural(unserved, "service")}`);
+  } else {
+    showVerdict("good", "Ready");
+  }
   say(byId("about"), `version ${data.version}, up ${span(data.uptime_s)}`);
   say(byId("updated"), `${paused ? "paused at" : "updated"} ${clock(data.time)} UTC`);
   byId("main").classList.remove("stale");

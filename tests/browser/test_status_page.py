@@ -228,6 +228,10 @@ STATES = [
         "{ services: { ...latest.services, iris: { ...latest.services.iris, state: 'no' } } }",
         "warn", "Ready, but for 1 service",
     ),
+    (
+        "{ reload: { ...latest.reload, successful: false } }",
+        "warn", "Ready, but the last reload failed",
+    ),
     ("{ ready: false, reason: 'draining' }", "warn", "Not ready: draining"),
     ("{ ready: false, reason: 'no token' }", "bad", "Not ready: no token"),
 ]  # fmt: skip

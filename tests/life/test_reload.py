@@ -57,6 +57,41 @@ async def second() -> AsyncIterator[Upstream]:
         yield upstream
 
 
+async def test_the_status_page_follows(first: Upstream, tmp_path: Path) -> None:
+    """It shows the settings in force, the names in force may ask for it, and a failure is told."""
+
+    async def status(host: str = "localhost") -> tuple[int, Any]:
+        caller = await connect(process.admin_port)
+        caller.send(f"GET /status HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        reply = await caller.reply()
+        caller.leave()
+        return reply.status, json.loads(reply.body) if reply.status == 200 else None
+
+    def setting(document: Any, key: str) -> tuple[str, str]:
+        [row] = [row for row in document["configuration"] if row["key"] == key]
+        return row["value_shown"], row["origin"]
+
+    async with served(tmp_path, first.port) as process:
+        _, document = await status()
+        assert setting(document, "allowed_hosts") == ("[]", "default")
+        assert (await status("gateway.internal"))[0] == 421
+        process.write(settings_of(first.port) | {"allowed_hosts": ["gateway.internal"]})
+        assert (await reload(process))[0] == 200
+
+        code, document = await status("gateway.internal")
+        assert code == 200
+        value, origin = setting(document, "allowed_hosts")
+        assert value == "[gateway.internal]"
+        assert origin.startswith("file ")
+        assert document["reload"]["successful"] is True
+
+        process.write({"services": {}})
+        assert (await reload(process))[0] == 422
+        _, document = await status()
+        assert document["reload"]["successful"] is False
+        assert setting(document, "allowed_hosts")[0] == "[gateway.internal]"
+
+
 async def test_a_good_one_is_swapped_in(first: Upstream, second: Upstream, tmp_path: Path) -> None:
     """By POST and by SIGHUP: services come, move and go; counters go on, no series is late."""
     async with served(tmp_path, first.port) as process:

@@ -63,7 +63,7 @@ class Served:
         """Ask the admin listener."""
         caller = await connect(self.admin_port)
         caller.send(
-            f"{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}Content-Length: 0\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{fields}Content-Length: 0\r\n"
             "Connection: close\r\n\r\n".encode()
         )
         async with asyncio.timeout(_WAIT_S):

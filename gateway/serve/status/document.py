@@ -47,6 +47,10 @@ def status_document(health: Health, metrics: Metrics) -> dict[str, Any]:
             for name, status in health.identities().items()
         },
         "requests": [_request(ended_at, record) for ended_at, record in latest],
+        "reload": {
+            "successful": metrics.reload_successful,
+            "configuration_read_at": round(metrics.reload_success_at, 3),
+        },
         "configuration": [asdict(value) for value in health.configuration()],
     }
 

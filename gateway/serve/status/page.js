@@ -476,6 +476,7 @@ function showRequests(data) {
 }
 
 function showConfiguration(data) {
+  say(byId("read"), `read at ${clock(data.reload.configuration_read_at)} UTC, secrets masked`);
   const onlySet = byId("only-set").checked;
   const rows = data.configuration
     .filter(({ origin }) => !onlySet || origin !== "default")
@@ -494,6 +495,8 @@ function show() {
   const unserved = Object.values(data.services).filter((service) => service.state !== "ok").length;
   if (!data.ready) {
     showVerdict(["draining", "starting"].includes(data.reason) ? "warn" : "bad", `Not ready: ${data.reason}`);
+  } else if (!data.reload.successful) {
+    showVerdict("warn", "Ready, but the last reload failed");
   } else if (unserved) {
     showVerdict("warn", `Ready, but for ${plural(unserved, "service")}`);
   } else {

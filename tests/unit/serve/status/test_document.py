@@ -53,6 +53,7 @@ def test_everything_but_the_token() -> None:
     assert document["ready"] is True
     assert document["uptime_s"] == 12.346
     assert document["time"] == 1.6e9
+    assert document["reload"] == {"successful": True, "configuration_read_at": 0.0}
     assert document["services"]["service-1"]["state"] == f"identity-1: {Reason.REFUSED}"
     assert document["identities"]["identity-0"] == {
         "usable": True,

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test check format fuzz bench bench-setup cost picture clean
+.PHONY: setup demo test check format fuzz bench bench-setup cost picture deploy-check clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -60,6 +60,9 @@ bench-setup: $(VENV)/.dev-installed ## install wrk and the proxies to compare wi
 
 picture: $(VENV)/.dev-installed ## the dashboard's picture, from a run with a real Prometheus (needs Debian's prometheus)
 	@$(BIN)/python -m tests.watch
+
+deploy-check: $(VENV)/.dev-installed ## build, run and validate what deploy/ ships
+	@$(BIN)/python -m pytest tests/deploy $(TEST_ARGS)
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -26,6 +26,7 @@ from gateway.settings.types import (
     parse_service_url,
     split_list,
 )
+from tests.chart_schema import chart_schema
 
 ROOT = Path(__file__).parent.parent
 
@@ -216,6 +217,9 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     "config/gateway.schema.json": settings_schema,
     "config/README.md": settings_reference,
     "deploy/grafana/modelarts-gateway.json": dashboard_json,
+    "deploy/helm/modelarts-gateway/values.schema.json": lambda: chart_schema(
+        json.loads(settings_schema())
+    ),
 }
 
 

@@ -1,0 +1,88 @@
+"""The plain manifests and the kustomize base: schema, policy, and the configuration in them."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.deploy.manifests import check_policies, check_schema, containers_of, settings_of
+from tests.deploy.parts import ROOT, run
+
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+SIDECAR, CLASSIC = KUBERNETES / "sidecar.yaml", KUBERNETES / "sidecar-classic.yaml"
+
+
+@pytest.fixture(scope="module")
+def standalone(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the kustomize base makes."""
+    file = tmp_path_factory.mktemp("standalone") / "standalone.yaml"
+    file.write_text(run([str(programs / "kustomize"), "build", str(KUBERNETES / "standalone")]))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("file", "versions"),
+    [(SIDECAR, ("1.29", "1.37")), (CLASSIC, ("1.25", "1.29", "1.37"))],
+    ids=["native", "classic"],
+)
+def test_sidecar_is_valid(
+    tools: Path, tmp_path: Path, file: Path, versions: tuple[str, ...]
+) -> None:
+    """
+    Strictly valid for its versions of Kubernetes, in line with the policies; the gateway accepts
+    the configuration in it, and listens on loopback.
+    """
+    check_schema(tools, file, *versions)
+    check_policies(tools, file)
+    assert settings_of(file, tmp_path).listen.host == "127.0.0.1"
+
+
+def test_standalone_is_valid(tools: Path, standalone: Path, tmp_path: Path) -> None:
+    """
+    The base renders to what is strictly valid and in line with the policies; the time that the pod
+    is given is longer than what the gateway takes to leave.
+    """
+    check_schema(tools, standalone, "1.29", "1.37")
+    check_policies(tools, standalone)
+    drain = settings_of(standalone, tmp_path).drain
+    (deployment,) = (
+        document
+        for document in yaml.safe_load_all(standalone.read_text())
+        if document["kind"] == "Deployment"
+    )
+    grace_s = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert drain.announce + drain.timeout < grace_s
+    assert deployment["spec"]["template"]["spec"]["volumes"][0]["configMap"]["name"] != (
+        "modelarts-gateway"
+    ), "a changed configuration would not make new pods"
+
+
+def test_an_overlay_changes_configuration_and_image(programs: Path, tmp_path: Path) -> None:
+    """
+    The overlay that kustomization.yaml describes works as it is written there.
+    """
+    described = (KUBERNETES / "standalone" / "kustomization.yaml").read_text().splitlines()
+    start = described.index("#   namespace: inference")
+    overlay = "\n".join(line.removeprefix("#   ") for line in described[start : start + 5])
+    (tmp_path / "base").symlink_to(KUBERNETES / "standalone")
+    (tmp_path / "kustomization.yaml").write_text(overlay.replace("path/to/standalone", "base"))
+    (tmp_path / "gateway.yaml").write_text("services: {}\n")
+
+    made = run([str(programs / "kustomize"), "build", str(tmp_path)])
+
+    assert "services: {}" in made
+    assert "iam.ap-southeast-1" not in made
+    assert "image: registry.example/modelarts-gateway:0.1.0" in made
+    assert made.count("namespace: inference") == 6
+
+
+def test_native_and_classic_sidecar_differ_as_described() -> None:
+    """
+    The gateway's container is the same in both but for its restart policy and its preStop hook.
+    """
+    native = containers_of(SIDECAR)["modelarts-gateway"]
+    classic = containers_of(CLASSIC)["modelarts-gateway"]
+
+    assert native.pop("restartPolicy") == "Always"
+    assert classic.pop("lifecycle")["preStop"]
+    assert native == classic

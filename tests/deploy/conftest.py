@@ -43,7 +43,7 @@ def say(pytestconfig: pytest.Config) -> Say:
 def part(say: Say) -> Iterator[Part]:
     """Return a part's folder by its name; all are made at once, at the first question."""
     lines: list[str] = []  # the capture is this thread's
-    makers = (parts.tools, parts.base, parts.wheels, parts.programs)
+    makers = (parts.tools, parts.base, parts.wheels, parts.programs, parts.systemd)
     with ThreadPoolExecutor(2) as pool:
         futures: dict[str, Future[Path]] = {
             make.__name__: pool.submit(make, lines.append) for make in makers

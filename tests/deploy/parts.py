@@ -28,12 +28,13 @@ _SUITE = "trixie"
 _PROGRAMS = "kustomize,docker-compose"
 _BASE = "python3,python3-pip,python3-venv,ca-certificates"
 # As the official image is made: no documents, and no bytecode of the standard library.
-_SLIM = (
+_NO_DOCUMENTS = (
     "--dpkgopt=path-exclude=/usr/share/doc/*",
     "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/locale/*",
-    '--customize-hook=find "$1/usr/lib" -name "*.pyc" -delete',
 )
+_NO_BYTECODE = '--customize-hook=find "$1/usr/lib" -name "*.pyc" -delete'
+_SYSTEMD = "python3,systemd,procps"
 _PLATFORMS = ("2_5", "2_17", "2_28")
 """glibc versions of the wheels that the image takes."""
 
@@ -65,15 +66,24 @@ def programs(say: Callable[[str], None]) -> Path:
 
 def base(say: Callable[[str], None]) -> Path:
     """Return the folder with base.tar: Python on Debian, in place of the registry's image."""
+    return _debian("base", [f"--include={_BASE}", _NO_BYTECODE], say)
+
+
+def systemd(say: Callable[[str], None]) -> Path:
+    """Return the folder with base.tar: a Debian that systemd can run, and Python."""
+    return _debian("systemd", [f"--include={_SYSTEMD}"], say)
+
+
+def _debian(name: str, options: list[str], say: Callable[[str], None]) -> Path:
     require("mmdebstrap")
-    with _made_once("base", f"{_SUITE} {_BASE} {_SLIM}") as folder:
+    with _made_once(name, f"{_SUITE} {options} {_NO_DOCUMENTS}") as folder:
         if folder is not None:
-            say("== Making the image's base in .venv/deploy (first time only)")
+            say(f"== Making a Debian ({name}) in .venv/deploy (first time only)")
             folder.mkdir()
             target = str(folder / "base.tar")
-            run(["mmdebstrap", "--variant=minbase", f"--include={_BASE}", *_SLIM, _SUITE, target])
+            run(["mmdebstrap", "--variant=minbase", *options, *_NO_DOCUMENTS, _SUITE, target])
             (folder / "Dockerfile").write_text("FROM scratch\nADD base.tar /\n")
-    return _HOME / "base"
+    return _HOME / name
 
 
 def wheels(say: Callable[[str], None]) -> Path:

@@ -14,6 +14,7 @@ from packaging.version import Version
 from gateway.twin import IRIS_ID
 from tests.deploy.conftest import Say
 from tests.deploy.containers import Containers
+from tests.deploy.manifests import containers_of
 from tests.deploy.parts import ROOT, run
 
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
@@ -28,14 +29,23 @@ TIGHT = (
 # Whoever gets in finds no shell, and whatever needs one fails.
 NO_SHELL = tuple(f"--volume=/dev/null:/usr/bin/{name}:ro" for name in ("dash", "bash"))
 
-_ASK = """
+_IRIS = {"sepal_length": 3, "sepal_width": 1, "petal_length": 2.2, "petal_width": 4}
+IRIS = json.dumps({"data": {"req_data": [_IRIS]}})
+
+
+def ask(containers: Containers, url: str, *, host: str = "127.0.0.1", body: str = "") -> str:
+    """Return the answer to one request from inside the namespaces; a POST if there is a body."""
+    return containers.python(
+        """
 import sys, urllib.request
 url, host, body = sys.argv[1:4]
 asked = urllib.request.Request(url, data=body.encode() or None, headers={"Host": host})
 print(urllib.request.urlopen(asked, timeout=10).read().decode())
-"""
-_IRIS = {"sepal_length": 3, "sepal_width": 1, "petal_length": 2.2, "petal_width": 4}
-IRIS = json.dumps({"data": {"req_data": [_IRIS]}})
+""",
+        url,
+        host,
+        body,
+    )
 
 
 def until_answered(containers: Containers, url: str, *, within_s: float = 30.0) -> None:
@@ -133,9 +143,9 @@ def test_image_serves_with_nothing_but_itself(
     try:
         until_answered(containers, "http://127.0.0.1:9090/readyz")
         ready_s = time.monotonic() - began
-        answer = containers.python(_ASK, "http://127.0.0.1:8080/iris", "127.0.0.1:8080", IRIS)
+        answer = ask(containers, "http://127.0.0.1:8080/iris", body=IRIS)
         # as a kubelet asks: by the pod's address
-        containers.python(_ASK, "http://127.0.0.1:9090/readyz", "10.1.2.3:9090", "")
+        ask(containers, "http://127.0.0.1:9090/readyz", host="10.1.2.3:9090")
         containers.podman("exec", "gateway", "modelarts-gateway", "wait", "--max", "5s")
         containers.podman("healthcheck", "run", "gateway")
         state = json.loads(containers.podman("inspect", "gateway"))[0]
@@ -162,6 +172,30 @@ def test_image_serves_with_nothing_but_itself(
         f"image: {sizes[0]:.0f} MB, of which {sizes[1]:.0f} MB are the base; ready"
         f" {ready_s:.2f} s after `podman run`, with {int(rss[1]) / 1024:.0f} MiB"
     )
+
+
+def test_start_is_in_time_on_a_full_node(containers: Containers, image: str, say: Say) -> None:
+    """
+    With no more CPU than the sidecar requests, and no more memory than its limit, it is started
+    in half the time after which Kubernetes would give it up.
+    """
+    sidecar = containers_of(ROOT / "deploy" / "kubernetes" / "sidecar.yaml")["modelarts-gateway"]
+    cpus = int(sidecar["resources"]["requests"]["cpu"].removesuffix("m")) / 1000
+    memory = sidecar["resources"]["limits"]["memory"].removesuffix("i").lower()
+    probe = sidecar["startupProbe"]
+    limit_s = probe["periodSeconds"] * probe["failureThreshold"] / 2
+    began = time.monotonic()
+    containers.podman(
+        "run", "--detach", "--name=slow", *TIGHT, f"--cpus={cpus}", f"--memory={memory}",
+        "--env=GATEWAY_SERVICE_URL=http://127.0.0.1:8081/v1/infers/x",
+        "--env=GATEWAY_IDENTITIES__DEFAULT__METHOD=none", image,
+    )  # fmt: skip
+    try:
+        until_answered(containers, "http://127.0.0.1:9090/startupz", within_s=limit_s)
+    finally:
+        containers.podman("rm", "--force", "--time=0", "slow")
+
+    say(f"image: started {time.monotonic() - began:.0f} s after `podman run` with {cpus} CPU")
 
 
 @pytest.mark.parametrize(

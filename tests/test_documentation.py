@@ -82,3 +82,22 @@ def test_no_page_or_source_names_this_machine() -> None:
     """
     for path in [*PAGES, *sorted((ROOT / "gateway").rglob("*.py"))]:
         assert not re.search(r"/(work|tmp|home|root)/[a-z]", path.read_text()), path
+
+
+def test_commands_and_files_that_pages_tell_to_type_exist() -> None:
+    """
+    What stands in a page's code for shells names commands, targets and files that there are.
+    """
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    commands = set(main.list_commands(click.Context(main)))
+    for page in PAGES:
+        text = page.read_text()
+        blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.DOTALL)
+        prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        typed = "\n".join([*blocks, *re.findall(r"`([^`]+)`", prose)])
+        for command in re.findall(r"\bmodelarts-gateway ([a-z]+)\b", typed):
+            assert command in commands, f"{page}: {command}"
+        for target in re.findall(r"\bmake ([a-z-]+)\b", typed):
+            assert target in targets, f"{page}: {target}"
+        for file in re.findall(r"\b((?:deploy|config)/[\w./-]+\w)", typed):
+            assert (ROOT / file).exists(), f"{page}: {file}"

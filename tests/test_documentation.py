@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from gateway import __version__
 from gateway.cli import main
 from gateway.errors import ErrorCode
 from tests import documents
@@ -101,3 +102,20 @@ def test_commands_and_files_that_pages_tell_to_type_exist() -> None:
             assert target in targets, f"{page}: {target}"
         for file in re.findall(r"\b((?:deploy|config)/[\w./-]+\w)", typed):
             assert (ROOT / file).exists(), f"{page}: {file}"
+
+
+def test_everything_that_is_deployed_has_this_version() -> None:
+    """
+    Image tags in manifests and compose file, and the chart, name the version of this code.
+    """
+    files = [
+        path
+        for path in (ROOT / "deploy").rglob("*.yaml")
+        if "image: modelarts-gateway" in path.read_text()
+    ]
+    assert len(files) >= 4
+    for path in files:
+        for tag in re.findall(r"image: modelarts-gateway:(\S+)", path.read_text()):
+            assert tag == __version__, path
+    chart = (ROOT / "deploy" / "helm" / "modelarts-gateway" / "Chart.yaml").read_text()
+    assert re.search(rf"^appVersion: {re.escape(__version__)}\b", chart, re.MULTILINE)

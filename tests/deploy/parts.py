@@ -48,9 +48,9 @@ def tools(say: Callable[[str], None]) -> Path:
     with _made_once("tools", "\n".join(_TOOLS)) as folder:
         if folder is not None:
             say("== Installing the validators for deploy/ into .venv/deploy (first time only)")
-            run([sys.executable, "-m", "venv", str(folder)])
+            _run([sys.executable, "-m", "venv", str(folder)])
             pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-            run([*pip, *_TOOLS])
+            _run([*pip, *_TOOLS])
     return _HOME / "tools" / "bin"
 
 
@@ -60,7 +60,7 @@ def programs(say: Callable[[str], None]) -> Path:
     with _made_once("programs", f"{_SUITE} {_PROGRAMS}") as folder:
         if folder is not None:
             say("== Unpacking kustomize and docker-compose into .venv/deploy (first time only)")
-            run(["mmdebstrap", "--variant=extract", f"--include={_PROGRAMS}", _SUITE, str(folder)])
+            _run(["mmdebstrap", "--variant=extract", f"--include={_PROGRAMS}", _SUITE, str(folder)])
     return _HOME / "programs" / "usr" / "bin"
 
 
@@ -81,7 +81,7 @@ def _debian(name: str, options: list[str], say: Callable[[str], None]) -> Path:
             say(f"== Making a Debian ({name}) in .venv/deploy (first time only)")
             folder.mkdir()
             target = str(folder / "base.tar")
-            run(["mmdebstrap", "--variant=minbase", *options, *_NO_DOCUMENTS, _SUITE, target])
+            _run(["mmdebstrap", "--variant=minbase", *options, *_NO_DOCUMENTS, _SUITE, target])
             (folder / "Dockerfile").write_text("FROM scratch\nADD base.tar /\n")
     return _HOME / name
 
@@ -97,7 +97,7 @@ def wheels(say: Callable[[str], None]) -> Path:
             say("== Fetching the image's wheels into .venv/deploy (first time only)")
             download = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder)]
             machine = os.uname().machine
-            run(
+            _run(
                 [
                     *download,
                     "--no-deps",
@@ -108,7 +108,7 @@ def wheels(say: Callable[[str], None]) -> Path:
                     f"--requirement={lock}",
                 ]
             )
-            run([*download, "hatchling"])
+            _run([*download, "hatchling"])
     return _HOME / "wheels"
 
 
@@ -121,19 +121,31 @@ def require(*names: str) -> None:
         raise PartMissingError(f"{names[0]} is only run as root here")
 
 
-def run(arguments: list[str], limit_s: float = _LIMIT_S) -> str:
+def output_of(*arguments: Path | str) -> str:
     """Run a program that must succeed; return its standard output."""
+    ended = subprocess.run(
+        [str(argument) for argument in arguments],
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT_S,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def _run(arguments: list[str]) -> None:
+    """Run a program without which a part cannot be had."""
     name = Path(arguments[0]).name
     try:
         ended = subprocess.run(
-            arguments, capture_output=True, text=True, timeout=limit_s, check=False
+            arguments, capture_output=True, text=True, timeout=_LIMIT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise PartMissingError(f"{name}: {type(error).__name__}") from error
     if ended.returncode:
         lines = ended.stderr.strip().splitlines()
         raise PartMissingError(f"{name}: {lines[-1] if lines else 'failed'}")
-    return ended.stdout
 
 
 @contextmanager

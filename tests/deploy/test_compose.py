@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.deploy.containers import Containers
-from tests.deploy.parts import ROOT, run
+from tests.deploy.parts import ROOT, output_of
 from tests.deploy.test_image import IRIS, TIGHT, ask, until_answered
 
 FILE = ROOT / "deploy" / "compose.yaml"
@@ -17,8 +17,8 @@ FILE = ROOT / "deploy" / "compose.yaml"
 @pytest.fixture(scope="module")
 def project(programs: Path) -> dict[str, Any]:
     """What docker-compose makes of the file; unknown keys and wrong types are errors to it."""
-    resolved = run(
-        [str(programs / "docker-compose"), "--file", str(FILE), "config", "--format", "json"]
+    resolved = output_of(
+        str(programs / "docker-compose"), "--file", str(FILE), "config", "--format", "json"
     )
     return dict(json.loads(resolved))
 

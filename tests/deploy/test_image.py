@@ -15,7 +15,7 @@ from gateway.twin import IRIS_ID
 from tests.deploy.conftest import Say
 from tests.deploy.containers import Containers
 from tests.deploy.manifests import containers_of
-from tests.deploy.parts import ROOT, run
+from tests.deploy.parts import ROOT, output_of
 
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 LOCK = ROOT / "deploy" / "requirements.txt"
@@ -80,7 +80,7 @@ def test_hadolint_finds_nothing(tools: Path) -> None:
     """
     The Dockerfile follows the rules of the field, without exceptions.
     """
-    assert run([str(tools / "hadolint"), str(DOCKERFILE)]) == ""
+    assert output_of(str(tools / "hadolint"), str(DOCKERFILE)) == ""
 
 
 def test_locked_packages_are_those_that_the_project_asks_for() -> None:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.deploy.manifests import check_policies, check_schema, containers_of, settings_of
-from tests.deploy.parts import ROOT, run
+from tests.deploy.parts import ROOT, output_of
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 SIDECAR, CLASSIC = KUBERNETES / "sidecar.yaml", KUBERNETES / "sidecar-classic.yaml"
@@ -16,7 +16,7 @@ SIDECAR, CLASSIC = KUBERNETES / "sidecar.yaml", KUBERNETES / "sidecar-classic.ya
 def standalone(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the kustomize base makes."""
     file = tmp_path_factory.mktemp("standalone") / "standalone.yaml"
-    file.write_text(run([str(programs / "kustomize"), "build", str(KUBERNETES / "standalone")]))
+    file.write_text(output_of(str(programs / "kustomize"), "build", str(KUBERNETES / "standalone")))
     return file
 
 
@@ -68,7 +68,7 @@ def test_an_overlay_changes_configuration_and_image(programs: Path, tmp_path: Pa
     (tmp_path / "kustomization.yaml").write_text(overlay.replace("path/to/standalone", "base"))
     (tmp_path / "gateway.yaml").write_text("services: {}\n")
 
-    made = run([str(programs / "kustomize"), "build", str(tmp_path)])
+    made = output_of(str(programs / "kustomize"), "build", str(tmp_path))
 
     assert "services: {}" in made
     assert "iam.ap-southeast-1" not in made
@@ -86,3 +86,21 @@ def test_native_and_classic_sidecar_differ_as_described() -> None:
     assert native.pop("restartPolicy") == "Always"
     assert classic.pop("lifecycle")["preStop"]
     assert native == classic
+
+
+def test_prometheus_finds_every_pod(standalone: Path) -> None:
+    """
+    The PodMonitor's label is on every pod that a manifest makes, and its port in the container.
+    """
+    monitor = yaml.safe_load((ROOT / "deploy" / "prometheus" / "podmonitor.yaml").read_text())
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    for file in (SIDECAR, CLASSIC, standalone):
+        (deployment,) = (
+            document
+            for document in yaml.safe_load_all(file.read_text())
+            if document["kind"] == "Deployment"
+        )
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        assert labels.items() >= monitor["spec"]["selector"]["matchLabels"].items(), file
+        ports = containers_of(file)["modelarts-gateway"]["ports"]
+        assert endpoint["port"] in [port["name"] for port in ports], file

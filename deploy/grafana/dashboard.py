@@ -49,7 +49,8 @@ def mean(metric: str, labels: str) -> str:
 
 FAILURES = rate("gateway_errors_total", f"{SERVICE},{NOT_THE_CALLERS}")
 REQUESTS = rate("gateway_requests_total", SERVICE)
-TOKEN_LEFT = f"(gateway_token_expiry_timestamp_seconds{{{IDENTITY}}} > 0) - time()"
+# 0: there is none. Infinity: it never ends.
+TOKEN_LEFT = f"(gateway_token_expiry_timestamp_seconds{{{IDENTITY}}} > 0 < +Inf) - time()"
 
 
 def target(expression: str, legend: str = "", *, exemplars: bool = False) -> prometheus.Dataquery:

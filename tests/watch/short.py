@@ -5,7 +5,7 @@ from pathlib import Path
 
 PROMETHEUS = Path(__file__).parents[2] / "deploy" / "prometheus"
 SPEED = 60
-_LEAST_MS = 500
+_LEAST_MS = 1000
 """Scrapes and evaluations closer to each other would be mostly work for two processors."""
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -27,6 +27,7 @@ BROKEN: list[tuple[str, dict[str, str]]] = [
     ("GatewayCallerErrors", {"service": "misused"}),
     ("GatewayUpstreamSlow", {"service": "slow"}),
     ("GatewaySaturated", {"service": "full"}),
+    ("GatewayReloadFailed", {}),
 ]
 
 

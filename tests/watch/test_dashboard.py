@@ -142,7 +142,9 @@ def test_no_query_is_empty(shift: Shift, expression: str) -> None:
         "query_range", query=filled(expression), start=shift.began, end=shift.ended, step=1
     )
 
-    assert any(math.isfinite(value) for value in _values(found))
+    values = list(_values(found))
+    assert any(math.isfinite(value) for value in values)
+    assert not any(math.isinf(value) for value in values), "no graph has room for it"
 
 
 def _values(found: Any) -> Iterator[float]:

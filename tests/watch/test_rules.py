@@ -170,5 +170,5 @@ def test_shortening_touches_times_only() -> None:
     text = 'record: a:b:rate5m\nexpr: rate(x{le="10.0"}[5m]) > 14.4 * 0.005\nfor: 2m\n'
 
     assert shortened(text) == text.replace("[5m]", "[5000ms]").replace("for: 2m", "for: 2000ms")
-    assert shortened("scrape_interval: 15s") == "scrape_interval: 500ms"
+    assert shortened("scrape_interval: 15s") == "scrape_interval: 1000ms"
     assert shortened("x[3d]") == "x[4320000ms]"

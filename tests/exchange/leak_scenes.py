@@ -325,7 +325,6 @@ def _settings(  # noqa: PLR0917  # what there is
         "tls-to-plain": {"auth_url": f"https://127.0.0.1:{iam.port}/good"},
         "plain-to-tls": {"auth_url": f"http://127.0.0.1:{secure_iam.port}/good"},
         "nobody": {"auth_url": "http://127.0.0.1:1/good"},
-        "unreadable": {"auth_url": f"{plain_iam}/good", "password_file": str(folder / "not-utf8")},
     }
     identities |= {f"iam-{name}": {**login, **keys} for name, keys in ways.items()}
     identities["app"] = {

@@ -261,8 +261,7 @@ def written_as_json(file: Path, settings: dict[str, Any]) -> Path:
 
 _ASKED = {
     "default", "refused", "forbidden", "moved", "other-project", "two-tokens", "token-with-cr",
-    "token-as-line", "token-as-chunk", "cut", "iam-tls", "iam-tls-untrusted", "iam-unreadable",
-    "app", "file", "bad-file", "bad-bytes",
+    "token-as-line", "token-as-chunk", "cut", "iam-tls", "iam-tls-untrusted", "app", "file",
 }  # fmt: skip
 """Identities that the commands try, which do it one after the other."""
 
@@ -276,6 +275,15 @@ def few(settings: dict[str, Any]) -> dict[str, Any]:
             for k, v in settings["services"].items()
             if v.get("identity") in _ASKED or k in {"iris", "tls", "tls-untrusted", "nobody"}
         },
+    }
+
+
+def unreadable(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return settings of one identity, whose password is in no file that can be used."""
+    default = settings["identities"]["default"] | {"password_file": str(folder / "not-utf8")}
+    return {
+        "identities": {"default": default},
+        "services": {"iris": settings["services"]["iris"]},
     }
 
 
@@ -320,11 +328,13 @@ async def test_nothing_leaks_from_serve(tmp_path: Path) -> None:
             abused = await abuse_admin(running.admin_port)
             seen = running.proc("cmdline") + running.proc("environ")
         short = written_as_json(tmp_path / "short.yaml", few(it.settings))
+        spoilt = written_as_json(tmp_path / "spoilt.yaml", unreadable(it.settings, tmp_path))
         plain = {k: v for k, v in environ.items() if not k.startswith("PYTHON")}
         asked = [["check", "--online"], ["check", "--show"], ["whoami"], ["doctor"]]
         printed = await asyncio.gather(
             *(command(*words, "--config", str(short), environ=plain) for words in asked)
         )
+        refused = await command("serve", "--config", str(spoilt), environ=plain)
     proxy.close()
 
     assert not diverted, "a proxy of the environment was used"
@@ -336,7 +346,8 @@ async def test_nothing_leaks_from_serve(tmp_path: Path) -> None:
     assert_hidden("an admin page", b"\n".join(pages))
     assert_hidden("an admin answer to an attack", b"\n".join(abused), OURS)
     assert_hidden("/proc", seen)
-    assert_hidden("a command's output", b"".join(printed))
+    assert_hidden("a command's output", b"".join(printed) + refused)
+    assert b"not UTF-8" in refused
     assert all(b"infer" in output for output in printed)
     assert not (tmp_path / "keys").exists(), "TLS keys were written"
     assert b"\r\nauthorization: basic" not in it.iam.received.lower()

@@ -9,6 +9,7 @@ _SCRIPT = textwrap.dedent("""
     import asyncio, contextlib, os, signal
     from gateway.cli.build import build_gateway
     from gateway.cli.run import run_until_told, set_up_logging
+    from gateway.cli.signals import Signals
     from gateway.settings import load
 
     def fail(text):
@@ -27,7 +28,7 @@ _SCRIPT = textwrap.dedent("""
         yield build_gateway(settings, access_log)
 
     set_up_logging()
-    run_until_told(build, lambda data, admin: None)
+    run_until_told(build, lambda data, admin: None, Signals())
 """)
 
 

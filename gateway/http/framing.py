@@ -64,10 +64,20 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 _SMALL_BYTES = 16 * 1024
 """One TLS record; up to here a copy costs less than a second buffer (or record) on the way out."""
+_SMALL_PIECE_BYTES = 512
+"""On average; below it the pieces cost more, as objects, than a copy of them, however many."""
 
 
 def joined_if_small(pieces: Sequence[bytes]) -> bytes | None:
     """Return `pieces` as one, or None when a copy would cost more than writing them one by one."""
     if len(pieces) == 1:
         return pieces[0]
-    return b"".join(pieces) if sum(map(len, pieces)) <= _SMALL_BYTES else None
+    size = sum(map(len, pieces))
+    if size <= _SMALL_BYTES or is_fragmented(pieces, size):
+        return b"".join(pieces)
+    return None
+
+
+def is_fragmented(pieces: Sequence[bytes], size: int) -> bool:
+    """Say whether `pieces`, of `size` bytes together, take many times that in memory."""
+    return size < _SMALL_PIECE_BYTES * len(pieces)

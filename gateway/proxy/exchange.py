@@ -17,7 +17,7 @@ from gateway.errors import (
     UnavailableError,
     UpstreamError,
 )
-from gateway.http.framing import LAST_CHUNK, chunk
+from gateway.http.framing import LAST_CHUNK, chunk, is_fragmented
 from gateway.http.location import location_for_caller
 from gateway.identity.credential import Credential
 from gateway.proxy.admission import (
@@ -47,6 +47,8 @@ _CLOSING = frozenset({400, 408, 414, 431, 501, 505})
 MAX_KEPT_BYTES = 6 * 2**20
 """Bodies that may wait in memory, of all requests together, to be sent again; beyond it they are
 sent once only, and a rejected token is 503. Callers that stop in their uploads cannot take more."""
+_PIECES = 16
+"""A kept body may be in so many pieces, however small; beyond it they are joined now and then."""
 
 _log = logging.getLogger("gateway.proxy")
 
@@ -416,6 +418,8 @@ class Exchange:
                 self._kept.extend(body)
                 self._kept_bytes += size
                 proxy.kept_bytes = kept_bytes
+                if len(self._kept) > _PIECES and is_fragmented(self._kept, self._kept_bytes):
+                    self._kept = [b"".join(self._kept)]
             else:
                 self._forget_body()
         return body

@@ -8,6 +8,7 @@ from collections import deque
 import httptools
 
 from gateway.errors import ErrorCode
+from gateway.http.framing import is_fragmented
 from gateway.http.target import MAX_TARGET_BYTES
 from gateway.proxy.inbound import Inbound
 
@@ -95,6 +96,7 @@ class RequestParser:
             if was_in_head and self._read_bytes > _READ_BYTES + MAX_HEAD_BYTES:
                 self._refuse(ErrorCode.HEADERS_TOO_LARGE)
         elif self.receiving is not None:
+            _gather(self.receiving)
             # Chunk extensions and trailers: the parser keeps them until they end.
             self._silent_bytes = 0 if self.receiving.body else self._silent_bytes + len(data)
             if self._silent_bytes > MAX_HEAD_BYTES:
@@ -162,6 +164,7 @@ class RequestParser:
     def on_message_complete(self) -> None:
         """Note the end of a request."""
         if self.receiving is not None:
+            _gather(self.receiving)
             self.receiving.ended = True
             self.receiving = None
 
@@ -172,6 +175,13 @@ class RequestParser:
 
 
 _READ_BYTES = 256 * 1024  # uvloop reads no more at a time
+
+
+def _gather(inbound: Inbound) -> None:
+    """Make one of many small pieces: chunks of two bytes cost 28 times that as objects."""
+    body = inbound.body
+    if len(body) > 1 and is_fragmented(body, sum(map(len, body))):
+        inbound.body = [b"".join(body)]
 
 
 def _code_of(error: httptools.HttpParserError) -> ErrorCode:

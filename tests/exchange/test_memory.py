@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.client import Caller, connect
+from tests.support.until import until
 from tests.support.upstream import OK, Link, scripted_upstream
 
 MIB = 2**20
@@ -166,3 +167,64 @@ async def test_stalled_uploads_are_cheap(tmp_path: Path, declared: int, sent: in
             caller.leave()
 
     assert most - before < 20
+
+
+SMALL_CHUNKS = b"2\r\nxx\r\n" * 40_000
+
+
+async def test_stalled_uploads_in_small_chunks_are_cheap(tmp_path: Path) -> None:
+    """150 callers that stop after 40 000 chunks of two bytes cost no more than others: 20 MiB."""
+    seen = 0
+
+    async def drain(link: Link) -> None:
+        nonlocal seen
+        await link.head()
+        while await link._more():
+            seen += len(link.received)
+            link.received.clear()
+
+    async with scripted_upstream(drain) as upstream, serving(upstream.port, tmp_path) as gateway:
+        (await connect(gateway.port)).leave()
+        before = gateway.rss_mib()
+        callers = [await connect(gateway.port) for _ in range(150)]
+        for caller in callers:
+            caller.send(
+                b"POST /iris HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
+            caller.send(SMALL_CHUNKS)
+        most = before
+        async with asyncio.timeout(20):
+            while seen < 150 * 2 * 40_000 or any(caller.unsent for caller in callers):
+                await asyncio.sleep(0.02)
+                most = max(most, gateway.rss_mib())
+        for caller in callers:
+            caller.reset()
+
+    assert most - before < 20
+
+
+async def test_answer_in_small_chunks_waits_for_its_reader(tmp_path: Path) -> None:
+    """However small its pieces, what waits for a caller that does not read is bounded: 6 MiB."""
+
+    async def script(link: Link) -> None:
+        await link.request()
+        link.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(100):
+            link.send(SMALL_CHUNKS)
+            await link.flush()
+
+    async with scripted_upstream(script) as upstream, serving(upstream.port, tmp_path) as gateway:
+        caller = await connect(gateway.port, read_buffer=65536)
+        before = gateway.rss_mib()
+        caller.send(head_of(2) + b"{}")
+        await caller.head()
+        await until(lambda: upstream.links[0].unsent)
+        sent = -1
+        while sent < upstream.links[0].sent:  # until all buffers on the way are full
+            sent = upstream.links[0].sent
+            await asyncio.sleep(0.2)
+        most = gateway.rss_mib()
+        caller.reset()
+
+    assert sent < 100 * len(SMALL_CHUNKS)
+    assert most - before < 6

@@ -546,3 +546,25 @@ async def test_a_caller_that_leaves_while_waiting_for_a_token_leaves_nothing() -
         assert_nothing_is_kept(gateway)
         assert not [task for task in asyncio.all_tasks() if task.get_name() == "exchange"]
     assert len(upstream.requests) == 1
+
+
+async def test_body_that_trickles_in_is_kept_in_few_pieces_and_sent_again_whole() -> None:
+    """An object for every two bytes would cost 28 times what is counted."""
+    pieces = [b"%02d" % number for number in range(60)]
+    async with (
+        scripted_upstream(rejecting_first_token()) as upstream,
+        running_gateway(upstream.port) as gateway,
+    ):
+        caller = await gateway.connect()
+        caller.send(CHUNKED)
+        await until(lambda: upstream.requests)
+        for piece in pieces:
+            caller.send(b"2\r\n%b\r\n" % piece)
+            await until(lambda piece=piece: piece in upstream.requests[0].body)  # type: ignore[misc]
+        [downstream] = gateway.gateway._parts.data.connections
+        assert len(downstream._exchange._kept) <= 17  # type: ignore[attr-defined]
+        caller.send(b"0\r\n\r\n")
+        assert (await caller.reply()).body == b"ok"
+        assert_nothing_is_kept(gateway)
+
+    assert [request.content for request in upstream.requests] == [b"".join(pieces)] * 2

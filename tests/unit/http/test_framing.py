@@ -119,6 +119,14 @@ def test_pieces_are_joined_up_to_one_record(size: int, joined: bool) -> None:
     assert joined_if_small(pieces) == (b"".join(pieces) if joined else None)
 
 
+@pytest.mark.parametrize(("size", "joined"), [(511, True), (512, False)])
+def test_many_small_pieces_are_always_joined(size: int, joined: bool) -> None:
+    """Below half a KiB on average, however many there are."""
+    pieces = [b"a" * size] * 1000
+
+    assert joined_if_small(pieces) == (b"".join(pieces) if joined else None)
+
+
 def test_a_single_piece_is_never_copied() -> None:
     """It is handed back as it is, however large."""
     piece = b"a" * 100_000

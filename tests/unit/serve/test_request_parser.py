@@ -188,6 +188,21 @@ def test_a_head_that_never_ends_is_refused() -> None:
     assert parser.refusal is ErrorCode.HEADERS_TOO_LARGE
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_small_chunks_do_not_cost_many_times_their_bytes(ended: bool) -> None:
+    """What one read has brought of a body is one piece, unless the pieces are large."""
+    head = CHUNKED[: CHUNKED.index(b"3;x=y")]
+    end = b"0\r\n\r\n" if ended else b""
+    for size, count in ((2, 1), (600, 20)):
+        parser = RequestParser()
+        parser.feed(head + b"%x\r\n%b\r\n" % (size, b"x" * size) * 20 + end, 0.0)
+        [inbound] = parser.queue
+
+        assert len(inbound.body) == count
+        assert b"".join(inbound.body) == b"x" * size * 20
+        assert inbound.ended == ended
+
+
 def test_trailers_that_never_end_are_refused() -> None:
     """As are chunk extensions: neither brings a byte of a body."""
     parser = RequestParser()

@@ -15,7 +15,7 @@ Facts these functions stand on:
 from collections.abc import Callable, Iterable, Sequence
 
 from gateway.errors import DownstreamError, ErrorCode
-from gateway.http.framing import MAX_DIGITS, content_length_of, is_chunked_coding
+from gateway.http.framing import MAX_LENGTH, content_length_of, is_chunked_coding
 
 RawFields = Sequence[tuple[bytes, bytes]]
 
@@ -287,10 +287,11 @@ def read_response_fields(raw: RawFields) -> ResponseFields:
 def _response_length(found: ResponseFields, value: bytes) -> None:
     if found.content_length is not None:
         raise ValueError("more than one Content-Length")
-    digits = value.rstrip(b" \t")
-    if not digits.isdigit() or len(digits) > MAX_DIGITS:
+    if not value.isdigit() and not value.rstrip(b" \t").isdigit():
         raise ValueError("Content-Length is not a number")
-    found.content_length = int(digits)
+    length = found.content_length = int(value)  # which takes white space, and raises the same
+    if length > MAX_LENGTH:
+        raise ValueError("Content-Length is absurd")
 
 
 def _response_coding(found: ResponseFields, value: bytes) -> None:

@@ -5,7 +5,9 @@ from enum import Enum, auto
 
 from gateway.errors import DownstreamError, ErrorCode
 
-MAX_DIGITS = 15  # 888 TiB: more than any body, less than any integer's trouble
+_MAX_DIGITS = 15
+MAX_LENGTH = 10**_MAX_DIGITS - 1
+"""888 TiB: more than any body, less than any integer's trouble."""
 
 
 class BodyFraming(Enum):
@@ -25,7 +27,7 @@ def content_length_of(value: bytes) -> int:
     Raises:
         DownstreamError: a list, sign, space, hexadecimal, empty or absurd value.
     """
-    if not value.isdigit() or len(value) > MAX_DIGITS:  # of bytes, isdigit knows ASCII only
+    if not value.isdigit() or len(value) > _MAX_DIGITS:  # of bytes, isdigit knows ASCII only
         raise DownstreamError(ErrorCode.BAD_REQUEST, "Content-Length is not a plain number")
     return int(value)
 
@@ -73,7 +75,7 @@ def joined_if_small(pieces: Sequence[bytes]) -> bytes | None:
     if len(pieces) == 1:
         return pieces[0]
     size = sum(map(len, pieces))
-    if size <= _SMALL_BYTES or is_fragmented(pieces, size):
+    if size <= _SMALL_BYTES or size < _SMALL_PIECE_BYTES * len(pieces):
         return b"".join(pieces)
     return None
 

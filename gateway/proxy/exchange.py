@@ -418,7 +418,7 @@ class Exchange:
                 self._kept.extend(body)
                 self._kept_bytes += size
                 proxy.kept_bytes = kept_bytes
-                if len(self._kept) > _PIECES and is_fragmented(self._kept, self._kept_bytes):
+                if self._kept[_PIECES:] and is_fragmented(self._kept, self._kept_bytes):
                     self._kept = [b"".join(self._kept)]
             else:
                 self._forget_body()

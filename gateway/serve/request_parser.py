@@ -45,6 +45,7 @@ class RequestParser:
         "_llhttp",
         "_read_bytes",
         "_received_at",
+        "_scattered",
         "_silent_bytes",
         "_target",
         "in_head",
@@ -74,6 +75,7 @@ class RequestParser:
         self._fields: list[tuple[bytes, bytes]] = []
         self._received_at = 0.0
         self._read_bytes = 0  # with which the head under way, and what preceded it, has come
+        self._scattered = False  # more than one piece of a body has come, and is not taken
         self._silent_bytes = 0  # of extensions and trailers, since a piece of a body came
 
     def feed(self, data: bytes, now: float) -> None:
@@ -96,7 +98,8 @@ class RequestParser:
             if was_in_head and self._read_bytes > _READ_BYTES + MAX_HEAD_BYTES:
                 self._refuse(ErrorCode.HEADERS_TOO_LARGE)
         elif self.receiving is not None:
-            _gather(self.receiving)
+            if self._scattered:
+                self._gather(self.receiving)
             # Chunk extensions and trailers: the parser keeps them until they end.
             self._silent_bytes = 0 if self.receiving.body else self._silent_bytes + len(data)
             if self._silent_bytes > MAX_HEAD_BYTES:
@@ -159,14 +162,25 @@ class RequestParser:
     def on_body(self, piece: bytes) -> None:
         """Collect a piece of the body."""
         if self.receiving is not None:
-            self.receiving.body.append(piece)
+            body = self.receiving.body
+            if body:
+                self._scattered = True
+            body.append(piece)
 
     def on_message_complete(self) -> None:
         """Note the end of a request."""
         if self.receiving is not None:
-            _gather(self.receiving)
+            if self._scattered:
+                self._gather(self.receiving)
             self.receiving.ended = True
             self.receiving = None
+
+    def _gather(self, inbound: Inbound) -> None:
+        """Make one of many small pieces: chunks of two bytes cost 28 times that as objects."""
+        self._scattered = False
+        body = inbound.body
+        if is_fragmented(body, sum(map(len, body))):
+            inbound.body = [b"".join(body)]
 
     def _check_sizes(self) -> None:
         sizes = [len(name) + len(value) for name, value in self._fields]
@@ -175,13 +189,6 @@ class RequestParser:
 
 
 _READ_BYTES = 256 * 1024  # uvloop reads no more at a time
-
-
-def _gather(inbound: Inbound) -> None:
-    """Make one of many small pieces: chunks of two bytes cost 28 times that as objects."""
-    body = inbound.body
-    if len(body) > 1 and is_fragmented(body, sum(map(len, body))):
-        inbound.body = [b"".join(body)]
 
 
 def _code_of(error: httptools.HttpParserError) -> ErrorCode:

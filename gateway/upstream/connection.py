@@ -85,7 +85,6 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_begins_as_1_1",
         "_body",
         "_fields",
         "_head",
@@ -99,6 +98,7 @@ class Connection(asyncio.Protocol):
         "_request_sent",
         "_silent_bytes",
         "_sink",
+        "_start",
         "_switch_to",
         "_transport",
         "good_until",
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
         self._head_request = False
         self._switch_to = b""
         self._request_sent = True
-        self._begins_as_1_1 = False  # the first line of the response under way, interim or final
+        self._start = b""  # first bytes of the response under way, interim or final
         self._head: ResponseHead | None = None
         self._body: list[bytes] = []
         self._fields: list[tuple[bytes, bytes]] = []
@@ -242,11 +242,16 @@ class Connection(asyncio.Protocol):
         if self._phase is _SWITCHED:
             sink.on_response(None, [data], complete=False)
             return
-        if not self.heard and not self._begins_well(data):
-            return
+        if not self.heard:
+            self.heard = True
+            self._start = data[:9]
         self._read_bytes += len(data)
         try:
-            self._feed(data)
+            self._parser.feed_data(self._up_to_last(data) if data[-1] in _LINE_END else data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parser_used_up = True
+            if rest := data[upgrade.args[0] :]:
+                self._body.append(rest)
         except httptools.HttpParserError as cause:
             self.reusable = False
             if self._phase is not _DONE:
@@ -265,30 +270,18 @@ class Connection(asyncio.Protocol):
         else:
             sink.on_response(head, body, complete=False)
 
-    def _begins_well(self, data: bytes) -> bool:
-        """Fail what is no status line: llhttp would skip line ends, and take other protocols'."""
-        self.heard = True
-        self._begins_as_1_1 = data[:9] == b"HTTP/1.1 "
-        if data[0] == _FIRST:
-            return True
-        self._fail(ErrorCode.HTTP_PROTOCOL_ERROR, "no status line")
-        return False
+    def _up_to_last(self, data: bytes) -> bytes:
+        """Parse `data` but for its last byte, which is returned.
 
-    def _feed(self, data: bytes) -> None:
-        """Parse; keep what follows a switch of protocols."""
-        at = 0
-        try:
-            if data[-1] in _LINE_END and len(data) > 1:
-                # llhttp swallows line ends behind a message: the last byte must be part of it.
-                self._parser.feed_data(memoryview(data)[:-1])
-                if self._phase is _DONE:
-                    self.reusable = False
-                at = len(data) - 1
-            self._parser.feed_data(data[at:])
-        except httptools.HttpParserUpgrade as upgrade:
-            self._parser_used_up = True
-            if rest := data[at + upgrade.args[0] :]:
-                self._body.append(rest)
+        llhttp swallows line ends behind a message: the last byte must still be part of it. Where
+        protocols may be switched, nothing is reused and all of `data` is returned.
+        """
+        if self._switch_to or len(data) == 1:
+            return data
+        self._parser.feed_data(memoryview(data)[:-1])
+        if self._phase is _DONE:
+            self.reusable = False
+        return data[-1:]
 
     def _bear_silence(self, count: int) -> None:
         """Bound an unfinished head, chunk extensions or trailers: each endless by itself."""
@@ -361,9 +354,10 @@ class Connection(asyncio.Protocol):
         if 100 <= status < 200:
             self._bear_interim(status)
             return
-        if self._begins_as_1_1 and not self._interim:
+        if self._start == _USUAL and not self._interim:
             version = "1.1"
         else:
+            self._check_start()
             version = self._parser.get_http_version()  # ten times as dear
         if not 200 <= status <= 599 or version not in _VERSIONS:
             raise _RefusedResponseError("status or version out of range")
@@ -400,7 +394,13 @@ class Connection(asyncio.Protocol):
         if self._phase is _BODY:
             self._done()
 
+    def _check_start(self) -> None:
+        """Refuse what llhttp would skip, line ends, or take, status lines of other protocols."""
+        if not self._start.startswith(b"H"):
+            raise _RefusedResponseError("no status line")
+
     def _switch(self) -> None:
+        self._check_start()
         protocols = [value.lower() for name, value in self._fields if name.lower() == b"upgrade"]
         if protocols != [self._switch_to] or self._parser.get_http_version() != "1.1":
             raise _RefusedResponseError("101 that was not asked for")
@@ -410,7 +410,7 @@ class Connection(asyncio.Protocol):
 
     def _done(self) -> None:
         self._phase = _DONE
-        if not self._request_sent or not self._parser.should_keep_alive():
+        if not self._request_sent or self._switch_to or not self._parser.should_keep_alive():
             self.reusable = False
 
     def _release(self) -> None:
@@ -430,7 +430,7 @@ class Connection(asyncio.Protocol):
 
 
 _VERSIONS = frozenset({"1.1", "1.0"})
-_FIRST = b"HTTP"[0]
+_USUAL = b"HTTP/1.1 "
 _LINE_END = b"\r\n"
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 

@@ -59,9 +59,10 @@ class Place:
 
     def locations_of(self, value: bytes) -> set[bytes]:
         """Return what a Location may be to a caller that has asked for the service by name."""
-        origin = b"http://127.0.0.1:%d" % self.upstream_port
-        below = value.removeprefix(origin).removeprefix(self.own_path)
-        if not value.removeprefix(origin).startswith(self.own_path):
+        origin = rb"(?:[Hh][Tt][Tt][Pp]:)?//127\.0\.0\.1:%d" % self.upstream_port
+        target = re.sub(rb"\A" + origin, b"", value)
+        below = target.removeprefix(self.own_path)
+        if not target.startswith(self.own_path):
             return {value}
         mapped = b"/" + self.letter.encode() * 4 + below
         plain = re.fullmatch(rb"(?:/[a-z]+)*", below)

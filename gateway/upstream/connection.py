@@ -247,7 +247,8 @@ class Connection(asyncio.Protocol):
             self._start = data[:9]
         self._read_bytes += len(data)
         try:
-            self._parser.feed_data(self._up_to_last(data) if data[-1] in _LINE_END else data)
+            doubtful = data[-1] in _LINE_END or self._head_request
+            self._parser.feed_data(self._up_to_last(data) if doubtful else data)
         except httptools.HttpParserUpgrade as upgrade:
             self._parser_used_up = True
             if rest := data[upgrade.args[0] :]:
@@ -273,8 +274,9 @@ class Connection(asyncio.Protocol):
     def _up_to_last(self, data: bytes) -> bytes:
         """Parse `data` but for its last byte, which is returned.
 
-        llhttp swallows line ends behind a message: the last byte must still be part of it. Where
-        protocols may be switched, nothing is reused and all of `data` is returned.
+        llhttp swallows line ends behind a message, and behind the head that answers HEAD may read
+        a chunk's: the last byte must still be part of the message. Where protocols may be switched,
+        nothing is reused and all of `data` is returned.
         """
         if self._switch_to or len(data) == 1:
             return data

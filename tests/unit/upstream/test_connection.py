@@ -333,6 +333,17 @@ def test_answer_to_head_ends_with_its_head(length: bytes) -> None:
     assert (second.body, second.ends) == (b"ok", 1)
 
 
+@pytest.mark.parametrize("length", [b"Content-Length: 2", b"Transfer-Encoding: chunked", b"X: y"])
+@pytest.mark.parametrize("extra", [b"2", b"2\r\n", b"\r\n", b"\n", b"ok", OK])
+def test_bytes_after_an_answer_to_head_spoil_it(length: bytes, extra: bytes) -> None:
+    """Also those that a parser could take for the beginning of a body."""
+    connection, _, heard = asked(head_request=True)
+    connection.data_received(b"HTTP/1.1 200 OK\r\n" + length + b"\r\n\r\n" + extra)
+
+    assert (heard.ends, heard.body) == (1, b"")
+    assert not connection.reusable
+
+
 @pytest.mark.parametrize("said", [OK[:-1], CHUNKED[:-2], CHUNKED[:60]])
 @pytest.mark.parametrize("failure", [None, ConnectionResetError()])
 def test_cut_body_is_incomplete(said: bytes, failure: Exception | None) -> None:

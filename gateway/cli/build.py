@@ -111,7 +111,6 @@ class _BuiltKeeper:
 class _BuiltPools:
     """The way to a service."""
 
-    made_of: object
     pool: Pool
     earlier: tuple[Pool, ...]
     """Replaced ones with connections in use."""
@@ -120,6 +119,10 @@ class _BuiltPools:
         """Count connections, those of replaced pools included."""
         pools = (self.pool, *self.earlier)
         return ConnectionGauges(sum(p.active for p in pools), sum(p.idle for p in pools))
+
+
+_Contexts = dict[tuple[Tls, tuple[bytes, ...]], ssl.SSLContext]
+"""By settings, and digests of the files that they name."""
 
 
 class _Builder:
@@ -146,6 +149,7 @@ class _Builder:
         self._listener = DataListener(proxy, max_connections=_most_connections())
         self._keepers: dict[str, _BuiltKeeper] = {}
         self._pools: dict[str, _BuiltPools] = {}
+        self._contexts: _Contexts = {}
 
     def rebuild(self, read: Read) -> Rebuilt:
         """Read and build anew; see `Rebuild`."""
@@ -172,6 +176,7 @@ class _Builder:
         """
         keepers: dict[str, _BuiltKeeper] = {}
         pools: dict[str, _BuiltPools] = {}
+        contexts: _Contexts = {}
         problems: list[str] = []
         for name, identity in settings.identities.items():
             try:
@@ -180,7 +185,7 @@ class _Builder:
                 problems += error.problems
         for name, service in settings.services.items():
             try:
-                pools[name] = self._pool(name, service)
+                pools[name] = self._pool(name, service, contexts)
             except ConfigError as error:
                 problems += error.problems
         if problems:
@@ -189,7 +194,7 @@ class _Builder:
             self._service(name, service, keepers[service.identity].keeper, pools[name].pool)
             for name, service in settings.services.items()
         ]
-        self._keepers, self._pools = keepers, pools
+        self._keepers, self._pools, self._contexts = keepers, pools, contexts
         listen = self._first.listen
         own_name = [] if listen.path else [_host_name(listen.host)]
         return Parts(
@@ -250,18 +255,20 @@ class _Builder:
         series = (counts, lambda: _gauges_of(keeper))
         return _BuiltKeeper(made_of, keeper, built.secret_files, series)
 
-    def _pool(self, name: str, settings: ServiceSettings) -> _BuiltPools:
-        connect_s = settings.timeouts.connect
-        tls = (settings.tls, _files_of(settings.tls)) if settings.scheme == "https" else ()
-        made_of = (settings.scheme, settings.host, settings.port, connect_s, tls)
+    def _pool(self, name: str, settings: ServiceSettings, contexts: _Contexts) -> _BuiltPools:
+        origin = build_origin(name, settings, partial(self._context, contexts))
         known = self._pools.get(name)
-        if known is not None and known.made_of == made_of:
+        if known is not None and known.pool.origin == origin:
             return known
-        origin = build_origin(name, settings)
         earlier = [] if known is None else [known.pool, *known.earlier]
-        return _BuiltPools(
-            made_of, Pool(origin, clock=boottime), tuple(p for p in earlier if p.active)
-        )
+        return _BuiltPools(Pool(origin, clock=boottime), tuple(p for p in earlier if p.active))
+
+    def _context(self, contexts: _Contexts, key: str, tls: Tls) -> ssl.SSLContext:
+        """Return the context that services with the same settings share: each takes a MiB."""
+        made_of = (tls, _files_of(tls))
+        if made_of not in contexts:
+            contexts[made_of] = self._contexts.get(made_of) or tls_context(key, tls)
+        return contexts[made_of]
 
     def _service(self, name: str, settings: ServiceSettings, keeper: Keeper, pool: Pool) -> Service:
         counts = self._metrics.service(name)
@@ -359,8 +366,12 @@ def tls_context(key: str, tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def build_origin(name: str, settings: ServiceSettings) -> Origin:
-    """Say where a service lives and how it is reached.
+def build_origin(
+    name: str,
+    settings: ServiceSettings,
+    context_of: Callable[[str, Tls], ssl.SSLContext] = tls_context,
+) -> Origin:
+    """Say where a service lives and how it is reached; `context_of` makes a context for a key.
 
     Raises:
         ConfigError: a certificate or key cannot be used.
@@ -369,7 +380,7 @@ def build_origin(name: str, settings: ServiceSettings) -> Origin:
     return Origin(
         host=settings.host,
         port=settings.port,
-        tls=tls_context(f"services.{name}.tls", settings.tls) if is_https else None,
+        tls=context_of(f"services.{name}.tls", settings.tls) if is_https else None,
         server_name=settings.tls.server_name,
         connect_timeout_s=settings.timeouts.connect,
     )

@@ -15,6 +15,7 @@ from gateway.cli.run import run_until_told, set_up_logging
 from gateway.cli.signals import Signals
 from gateway.observe.access_log import AccessLog
 from gateway.serve.gateway import Gateway
+from gateway.settings import load
 from gateway.settings.effective import effective
 from gateway.twin import IMAGE_ID, IRIS_ID, Account, Twin
 
@@ -83,7 +84,12 @@ def command(listen: str, admin_listen: str) -> None:
             }
             try:
                 loaded = load_or_exit(None, environ=environ)
-                yield build_gateway(loaded.settings, access_log, configuration=effective(loaded))
+                yield build_gateway(
+                    loaded.settings,
+                    access_log,
+                    configuration=effective(loaded),
+                    read=lambda: load(file=None, environ=environ),
+                )
             finally:
                 await twin.stop()
 

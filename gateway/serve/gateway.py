@@ -23,6 +23,8 @@ from gateway.serve.socket_file import SocketFile
 from gateway.serve.supervisor import Supervisor, heartbeat
 from gateway.settings.effective import EffectiveValue
 
+_ADMIN_END_S = 1.0
+"""For how long answers of the admin listener may keep the process from ending."""
 _RETIRE_S = 2.0
 """For how long a replaced keeper goes on: whoever waits for its login waits 1.8 s at most."""
 
@@ -184,6 +186,7 @@ class Gateway:
                 ),
                 access_log=None,
                 handle_signals=False,
+                shutdown_timeout=_ADMIN_END_S,
             )
             await self._admin.setup()
             admin_url = await self._open_admin(self._admin)

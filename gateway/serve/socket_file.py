@@ -28,9 +28,9 @@ class SocketFile:
             self.socket.bind(path)
             self._path.chmod(mode)
             self._inode = self._path.stat().st_ino
-        except BaseException:
+        except OSError as error:
             self.socket.close()
-            raise
+            raise OSError(error.errno, f"{path}: {error.strerror}") from error
 
     def remove(self) -> None:
         """Close the socket, and remove the file if it is still ours."""

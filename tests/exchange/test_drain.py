@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,47 @@ async def test_with_nothing_in_flight_it_ends_at_once() -> None:
         async with asyncio.timeout(2):
             await gateway.gateway.stop()
             assert await idle.rest() == b""
+
+
+async def test_what_has_arrived_by_then_is_in_flight() -> None:
+    """A request that lies in the kernel when the listener closes is answered, not reset."""
+    async with (
+        scripted_upstream(OK) as upstream,
+        running_gateway(upstream.port) as gateway,
+    ):
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as caller:
+            await until(lambda: gateway.gateway._parts.data.connections)
+            caller.sendall(POST)  # without a turn of the loop
+            listener = gateway.gateway._parts.data
+            listener.draining = True
+            assert await listener.drain(5)
+            assert caller.recv(9999).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_what_comes_after_that_is_refused() -> None:
+    """503 with a sentence, on a connection that was taken at the last moment; then it is closed."""
+    gate = Gate()
+    async with scripted_upstream(gate) as upstream, running_gateway(upstream.port) as gateway:
+        busy, idle = await gateway.connect(), await gateway.connect()
+        busy.send(POST)
+        await _requests(upstream, 1)
+        listener = gateway.gateway._parts.data
+        listener.draining = True
+        draining = asyncio.create_task(listener.drain(5))  # and the server has not been closed yet
+        assert await idle.rest() == b""
+        caller = await gateway.connect()
+        caller.send(POST * 2)
+        reply = await caller.reply()
+        assert (reply.status, reply.closes) == (503, True)
+        assert b"Gateway.Draining" in reply.body
+        assert reply.values(b"retry-after") == [b"1"]
+        assert await caller.rest() == b""
+        assert (await gateway.next_record())["error"] == "draining"
+        gate.open.set()
+        assert (await busy.reply()).status == 200
+        assert await draining
+        assert gateway.sample("gateway_requests_in_flight") == 0
+    assert len(upstream.requests) == 1
 
 
 async def test_a_body_under_way_is_let_in() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -317,8 +318,10 @@ async def test_a_secret_is_read_again(twin: Twin, tmp_path: Path) -> None:
     async with served(tmp_path, 1, settings) as process:
         assert (await ask(process, CALL))[0] == 200
         (tmp_path / "password").write_text("wrong")
+        began = time.monotonic()
         assert (await reload(process))[0] == 200
         await process.says("login failed (secret_change): refused")
+        assert time.monotonic() - began < 1.9, "that was the look every 2 s, which looks twice"
         assert (await ask(process, CALL))[0] == 200
 
 

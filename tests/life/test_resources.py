@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import time
 from contextlib import suppress
@@ -139,7 +140,7 @@ async def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:
         async with served(tmp_path, upstream.port, stdout=writer) as process:
             for _ in range(50):
                 assert await ask(process) == b"ok"
-            process.write({"nonsense": {str(number): number for number in range(3000)}})
+            process.write({"services": {f"s{number}": {} for number in range(300)}})
             process._reading.cancel()  # nobody reads its standard error any more either
             await asyncio.sleep(0)
             for _ in range(20):
@@ -149,10 +150,10 @@ async def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:
         os.close(writer)
 
 
-async def slow_scraper(port: int) -> Caller:
+async def slow_scraper(port: int, times: int) -> Caller:
     """Ask for metrics again and again, and read nothing of it."""
     caller = await connect(port, read_buffer=4096)
-    caller.send(SCRAPE * 20)
+    caller.send(SCRAPE * times)
     return caller
 
 
@@ -160,11 +161,19 @@ async def test_scrapers_that_hang_do_not_slow_callers(tmp_path: Path) -> None:
     """F52: pages that nobody reads cost the data path neither time nor, beyond bounds, memory."""
     async with scripted_upstream(OK) as upstream, served(tmp_path, upstream.port) as process:
         alone = await fastest(process)
-        hanging = [await slow_scraper(process.admin_port) for _ in range(20)]
+        # The last one's pages fill every buffer on the way.
+        hanging = [await slow_scraper(process.admin_port, times) for times in [*[2] * 20, 200]]
         among = await fastest(process)
         assert among < alone + 0.05
         assert (await process.ask_admin("/readyz")).status == 200
         assert memory_bytes(process.process.pid) < 200 * 2**20
+        used = -1.0
+        async with asyncio.timeout(15):
+            while used != (used := cpu_s(process.process.pid)):  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.4)  # until every buffer is full and nothing is left to do
+        process.signal(signal.SIGTERM)
+        async with asyncio.timeout(8):
+            assert await process.ended() == 0, "nor do they keep it from ending"
         for caller in hanging:
             caller.reset()
 

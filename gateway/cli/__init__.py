@@ -51,16 +51,19 @@ class _Commands(click.Group):
         # aiohttp makes contexts when it is imported, and OpenSSL would begin a file of TLS keys.
         if (file := os.environ.pop("SSLKEYLOGFILE", None)) is not None:
             not_followed["SSLKEYLOGFILE"] = file
+        command = importlib.import_module(f"gateway.cli.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"gateway.cli.{cmd_name}.command is not a command")
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
         try:
-            command = importlib.import_module(f"gateway.cli.{cmd_name}").command
-        except ImportError:
+            return super().invoke(ctx)
+        except ImportError:  # of a command's module, or of what it imports when it runs
             if _has_parser():
                 raise
             click.echo(_PARSER_MISSING, err=True)
             sys.exit(2)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"gateway.cli.{cmd_name}.command is not a command")
-        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # as above
         with formatter.section("Commands"):
@@ -79,6 +82,7 @@ Exit codes:
   0  good
   2  the configuration or the command line is wrong
   3  something remote is wrong, or not there
+  128 and a signal's number: told twice to end, what was in flight was broken off
 """
 
 

@@ -17,7 +17,7 @@ import click
 import httptools
 from aiohttp import http_parser
 
-from gateway.cli.signals import Signals, heed_no_more
+from gateway.cli.signals import Signals
 from gateway.errors import ConfigError
 from gateway.identity.clock import boottime
 from gateway.observe.access_log import AccessLog
@@ -194,7 +194,6 @@ async def _stop(gateway: Gateway, heard: asyncio.Queue[signal.Signals]) -> int:
         if not hearing.done():
             hearing.cancel()
         elif (number := hearing.result()) is not signal.SIGHUP:
-            heed_no_more()
             _log.warning("told to end twice (%s): breaking off what is in flight", number.name)
             stopping.cancel()
             await asyncio.gather(stopping, return_exceptions=True)

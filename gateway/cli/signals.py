@@ -16,11 +16,16 @@ class Signals:
 
     def __init__(self, *, reload: bool = False) -> None:
         """Begin to hear; only in the main thread."""
-        self.told_to_end = False
+        self._ends = 0
         self._early: list[signal.Signals] = []
         self._notify: Callable[[signal.Signals], None] | None = None
         for number in (*_END, signal.SIGHUP) if reload else _END:
             signal.signal(number, self._hear)
+
+    @property
+    def told_to_end(self) -> bool:
+        """Whether one of the two that mean it has been heard."""
+        return self._ends > 0
 
     def follow(self, notify: Callable[[signal.Signals], None]) -> None:
         """Call `notify` for each signal from now on, and at once for those heard before.
@@ -32,18 +37,13 @@ class Signals:
             notify(self._early.pop(0))
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
-        again = self.told_to_end
-        self.told_to_end |= number in _END
+        if number in _END:
+            self._ends += 1
+            if self._ends > (2 if self._notify is not None else 1):
+                # Whoever should act on the one before hangs: do what the signal does by itself.
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
         if self._notify is not None:
             self._notify(signal.Signals(number))
-        elif again and number in _END:  # something hangs before there is anything to drain
-            heed_no_more()
-            signal.raise_signal(number)
         else:
             self._early.append(signal.Signals(number))
-
-
-def heed_no_more() -> None:
-    """Let the next SIGTERM or SIGINT end the process as it is."""
-    for number in _END:
-        signal.signal(number, signal.SIG_DFL)

@@ -16,7 +16,10 @@ print(signals.told_to_end)
 heard = []
 signals.follow(heard.append)
 os.kill(os.getpid(), signal.SIGTERM)
-print(*(number.name for number in heard))
+print(*(number.name for number in heard), flush=True)
+for _ in range(2):
+    os.kill(os.getpid(), signal.SIGINT)
+    print("going on", flush=True)
 """
 
 
@@ -34,7 +37,13 @@ def early(*numbers: str) -> tuple[int, str]:
 )
 def test_none_is_forgotten(numbers: list[str], ends: bool) -> None:
     """They are handed over in order once somebody follows."""
-    assert early(*numbers) == (0, f"{ends}\n{' '.join([*numbers, 'SIGTERM'])}\n")
+    _, said = early(*numbers)
+    assert said.startswith(f"{ends}\n{' '.join([*numbers, 'SIGTERM'])}\n")
+
+
+def test_the_third_end_is_the_end() -> None:
+    """Nobody has acted on two of them: the third does what it does by itself."""
+    assert early() == (-signal.SIGINT, "False\nSIGTERM\ngoing on\n")
 
 
 def test_the_second_end_before_that_is_the_end() -> None:

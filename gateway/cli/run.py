@@ -8,6 +8,7 @@ import resource
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -27,6 +28,7 @@ from gateway.serve.gateway import Gateway
 from gateway.settings import find_log_level
 
 EXIT_CANNOT_LISTEN = 2
+_LAST_S = 1.0
 _STDOUT, _STDERR = 1, 2
 _PARSER_MISSING = (
     "aiohttp runs without its compiled parser, which the gateway relies on to be strict: "
@@ -118,6 +120,7 @@ def run_until_told(build: Build, announce: Callable[[str, str], None], signals: 
     async def main() -> None:
         nonlocal code
         code = await _run(build, announce, signals)
+        _exit_in_time(code)
 
     try:
         require_compiled_parser()
@@ -127,6 +130,17 @@ def run_until_told(build: Build, announce: Callable[[str, str], None], signals: 
             say(problem)
         code = 2
     sys.exit(code)
+
+
+def _exit_in_time(code: int) -> None:
+    """See to it that the process ends, although threads cannot be told to.
+
+    One that reads a secret from a disk that hangs, or looks a name up at a server that does not
+    answer, would be waited for, and everything that needs an end in order has had it.
+    """
+    last = threading.Timer(_LAST_S, os._exit, [code])
+    last.daemon = True
+    last.start()
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

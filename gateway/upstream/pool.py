@@ -57,6 +57,7 @@ class Pool:
         self._idle: deque[Connection] = deque()  # the most recently used is last
         self._sweep: asyncio.TimerHandle | None = None
         self._resolved: tuple[Sequence[_AddressInfo], float] = ((), 0.0)
+        self._looking_up: asyncio.Task[Sequence[_AddressInfo]] | None = None
 
     def __repr__(self) -> str:
         return f"<Pool active={self.active} idle={len(self._idle)}>"
@@ -169,8 +170,17 @@ class Pool:
     async def _addresses(self) -> Sequence[_AddressInfo]:
         """Resolve the name, anew for each connection, so that they follow it when it moves.
 
-        While no name server answers, what it last said holds for as long as a connection might.
+        Connections that wait at the same time share one look-up, also one that others have given
+        up: it holds one of the few threads that names are looked up in, which other services and
+        logins need as well. While no name server answers, what it last said holds for as long as a
+        connection might.
         """
+        if self._looking_up is None:
+            self._looking_up = asyncio.create_task(self._look_up(), name="look-up")
+            self._looking_up.add_done_callback(self._looked_up)
+        return await asyncio.shield(self._looking_up)
+
+    async def _look_up(self) -> Sequence[_AddressInfo]:
         origin, now = self.origin, self._clock()
         try:
             found = await asyncio.get_running_loop().getaddrinfo(
@@ -182,6 +192,11 @@ class Pool:
             raise
         self._resolved = (found, now)
         return found
+
+    def _looked_up(self, task: asyncio.Task[Sequence[_AddressInfo]]) -> None:
+        self._looking_up = None
+        if not task.cancelled():
+            task.exception()  # seen, even if everybody who asked has left
 
     def _known_in_spite_of(self, error: socket.gaierror, now: float) -> Sequence[_AddressInfo]:
         known, since = self._resolved

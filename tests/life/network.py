@@ -7,6 +7,7 @@ import asyncio
 import fcntl
 import os
 import random
+import signal
 import socket
 import struct
 import subprocess
@@ -34,11 +35,11 @@ _NXDOMAIN = 3
 class Names:
     """What NAME stands for: the hosts file, and a name server that knows nothing."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: str = "options timeout:1 attempts:1") -> None:
         self._hosts = folder / "hosts"
         self._hosts.touch()
         servers = folder / "resolv.conf"
-        servers.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+        servers.write_text(f"nameserver 127.0.0.1\n{options}\n")
         for file, place in ((self._hosts, "/etc/hosts"), (servers, "/etc/resolv.conf")):
             run("mount", "--bind", str(file), place)
 
@@ -89,10 +90,11 @@ async def gateway(folder: Path, **service_settings: Any) -> AsyncIterator[Served
         yield process
 
 
-async def ask(process: Served, body: bytes = b"{}") -> Reply:
+async def ask(process: Served, body: bytes = b"{}", service_name: bytes = b"iris") -> Reply:
     """Send one request on a connection of its own."""
     caller: Caller = await connect(process.port)
     head = POST.removesuffix(b"2\r\n\r\n{}")  # ends with `Content-Length: `
+    head = head.replace(b"/iris/", b"/%b/" % service_name)
     caller.send(head + b"%d\r\n\r\n%b" % (len(body), body))
     reply = await caller.reply()
     caller.leave()
@@ -153,6 +155,40 @@ async def address_changes(folder: Path) -> None:
         assert {reply.status for reply in await ask_together()} == {200}
         assert (len(at_first.links), len(at_second.links)) == (6, 6)
         transport.close()
+
+
+class Silence(asyncio.DatagramProtocol):
+    """A name server that takes questions and never answers."""
+
+
+async def name_server_hangs(folder: Path) -> None:
+    """Callers of a service whose name cannot be looked up have their 504 in time, and take no other
+    service's look-ups away."""
+    names = Names(folder, "options timeout:8 attempts:2")
+    names.point_to("127.0.0.1")
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(Silence, local_addr=("127.0.0.1", 53))
+    settings = settings_of(0)
+    settings["services"] = {
+        "iris": {"url": f"http://unknown.test:{PORT}/x", "timeouts": {"connect": "1s"}},
+        "other": {"url": f"http://{NAME}:{PORT}/x"},
+    }
+    async with (
+        service("127.0.0.1", Echo(b"alive")),
+        served(folder, 0, settings) as process,
+    ):
+        for _ in range(2):
+            began = time.monotonic()
+            replies = await asyncio.gather(*(ask(process) for _ in range(10)))
+            assert {reply.status for reply in replies} == {504}
+            assert time.monotonic() - began < 3
+        began = time.monotonic()
+        assert (await ask(process, service_name=b"other")).body == b"alive"
+        assert time.monotonic() - began < 1
+        process.signal(signal.SIGTERM)
+        assert await process.ended() == 0
+        assert time.monotonic() - began < 4, "the look-up is not waited for"
+    transport.close()
 
 
 async def dead_address(folder: Path) -> None:
@@ -220,7 +256,8 @@ def loopback_up() -> None:
 
 
 SCENARIOS: dict[str, Callable[[Path], Awaitable[None]]] = {
-    scenario.__name__: scenario for scenario in (address_changes, dead_address, packets_are_lost)
+    scenario.__name__: scenario
+    for scenario in (address_changes, name_server_hangs, dead_address, packets_are_lost)
 }
 
 

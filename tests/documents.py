@@ -27,6 +27,7 @@ from gateway.settings.types import (
     split_list,
 )
 from tests.chart_schema import chart_schema
+from tests.bench import summary
 
 ROOT = Path(__file__).parent.parent
 
@@ -220,6 +221,7 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     "deploy/helm/modelarts-gateway/values.schema.json": lambda: chart_schema(
         json.loads(settings_schema())
     ),
+    "README.md": summary.readme,
 }
 
 

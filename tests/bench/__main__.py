@@ -1,6 +1,7 @@
-"""`make bench`: run the shapes, print tables, write `results/latest.json` and `latest.svg`.
+"""`make bench`: run the shapes, print tables, write `results/` and the table in the README.
 
-All shapes and contestants take about 15 minutes. `setup` installs the other programs.
+`results/latest.json` has every figure, `latest.svg` is the chart; with `--output` the README stays
+as it is. All shapes and contestants take about 15 minutes. `setup` installs the other programs.
 Exit code 0; 1 after any error of a contestant (with `--strict`: or an unmet target); 2 when the
 run is not possible.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from types import FrameType
 
-from tests.bench import chart, peers, report
+from tests.bench import chart, peers, report, summary
 from tests.bench.contestants import LAUNCHERS, OURS
 from tests.bench.measure import Ground, Sample, prepared
 from tests.bench.processes import MIB, stolen
@@ -69,7 +70,7 @@ def _machine() -> dict[str, object]:
         "cpu": model,
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(total / 1024 / MIB, 1),
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "load_average_before": round(os.getloadavg()[0], 2),
     }
 
@@ -81,11 +82,14 @@ def _shape_rounds(
     samples: list[Sample] = []
     warm_up = shape if shape.load is Load.WRK else SHAPES["json"]
     present = [name for name in ground.running if name not in shape.without]
+    rounds = options.rounds
+    if shape.load is Load.ENDURANCE:
+        present, rounds = [name for name in present if name == report.GATEWAY], 1
     for name in present:
         warmed = ground.measure(warm_up, name, 0, _WARM_UP_S)
         if warmed.errors:
             samples.append(Sample(name, 0, errors=warmed.errors))
-    for number in range(1, options.rounds + 1):
+    for number in range(1, rounds + 1):
         if shape.load is Load.OPEN_LOOP:
             samples.append(ground.measure_direct(shape, number, options.seconds))
         for name in present:
@@ -212,6 +216,8 @@ def _run(options: argparse.Namespace) -> int:
         f"rounds of {options.seconds} s; {machine['cores']} cores; {began:%Y-%m-%d}."
     )
     _write(options.output, result, chart.bars(_panels(samples), caption))
+    if options.output == _RESULTS:
+        summary.write_readme()
     if failures:
         print("\nErrors", *(f"  {failure}" for failure in failures), sep="\n")
         return 1

@@ -4,12 +4,14 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from tests.bench import open_loop, peers, uploads
 from tests.bench.processes import child, describe_exit
 from tests.bench.shapes import Load, Shape
 from tests.bench.upstream import TOKEN
 
+_ENDURANCE_PART_S = 10
 _SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "{content_type}"
@@ -46,6 +48,8 @@ def run(shape: Shape, port: int, seconds: int, folder: Path) -> Outcome:
             return run_open_loop(shape, port, seconds, shape.path, token=False)
         case Load.UPLOADS:
             return _run_uploads(shape, port)
+        case Load.ENDURANCE:
+            return _run_endurance(shape, port, folder)
 
 
 def run_wrk(shape: Shape, port: int, seconds: int, folder: Path) -> Outcome:
@@ -91,6 +95,21 @@ def run_open_loop(shape: Shape, port: int, seconds: int, path: str, *, token: bo
     }
     errors = [f"open loop: {failure}" for failure in result["failures"]]
     return Outcome(result["requests"], len(body), figures, errors)
+
+
+def _run_endurance(shape: Shape, port: int, folder: Path) -> Outcome:
+    """Repeat `run_wrk` until so many requests were answered as the shape wants, or one failed."""
+    parts: list[Outcome] = []
+    while sum(part.requests for part in parts) < shape.requests:
+        parts.append(run_wrk(shape, port, _ENDURANCE_PART_S, folder))
+        if parts[-1].errors:
+            break
+    return Outcome(
+        sum(part.requests for part in parts),
+        parts[-1].body_bytes,
+        {key: median(part.figures[key] for part in parts) for key in parts[-1].figures},
+        parts[-1].errors,
+    )
 
 
 def _run_uploads(shape: Shape, port: int) -> Outcome:

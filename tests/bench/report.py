@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from statistics import median
 
 from tests.bench.measure import DIRECT, Sample
-from tests.bench.shapes import MEMORY_GROWTH_MIB, MEMORY_SHAPE, TARGETS, Load, Shape
+from tests.bench.shapes import (
+    ENDURANCE_GROWTH_MIB,
+    ENDURANCE_SHAPE,
+    FIGURES,
+    MEMORY_GROWTH_MIB,
+    MEMORY_SHAPE,
+    TARGETS,
+    Load,
+    Shape,
+)
 
 GATEWAY = "gateway"
 _COLUMNS = {
@@ -28,11 +37,18 @@ _COLUMNS = {
         "late_ms": "late ms",
     },
     Load.UPLOADS: {"growth_mib": "growth MiB", "rss_mib": "RSS MiB", "peak_mib": "peak MiB"},
+    Load.ENDURANCE: {
+        "cpu_us": "CPU µs/req",
+        "rate": "req/s",
+        "growth_mib": "growth MiB",
+        "rss_mib": "RSS MiB",
+    },
 }
 _NOTES = {
     Load.OPEN_LOOP: "+ is over direct, in ms. late: how far behind its schedule the load was "
     "(99th percentile); where it is not small, the machine was too busy for this shape.",
     Load.UPLOADS: "growth: from before the uploads to the highest point during them.",
+    Load.ENDURANCE: "growth: from after a second of the same load to the highest point.",
 }
 
 
@@ -59,14 +75,14 @@ def values(samples: Iterable[Sample], contestant: str, key: str) -> list[float]:
     ]
 
 
-def ratio_to(samples: Sequence[Sample], contestant: str) -> float | None:
-    """Return the median of the per-round ratios of CPU per request, gateway : `contestant`."""
+def ratio_to(samples: Sequence[Sample], contestant: str, key: str = "cpu_us") -> float | None:
+    """Return the median of the per-round ratios of a figure, gateway : `contestant`."""
     ours = {one.round: one.figures for one in samples if one.contestant == GATEWAY}
     theirs = {one.round: one.figures for one in samples if one.contestant == contestant}
     ratios = [
-        ours[number]["cpu_us"] / theirs[number]["cpu_us"]
+        ours[number][key] / theirs[number][key]
         for number in ours.keys() & theirs.keys()
-        if "cpu_us" in ours[number] and theirs[number].get("cpu_us")
+        if key in ours[number] and theirs[number].get(key, 0) > 0
     ]
     return median(ratios) if ratios else None
 
@@ -131,20 +147,19 @@ def verdicts(samples: dict[str, list[Sample]]) -> list[Verdict]:
     """Judge every target."""
     judged = [
         Verdict(
-            f"{target.shape}: CPU gateway : {target.contestant}",
-            ratio_to(samples.get(target.shape, []), target.contestant),
+            f"{target.shape}: {FIGURES[target.figure]} gateway : {target.contestant}",
+            ratio_to(samples.get(target.shape, []), target.contestant, target.figure),
             target.ratio,
         )
         for target in TARGETS
     ]
-    growth = values(samples.get(MEMORY_SHAPE, []), GATEWAY, "growth_mib")
-    judged.append(
-        Verdict(
-            f"{MEMORY_SHAPE}: growth of the gateway, MiB",
-            max(growth) if growth else None,
-            MEMORY_GROWTH_MIB,
-        )
-    )
+    for shape, limit in (
+        (MEMORY_SHAPE, MEMORY_GROWTH_MIB),
+        (ENDURANCE_SHAPE, ENDURANCE_GROWTH_MIB),
+    ):
+        growth = values(samples.get(shape, []), GATEWAY, "growth_mib")
+        found = max(growth) if growth else None
+        judged.append(Verdict(f"{shape}: growth of the gateway, MiB", found, limit))
     return judged
 
 

@@ -20,6 +20,7 @@ class Load(Enum):
     WRK = "wrk"
     OPEN_LOOP = "open loop"
     UPLOADS = "uploads"
+    ENDURANCE = "endurance"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Shape:
     """Connections that made one request before and stay open beside the load."""
     rate: int = 0
     """Requests per second of the open loop."""
+    requests: int = 0
+    """Of an endurance run, which has one round and is the gateway's alone."""
     without: Mapping[str, str] = field(default_factory=dict)
     """Contestants that take no part, with the reason."""
 
@@ -99,17 +102,24 @@ SHAPES = {
             tail="slow",
             upload_bytes=10 * MIB,
         ),
+        Shape(
+            "endurance",
+            "1 000 000 JSON requests on 32 connections",
+            Load.ENDURANCE,
+            requests=1_000_000,
+        ),
     )
 }
 
 
 @dataclass(frozen=True)
 class Target:
-    """CPU per request of the gateway must be at most `ratio` times that of `contestant`."""
+    """A figure of the gateway must be at most `ratio` times that of `contestant`."""
 
     shape: str
     contestant: str
     ratio: float
+    figure: str = "cpu_us"
 
 
 TARGETS = (
@@ -121,7 +131,15 @@ TARGETS = (
     Target("upload-1m", "envoy", 1.1),
     Target("upload-1m-tls", "envoy", 1.2),
     Target("download-1m", "envoy", 1.2),
+    Target("one", "envoy", 1.0, "p50_ms"),
+    Target("open-2000", "envoy", 1.5, "added_p99_ms"),
+    Target("json", "envoy", 1.0, "rss_mib"),
 )
+FIGURES = {"cpu_us": "CPU", "p50_ms": "p50", "added_p99_ms": "added p99", "rss_mib": "RSS"}
+"""What targets are about, as a reader calls it."""
 MEMORY_SHAPE = "upload-memory"
 MEMORY_GROWTH_MIB = 20.0
 """Most that the gateway may grow in the shape above; the bodies together are 500 MiB."""
+ENDURANCE_SHAPE = "endurance"
+ENDURANCE_GROWTH_MIB = 3.0
+"""Most that it may grow in a million requests; a leak of 4 bytes a request would be more."""

@@ -1,0 +1,114 @@
+"""The README's table, made from `results/latest.json`."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).parents[2]
+_README = _ROOT / "README.md"
+_LATEST = Path(__file__).parent / "results" / "latest.json"
+_BEGIN, _END = "<!-- make bench writes from here -->", "<!-- to here -->"
+_COLUMNS = (
+    ("json", "cpu_us", "JSON, µs"),
+    ("json-tls", "cpu_us", "over TLS, µs"),
+    ("upload-1m", "cpu_us", "1 MiB up, µs"),
+    ("upload-1m-tls", "cpu_us", "over TLS, µs"),
+    ("download-1m", "cpu_us", "1 MiB down, µs"),
+    ("one", "p50_ms", "p50 alone, µs"),
+    ("open-2000", "added_p99_ms", "p99 added at 2000/s, µs"),
+    ("json", "rss_mib", "RSS, MiB"),
+)
+_IN_MICROSECONDS = {"p50_ms", "added_p99_ms"}
+_NAMES = {
+    "gateway": "**modelarts-gateway**",
+    "plain": "aiohttp proxy, as usually written",
+    "nginx": "nginx",
+    "haproxy": "HAProxy",
+    "envoy": "Envoy, `credential_injector`",
+    "caddy": "Caddy",
+}
+
+
+def readme() -> str:
+    """Return the README with the table of the latest results; as it is where there are none."""
+    text = _README.read_text(encoding="utf-8")
+    if not _LATEST.exists() or _BEGIN not in text:
+        return text
+    table = markdown(json.loads(_LATEST.read_text(encoding="utf-8")))
+    before, _, rest = text.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return f"{before}{_BEGIN}\n{table}\n{_END}{after}"
+
+
+def write_readme() -> None:
+    """Bring the README up to date."""
+    _README.write_text(readme(), encoding="utf-8")
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Return the table and what is to be known about it. A missing figure is a dash."""
+    shapes = result["shapes"]
+    present = [name for name in _NAMES if any(name in found for found in shapes.values())]
+    columns = [column for column in _COLUMNS if column[0] in shapes]
+    rows = [
+        "| | " + " | ".join(title for _, _, title in columns) + " |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    for name in present:
+        cells = [
+            _cell(shapes[shape].get(name, {}).get("median", {}), key) for shape, key, _ in columns
+        ]
+        rows.append(f"| {_NAMES[name]} | " + " | ".join(cells) + " |")
+    ratios = [
+        f"{ratio:.2f} of {_NAMES[name].partition(',')[0]}'s"
+        for name in present
+        if name != "gateway" and (ratio := _ratio(shapes, name)) is not None
+    ]
+    missing = [_NAMES[name].partition(",")[0] for name in _NAMES if name not in present]
+    return "\n".join(
+        [
+            *rows,
+            "",
+            *_wrapped(f"CPU per JSON request: {', '.join(ratios)}." if ratios else ""),
+            *_wrapped(_about(result)),
+            *_wrapped(f"Not installed, so missing: {', '.join(missing)}." if missing else ""),
+        ]
+    )
+
+
+def _about(result: Mapping[str, Any]) -> str:
+    machine, versions = result["machine"], result["versions"]
+    found = " ".join(re.findall(r"[\d.]+", versions["python"])[:1])
+    return (
+        f"{result['date'][:10]}, {machine['cpu']}, {machine['cores']} cores shared with load and "
+        f"service, {machine['kernel']}, Python {found}, uvloop {versions['uvloop']}; medians of "
+        f"{result['rounds']} rounds of {result['seconds']} s, interleaved, one worker each; load "
+        f"average {machine['load_average_before']} before, {machine['stolen_percent']} % of the "
+        "CPU stolen by other machines."
+    )
+
+
+def _ratio(shapes: Mapping[str, Any], name: str) -> float | None:
+    ratio: float | None = shapes.get("json", {}).get(name, {}).get("gateway_cpu_ratio")
+    return ratio
+
+
+def _cell(figures: Mapping[str, float], key: str) -> str:
+    value = figures.get(key)
+    if value is None:
+        return "-"
+    if key in _IN_MICROSECONDS:
+        value *= 1000
+    return f"{value:.0f}" if value >= 20 else f"{value:.1f}"
+
+
+def _wrapped(text: str, width: int = 100) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines

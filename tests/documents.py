@@ -26,8 +26,8 @@ from gateway.settings.types import (
     parse_service_url,
     split_list,
 )
-from tests.chart_schema import chart_schema
 from tests.bench import summary
+from tests.chart_schema import chart_schema
 
 ROOT = Path(__file__).parent.parent
 

@@ -74,6 +74,9 @@ def joined_if_small(pieces: Sequence[bytes]) -> bytes | None:
     """Return `pieces` as one, or None when a copy would cost more than writing them one by one."""
     if len(pieces) == 1:
         return pieces[0]
+    if len(pieces) == 2:  # a head and a body: most of all
+        first, second = pieces
+        return first + second if len(first) + len(second) <= _SMALL_BYTES else None
     size = sum(map(len, pieces))
     if size <= _SMALL_BYTES or size < _SMALL_PIECE_BYTES * len(pieces):
         return b"".join(pieces)

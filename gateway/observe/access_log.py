@@ -15,6 +15,8 @@ _MAX_PENDING_BYTES = 4 * 1024 * 1024
 """Above this, lines are dropped and counted: about 15 000 lines behind."""
 _CHUNK_BYTES = 4096
 """What a pipe that is ready to be written takes without blocking (PIPE_BUF on Linux)."""
+_NO_WAITS = ',"credential_us":0,"connect_us":0,"first_byte_us":'
+_GOOD_END = ',"retries":0,"error":"","upstream_request_id":""}\n'
 
 
 class Record(NamedTuple):
@@ -100,18 +102,25 @@ class AccessLog:
                 if at // 1000 != second:
                     second = at // 1000
                     until_second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-                stamp = f"{until_second}.{at % 1000:03}Z"
+                stamp = f'{{"time":"{until_second}.{at % 1000:03}Z","request_id":"'
+            # What is nearly always the same is not formatted again: a third of the whole line.
+            waits = _NO_WAITS
+            if credential_s or connect_s:
+                waits = (
+                    f',"credential_us":{int(credential_s * 1e6)},'
+                    f'"connect_us":{int(connect_s * 1e6)},"first_byte_us":'
+                )
+            end = _GOOD_END
+            if retries or error or upstream_request_id:
+                end = (
+                    f',"retries":{retries},"error":"{error}",'
+                    f'"upstream_request_id":"{upstream_request_id}"}}\n'
+                )
             lines.append(
-                f'{{"time":"{stamp}","request_id":"{request_id}",'
-                f'"service":"{service}","method":"{method}","status":{status},'
-                f'"duration_us":{int(duration_s * 1e6)},'
-                f'"credential_us":{int(credential_s * 1e6) if credential_s else 0},'
-                f'"connect_us":{int(connect_s * 1e6) if connect_s else 0},'
-                f'"first_byte_us":{int(first_byte_s * 1e6)},'
-                f'"overhead_us":{int(overhead_s * 1e6)},'
-                f'"request_bytes":{request_bytes},"response_bytes":{response_bytes},'
-                f'"retries":{retries},"error":"{error}",'
-                f'"upstream_request_id":"{upstream_request_id}"}}\n'
+                f'{stamp}{request_id}","service":"{service}","method":"{method}",'
+                f'"status":{status},"duration_us":{int(duration_s * 1e6)}{waits}'
+                f'{int(first_byte_s * 1e6)},"overhead_us":{int(overhead_s * 1e6)},'
+                f'"request_bytes":{request_bytes},"response_bytes":{response_bytes}{end}'
             )
         if len(self._pending) > _MAX_PENDING_BYTES:
             self.lost += len(lines)

@@ -540,8 +540,8 @@ class Exchange:
         if self._relay is not None:
             seen.note_response(self._relay)
             self._relay = None
-        if self._kept_bytes:
-            self._forget_body()
+        proxy.kept_bytes -= self._kept_bytes
+        self._kept_bytes = 0
         proxy.observer.observe(seen)
         self._downstream.exchange_ended(keep_alive=keep_alive, now=now)
 

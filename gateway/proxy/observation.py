@@ -204,7 +204,7 @@ def request_id_of(fields: RawFields) -> str:
     for name, value in fields:
         if len(name) == 12 and name.lower() == b"x-request-id" and _PLAIN_ID.fullmatch(value):
             return value.decode("ascii")
-    return f"{_ID_PREFIX}-{next(_ids):x}"
+    return f"{_ID_PREFIX}-{next(_ids)}"
 
 
 def _account_for(seen: Observation) -> Record:

@@ -11,6 +11,7 @@ from tests.bench.shapes import (
     FIGURES,
     MEMORY_GROWTH_MIB,
     MEMORY_SHAPE,
+    MOST_LATE_MS,
     TARGETS,
     Load,
     Shape,
@@ -76,9 +77,13 @@ def values(samples: Iterable[Sample], contestant: str, key: str) -> list[float]:
 
 
 def ratio_to(samples: Sequence[Sample], contestant: str, key: str = "cpu_us") -> float | None:
-    """Return the median of the per-round ratios of a figure, gateway : `contestant`."""
-    ours = {one.round: one.figures for one in samples if one.contestant == GATEWAY}
-    theirs = {one.round: one.figures for one in samples if one.contestant == contestant}
+    """Return the median of the per-round ratios of a figure, gateway : `contestant`.
+
+    Rounds of an open loop that was late itself are left out.
+    """
+    sound = [one for one in samples if one.figures.get("late_ms", 0) <= MOST_LATE_MS]
+    ours = {one.round: one.figures for one in sound if one.contestant == GATEWAY}
+    theirs = {one.round: one.figures for one in sound if one.contestant == contestant}
     ratios = [
         ours[number][key] / theirs[number][key]
         for number in ours.keys() & theirs.keys()

@@ -137,6 +137,8 @@ TARGETS = (
 )
 FIGURES = {"cpu_us": "CPU", "p50_ms": "p50", "added_p99_ms": "added p99", "rss_mib": "RSS"}
 """What targets are about, as a reader calls it."""
+MOST_LATE_MS = 2.0
+"""An open loop whose 99th percentile left later than this was starved, and says nothing."""
 MEMORY_SHAPE = "upload-memory"
 MEMORY_GROWTH_MIB = 20.0
 """Most that the gateway may grow in the shape above; the bodies together are 500 MiB."""

@@ -37,7 +37,7 @@ _PLAIN_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _ID_PREFIX = os.urandom(6).hex()
 _ids = itertools.count(1)
 _make_tuple = tuple.__new__
-_GATEWAY = Layer.GATEWAY  # looking a member up is dear (Python 3.11)
+_GATEWAY, _CLIENT = Layer.GATEWAY, Layer.CLIENT  # looking members up is dear (Python 3.11)
 _log = logging.getLogger("gateway.proxy")
 
 
@@ -95,7 +95,7 @@ class Observation:
     @property
     def refused(self) -> bool:
         """Whether it was answered by us with an error that is the caller's fault."""
-        return self.layer is Layer.CLIENT and self.status != 0 and not self.first_byte_at
+        return self.layer is _CLIENT and self.status != 0 and not self.first_byte_at
 
     def blame(self, code: ErrorCode) -> None:
         """Note an error of ours."""
@@ -166,7 +166,7 @@ class Observer:
             record = _account_for(seen)
             if seen.traceparent:
                 _exemplify(seen, record, seen.traceparent, wall_now - now)
-            if not seen.refused or self._may_log(seen):
+            if not seen.error or not seen.refused or self._may_log(seen):
                 records.append(record)
         self._latest.extend(records)
         self._access_log.write(records, now=now, wall_now=wall_now)

@@ -1,10 +1,9 @@
 """What is made or started once for all checks of deploy/."""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -12,6 +11,7 @@ from gateway import __version__
 from tests.deploy import parts
 from tests.deploy.containers import Containers, running_containers
 from tests.deploy.parts import ROOT, PartMissingError
+from tests.support.tools import lacking
 
 IMAGE = f"localhost/modelarts-gateway:{__version__}"
 _BASE_IMAGE = "docker.io/library/python:3.13-slim"
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each check time for what its fixtures install, build and run."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(300))
+            item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="session")
@@ -98,10 +98,3 @@ def image(containers: Containers, part: Part, tmp_path_factory: pytest.TempPathF
         f"--ignorefile={ROOT / '.dockerignore'}",
     )
     return IMAGE
-
-
-def lacking(what: str) -> NoReturn:
-    """Skip, in one line; under `REQUIRE_ALL=1` fail instead."""
-    if os.environ.get("REQUIRE_ALL") == "1":
-        pytest.fail(f"REQUIRE_ALL=1, but {what}", pytrace=False)
-    pytest.skip(what)

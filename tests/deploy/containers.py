@@ -32,7 +32,7 @@ ip link set lo up
 if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
 ulimit -n 4096 -u 4096
 echo ready
-exec sleep 900
+exec sleep 1800
 """
 
 

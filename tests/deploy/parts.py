@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _HOME = ROOT / ".venv" / "deploy"
-_LIMIT_S = 240
+_LIMIT_S = 600
 
 _TOOLS = (
     "checkov==3.3.30",

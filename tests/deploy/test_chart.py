@@ -1,6 +1,7 @@
 """The Helm chart: linted and rendered by Helm's own engine, and what it renders validated."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -125,6 +126,18 @@ def test_sidecar_of_the_chart_is_that_of_the_manifests(
     assert [mount["mountPath"] for mount in ours["volumeMounts"]] == [
         mount["mountPath"] for mount in theirs["volumeMounts"]
     ]
+
+
+def test_values_in_the_readme_are_good(helm: Helm, tmp_path: Path) -> None:
+    """
+    What deploy/README.md shows as values.yaml renders.
+    """
+    page = (ROOT / "deploy" / "README.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(# values\.yaml.*?)```", page, re.DOTALL)
+
+    made = helm.manifest(CHART, yaml.safe_load(shown), tmp_path)
+
+    assert settings_of(made, tmp_path).services["iris"].host == "modelarts-infers-1.example"
 
 
 def test_network_policy_can_be_left_to_others(helm: Helm, tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from gateway.twin import IRIS_ID
-from tests.deploy.conftest import Part, Say, lacking
+from tests.deploy.conftest import Part, Say
 from tests.deploy.containers import Containers
-from tests.deploy.parts import ROOT, PartMissingError, require
+from tests.deploy.parts import ROOT
 from tests.deploy.test_image import IRIS
+from tests.support.tools import tool
 
 UNIT = ROOT / "deploy" / "systemd" / "modelarts-gateway.service"
 PROGRAM = "/opt/modelarts-gateway/bin/modelarts-gateway"
@@ -36,11 +37,7 @@ ExecStart={PROGRAM} twin
 
 @pytest.fixture(scope="module")
 def analyze() -> str:
-    try:
-        require("systemd-analyze")
-    except PartMissingError as error:
-        lacking(str(error))
-    return "systemd-analyze"
+    return tool("systemd-analyze", "systemd")
 
 
 def test_unit_is_verified_without_a_word(analyze: str, tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ class Twin:
         runner, self._runner = self._runner, None
         if runner is None:
             return
+        await _turns()  # what is being accepted cannot be closed before it is (Python 3.11)
         for site in tuple(runner.sites):
             await site.stop()
         await _turns()  # what has been accepted becomes a connection, to be closed below

@@ -78,7 +78,7 @@ def joined_if_small(pieces: Sequence[bytes]) -> bytes | None:
         first, second = pieces
         return first + second if len(first) + len(second) <= _SMALL_BYTES else None
     size = sum(map(len, pieces))
-    if size <= _SMALL_BYTES or size < _SMALL_PIECE_BYTES * len(pieces):
+    if size <= _SMALL_BYTES or is_fragmented(pieces, size):
         return b"".join(pieces)
     return None
 

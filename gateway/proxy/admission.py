@@ -83,7 +83,10 @@ def admit(rules: Rules, inbound: Inbound) -> Admission:
 
 
 def _check_switch(service: Service, inbound: Inbound, fields: RequestFields) -> None:
-    """Check what a server must before it switches to WebSocket (RFC 6455 section 4.2.1)."""
+    """Refuse all but a WebSocket handshake (RFC 6455 section 4.2.1), where it is enabled.
+
+    Its key and version are the service's to judge.
+    """
     if not (
         service.websocket
         and fields.upgrade == b"websocket"

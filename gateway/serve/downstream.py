@@ -308,7 +308,9 @@ class DownstreamConnection(web.RequestHandler):
             return
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
-        if poll.poll(0) and self._requests.switching is None:
+        switching = self._requests.switching
+        # After a switch its last words are still to be read; the end comes behind them.
+        if poll.poll(0) and (switching is None or switching.ended):
             self._exchange.abandon()
         else:
             self._look_later()

@@ -192,7 +192,8 @@ class Service(Section):
     """Largest request body in bytes, as the cloud's own limit; beyond it 413."""
     replay_buffer: Size = 2**20
     """A body up to this size is kept in memory until the answer begins, so that it can be sent
-    again with a new token; a larger one gets 503 `TokenRenewed` if its token is rejected."""
+    again with a new token; a larger one gets 503 `TokenRenewed` if its token is rejected, as does
+    one beyond 6 MiB of all requests together."""
     websocket: bool = False
     """Whether callers may switch to WebSocket. Off, because what is said then is relayed unseen:
     no size is checked, and it ends only when one side closes or is idle for `timeouts.idle`."""

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.serve.downstream import CROWD
 from tests.support.client import Caller, connect
+from tests.support.gateway import GET, running_gateway
 from tests.support.until import until
 from tests.support.upstream import OK, Link, scripted_upstream
 
@@ -143,6 +146,22 @@ async def test_answer_waits_for_its_reader(tmp_path: Path) -> None:
         caller.leave()
 
     assert most - before < 4
+
+
+async def test_kernel_keeps_less_for_a_crowd() -> None:
+    """The first connections are as fast as may be; beyond `CROWD` each takes less ahead."""
+    async with scripted_upstream(OK) as upstream, running_gateway(upstream.port) as gateway:
+        buffers = []
+        for _ in range(CROWD + 1):
+            caller = await gateway.connect()
+            caller.send(GET)
+            await caller.reply()
+            newest = gateway.gateway._parts.data.connections[-1]
+            assert newest.transport is not None
+            sock = newest.transport.get_extra_info("socket")
+            buffers.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+
+    assert min(buffers[:CROWD]) > max(buffers[CROWD:])
 
 
 @pytest.mark.parametrize(

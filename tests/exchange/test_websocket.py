@@ -15,6 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from gateway.serve.downstream import LOOK_S, DownstreamConnection
 from tests.support.client import Caller
 from tests.support.gateway import POST, RunningGateway, running_gateway
 from tests.support.upstream import OK, Link, Script, answer, scripted_upstream
@@ -162,6 +163,68 @@ async def test_what_was_said_last_arrives_before_the_end() -> None:
         assert gateway.sample("gateway_errors_total") == 0
 
 
+async def until_held(gateway: RunningGateway) -> None:
+    """Return when nothing is read from the newest caller, so that its bytes stay in the kernel."""
+    connection = gateway.gateway._parts.data.connections[-1]
+    assert isinstance(connection, DownstreamConnection)
+    async with asyncio.timeout(5):
+        while not connection._reading_held:  # noqa: ASYNC110  # nobody signals it
+            await asyncio.sleep(0.01)
+
+
+async def test_last_words_wait_for_a_service_that_is_slow() -> None:
+    """A caller that ends while it is held up is heard to its end all the same."""
+    go_on = asyncio.Event()
+    sent = 0
+
+    async def script(link: Link) -> None:
+        await switched(link)
+        await go_on.wait()
+        assert (await link.read(sent)).endswith(b"last words")
+        await link.hold()
+        assert not link.was_reset
+
+    async with switching(script) as (gateway, caller, _):
+        await caller.head()
+        connection = gateway.gateway._parts.data.connections[-1]
+        assert isinstance(connection, DownstreamConnection)
+        while not connection._reading_held:
+            caller.send(bytes(65536))
+            sent += 65536
+            await asyncio.sleep(0.001)
+        caller.send(b"last words")
+        sent += 10
+        caller.half_close()
+        await asyncio.sleep(3 * LOOK_S)  # in which it is looked at whether the caller has left
+        assert caller.unsent == 0
+        go_on.set()
+        await caller.rest()
+        await gateway.settled()
+
+        assert gateway.sample("gateway_errors_total") == 0
+
+
+async def test_caller_that_leaves_before_the_switch_is_not_waited_for() -> None:
+    """Nothing more is read from it until the service has answered, and yet it is noticed."""
+    asked = asyncio.Event()
+
+    async def script(link: Link) -> None:
+        await link.head()
+        asked.set()
+        await link.hold()
+
+    async with switching(script) as (gateway, caller, links):
+        await asked.wait()
+        caller.send(b"early")
+        await until_held(gateway)
+        caller.half_close()
+        async with asyncio.timeout(5):
+            await links[0].ended.wait()
+        await gateway.settled()
+
+        assert gateway.sample("gateway_errors_total", error="client_disconnected") == 1
+
+
 async def test_heads_are_filtered() -> None:
     """The handshake is an exchange as any: our identity up, no cookie or token down."""
 
@@ -185,16 +248,20 @@ async def test_heads_are_filtered() -> None:
     assert not request.values(b"content-length") + request.values(b"transfer-encoding")
 
 
-async def test_bytes_behind_either_head_are_kept() -> None:
-    """A server may speak in the same segment; a caller that cannot wait is heard after the 101."""
+@pytest.mark.parametrize("behind", [True, False], ids=["in one piece", "after the head"])
+async def test_who_cannot_wait_is_heard_after_the_switch(behind: bool) -> None:
+    """Nothing of the other protocol goes before the 101; a server may speak in its segment."""
+    asked, go_on = asyncio.Event(), asyncio.Event()
 
     async def script(link: Link) -> None:
-        request = await link.head()
-        assert request.line.startswith(b"GET ")
-        assert not link.received.partition(b"\r\n\r\n")[2]
+        await link.head()
+        asked.set()
+        await go_on.wait()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await link.read(1)
         link.send(SWITCHED + b"first")
-        assert await link.read(5) == b"early"
-        assert await link.read(4) == b"late"
+        assert await link.read(9) == b"earlylate"
         link.send(b"second")
         await link.hold()
 
@@ -203,7 +270,12 @@ async def test_bytes_behind_either_head_are_kept() -> None:
         running_gateway(upstream.port, service=ON) as gateway,
     ):
         caller = await gateway.connect()
-        caller.send(SWITCH + b"early")
+        caller.send(SWITCH + (b"early" if behind else b""))
+        await asked.wait()
+        if not behind:
+            caller.send(b"early")
+            await until_held(gateway)
+        go_on.set()
         await caller.head()
         assert await caller.take(5) == b"first"
         caller.send(b"late")
@@ -369,6 +441,9 @@ async def test_either_side_keeps_it_from_being_idle(who: str) -> None:
 
         assert not links[0].was_reset
         assert gateway.sample("gateway_errors_total") == 0
+        # how long they talked is no latency: their handshake is
+        assert gateway.sample("gateway_request_duration_seconds_sum") < 1.5
+        assert (await gateway.next_record())["duration_us"] > 1_800_000
 
 
 async def test_cut_service_is_a_cut_for_the_caller() -> None:

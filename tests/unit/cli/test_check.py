@@ -1,9 +1,7 @@
 """`check`: what it says of the cloud, the network and certificates, and that it logs in once."""
 
 import json
-import socket
 import time
-from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from click.testing import CliRunner
 from gateway.cli import main
 from gateway.twin import IRIS_ID, Account, Clock, Twin
 from tests.cloud.serving import password_identity
+from tests.support.black_hole import black_hole
 from tests.support.twin import twin_in_thread
 from tests.unit.cli.conftest import Run, https_server
 
@@ -319,15 +318,8 @@ def test_service_that_cannot_be_reached(run: Run, url: str, text: str) -> None:
 
 
 def test_service_that_is_a_black_hole(run: Run) -> None:
-    """Given up after `timeouts.connect`: the kernel drops packets to a full queue."""
-    with ExitStack() as stack:
-        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(3):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            with suppress(BlockingIOError):
-                filler.connect(full.getsockname())
-        where = f"127.0.0.1:{full.getsockname()[1]}"
+    """Given up after `timeouts.connect`: nothing refuses, nothing answers."""
+    with black_hole() as where:
         config = anonymous(f"http://{where}/x", timeouts={"connect": 0.2})
         began = time.monotonic()
         ran = run("check", "--online", config=config)

@@ -6,12 +6,11 @@ What it says of the stand-in cloud's faults is in tests/cloud/test_doctor.py.
 import json
 import os
 import pty
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from click.testing import CliRunner
 from gateway.cli import main
 from gateway.twin import IRIS_ID, Account, Clock, Twin
 from tests.cloud.serving import password_identity, served_gateway
+from tests.support.black_hole import black_hole
 from tests.support.twin import fetch_token, twin_in_thread
 from tests.unit.cli.conftest import https_server
 
@@ -424,15 +424,8 @@ def test_iam_that_cannot_be_reached(tmp_path: Path, auth_url: str, step: str, te
 
 
 def test_black_hole_is_given_up(tmp_path: Path) -> None:
-    """After `timeouts.connect`: the kernel drops packets to a full queue."""
-    with ExitStack() as stack:
-        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(3):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            with suppress(BlockingIOError):
-                filler.connect(full.getsockname())
-        where = f"127.0.0.1:{full.getsockname()[1]}"
+    """After `timeouts.connect`: nothing refuses, nothing answers."""
+    with black_hole() as where:
         began = time.monotonic()
         said = Doctor(anonymous(f"http://{where}/x", timeouts={"connect": 0.3}), tmp_path)
         assert time.monotonic() - began < 5

@@ -66,8 +66,6 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 _SMALL_BYTES = 16 * 1024
 """One TLS record; up to here a copy costs less than a second buffer (or record) on the way out."""
-_SMALL_PIECE_BYTES = 512
-"""On average; below it the pieces cost more, as objects, than a copy of them, however many."""
 
 
 def joined_if_small(pieces: Sequence[bytes]) -> bytes | None:
@@ -77,12 +75,20 @@ def joined_if_small(pieces: Sequence[bytes]) -> bytes | None:
     if len(pieces) == 2:  # a head and a body: most of all
         first, second = pieces
         return first + second if len(first) + len(second) <= _SMALL_BYTES else None
-    size = sum(map(len, pieces))
-    if size <= _SMALL_BYTES or is_fragmented(pieces, size):
-        return b"".join(pieces)
-    return None
+    return b"".join(pieces) if sum(map(len, pieces)) <= _SMALL_BYTES else None
+
+
+_FEW_PIECES = 16
+"""So many may be of any size: who has sent few chunks is passed on as many."""
+_SMALL_PIECE_BYTES = 512
+"""On average; below it the pieces cost more, as objects, than a copy of them, however many."""
+
+
+def gathered(pieces: list[bytes]) -> list[bytes]:
+    """Return `pieces`, as one if they are small: as an object, two bytes take 28 times that."""
+    return [b"".join(pieces)] if is_fragmented(pieces, sum(map(len, pieces))) else pieces
 
 
 def is_fragmented(pieces: Sequence[bytes], size: int) -> bool:
     """Say whether `pieces`, of `size` bytes together, take many times that in memory."""
-    return size < _SMALL_PIECE_BYTES * len(pieces)
+    return len(pieces) > _FEW_PIECES and size < _SMALL_PIECE_BYTES * len(pieces)

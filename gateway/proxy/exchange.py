@@ -47,8 +47,6 @@ _CLOSING = frozenset({400, 408, 414, 431, 501, 505})
 MAX_KEPT_BYTES = 6 * 2**20
 """Bodies that may wait in memory, of all requests together, to be sent again; beyond it they are
 sent once only, and a rejected token is 503. Callers that stop in their uploads cannot take more."""
-_PIECES = 16
-"""A kept body may be in so many pieces, however small; beyond it they are joined now and then."""
 
 _log = logging.getLogger("gateway.proxy")
 
@@ -418,7 +416,7 @@ class Exchange:
                 self._kept.extend(body)
                 self._kept_bytes += size
                 proxy.kept_bytes = kept_bytes
-                if self._kept[_PIECES:] and is_fragmented(self._kept, self._kept_bytes):
+                if is_fragmented(self._kept, self._kept_bytes):
                     self._kept = [b"".join(self._kept)]
             else:
                 self._forget_body()

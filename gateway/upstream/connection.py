@@ -12,7 +12,7 @@ from typing import Protocol, cast
 import httptools
 
 from gateway.errors import ErrorCode, UpstreamError
-from gateway.http.framing import joined_if_small
+from gateway.http.framing import gathered, joined_if_small
 
 MAX_HEAD_BYTES = 64 * 1024
 """nginx: 4-8 KiB, Envoy: 60 KiB, Go: 1 MiB. A large token echoed back still fits."""
@@ -258,7 +258,8 @@ class Connection(asyncio.Protocol):
             if self._phase is not _DONE:
                 self._fail(ErrorCode.HTTP_PROTOCOL_ERROR, str(cause.__context__ or cause))
                 return
-        head, body = self._head, self._body
+        head = self._head
+        body = self._body if len(self._body) < 2 else gathered(self._body)
         if head is None and not body and self._phase is not _DONE:
             self._bear_silence(len(data))
             return

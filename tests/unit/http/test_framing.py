@@ -9,7 +9,9 @@ from gateway.http.framing import (
     BodyFraming,
     chunk,
     content_length_of,
+    gathered,
     is_chunked_coding,
+    is_fragmented,
     joined_if_small,
     response_framing,
 )
@@ -119,12 +121,24 @@ def test_pieces_are_joined_up_to_one_record(size: int, joined: bool) -> None:
     assert joined_if_small(pieces) == (b"".join(pieces) if joined else None)
 
 
-@pytest.mark.parametrize(("size", "joined"), [(511, True), (512, False)])
-def test_many_small_pieces_are_always_joined(size: int, joined: bool) -> None:
-    """Below half a KiB on average, however many there are."""
-    pieces = [b"a" * size] * 1000
+@pytest.mark.parametrize(("size", "joined"), [(5461, True), (5462, False)])
+def test_three_pieces_are_joined_up_to_one_record(size: int, joined: bool) -> None:
+    """As two are."""
+    pieces = [b"a" * size] * 3
 
     assert joined_if_small(pieces) == (b"".join(pieces) if joined else None)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "fragmented"),
+    [(1000, 511, True), (1000, 512, False), (17, 2, True), (16, 2, False)],
+)
+def test_many_small_pieces_are_gathered(count: int, size: int, fragmented: bool) -> None:
+    """More than 16, below half a KiB on average."""
+    pieces = [b"a" * size] * count
+
+    assert gathered(pieces) == ([b"".join(pieces)] if fragmented else pieces)
+    assert is_fragmented(pieces, size * count) == fragmented
 
 
 def test_a_single_piece_is_never_copied() -> None:

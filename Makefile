@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test check format fuzz bench bench-setup cost picture deploy-check clean
+.PHONY: setup demo test check format fuzz bench bench-setup cost soak picture deploy-check clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -57,6 +57,9 @@ cost: $(VENV)/.dev-installed ## what one exchange costs, counted (needs valgrind
 
 bench-setup: $(VENV)/.dev-installed ## install wrk and the proxies to compare with
 	@$(BIN)/python -m tests.bench setup
+
+soak: $(VENV)/.dev-installed ## 10 minutes of mixed traffic and faults; nothing may leak or get lost
+	@$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
 picture: $(VENV)/.dev-installed ## the dashboard's picture, from a run with a real Prometheus (needs Debian's prometheus)
 	@$(BIN)/python -m tests.watch

@@ -90,7 +90,7 @@ def _panel(plot: Plot, seconds: float) -> str:
             f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">'
             f"{_shown(share * scale, plot.unit)}</text>"
         )
-    for at in range(0, int(seconds) + 1, 10):
+    for at in range(0, int(seconds) + 1, 10 if seconds <= 120 else 60):
         x = _LEFT + at / seconds * (right - _LEFT)
         parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{at}</text>')
     below = [(at, 0.0) for at, _ in lines[0].points] if lines else []

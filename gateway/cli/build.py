@@ -36,7 +36,7 @@ from gateway.observe.metrics import (
 from gateway.proxy.admission import KNOWN_METHODS, Rules
 from gateway.proxy.deadlines import Deadlines
 from gateway.proxy.exchange import RETRY_REASONS, Proxy
-from gateway.proxy.observation import Observer
+from gateway.proxy.observation import Observer, Tracer
 from gateway.proxy.service import RouteTable, Service
 from gateway.serve.data_listener import DataListener
 from gateway.serve.gateway import Address, Gateway, Parts, Rebuilt
@@ -75,6 +75,7 @@ def build_gateway(
     configuration: Sequence[EffectiveValue] = (),
     read: Read | None = None,
     supervisor: Supervisor | None = None,
+    tracer: Tracer | None = None,
 ) -> Gateway:
     """Build everything; nothing is opened or read yet but certificates.
 
@@ -84,11 +85,12 @@ def build_gateway(
         configuration: the same settings as the status page shows them.
         read: reads the configuration again, for a reload; None: it stays as it is.
         supervisor: is told how the gateway is.
+        tracer: takes a span per exchange.
 
     Raises:
         ConfigError: a certificate or key cannot be used.
     """
-    builder = _Builder(settings, access_log)
+    builder = _Builder(settings, access_log, tracer)
     return Gateway(
         replace(builder.build(settings), configuration=configuration),
         rebuild=None if read is None else partial(builder.rebuild, read),
@@ -132,7 +134,9 @@ class _Builder:
     that tokens, connections and counters outlive a reload; a build that fails leaves no trace.
     """
 
-    def __init__(self, settings: Settings, access_log: AccessLog) -> None:
+    def __init__(
+        self, settings: Settings, access_log: AccessLog, tracer: Tracer | None = None
+    ) -> None:
         self._first = settings
         self._store = TokenStore(boottime)
         self._metrics = Metrics()
@@ -143,7 +147,9 @@ class _Builder:
             rules=Rules(RouteTable(()), AllowedHosts([])),
             deadlines=Deadlines(boottime),
             clock=boottime,
-            observer=Observer(access_log, unrouted, clock=boottime, wall_clock=wall_clock),
+            observer=Observer(
+                access_log, unrouted, clock=boottime, wall_clock=wall_clock, tracer=tracer
+            ),
         )
         self._metrics.before_scrape = proxy.observer.settle
         self._listener = DataListener(proxy, max_connections=_most_connections())

@@ -38,8 +38,10 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     The access log goes to standard output, everything else to standard error.
     """
     signals = Signals(reload=True)  # what follows imports for half a second
-    from gateway.cli.build import build_gateway, unusable_secrets
+    from gateway.cli.build import build_gateway, unusable_secrets, wall_clock
     from gateway.cli.run import raise_file_limit, run_until_told, say, set_up_logging
+    from gateway.cli.tracing import tracer_of
+    from gateway.identity.clock import boottime
     from gateway.serve.supervisor import supervisor_of
     from gateway.settings import load
     from gateway.settings.effective import effective
@@ -59,13 +61,24 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     @asynccontextmanager
     async def build(access_log: "AccessLog") -> "AsyncIterator[Gateway]":
         supervisor = supervisor_of(os.environ, pid=os.getpid())
-        yield build_gateway(
-            loaded.settings,
-            access_log,
-            configuration=effective(loaded),
-            read=read,
-            supervisor=supervisor,
+        tracer = tracer_of(
+            os.environ,
+            lambda warning: say(f"warning: {warning}"),
+            clock=boottime,
+            wall_clock=wall_clock,
         )
+        try:
+            yield build_gateway(
+                loaded.settings,
+                access_log,
+                configuration=effective(loaded),
+                read=read,
+                supervisor=supervisor,
+                tracer=tracer,
+            )
+        finally:
+            if tracer is not None:
+                await tracer.close()
 
     def announce(data_url: str, admin_url: str) -> None:
         services = ", ".join(f"/{name}" for name in loaded.settings.services)

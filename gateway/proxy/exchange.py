@@ -30,7 +30,7 @@ from gateway.proxy.admission import (
 from gateway.proxy.answers import error_answer
 from gateway.proxy.deadlines import Deadlines
 from gateway.proxy.inbound import Downstream, Inbound
-from gateway.proxy.observation import Observation, Observer, request_id_of
+from gateway.proxy.observation import Observation, Observer, request_id_of, trace
 from gateway.proxy.relay import Outcome, Relay
 from gateway.proxy.service import Service
 from gateway.upstream.connection import Connection
@@ -119,6 +119,8 @@ class Exchange:
             service = admission.service
             metrics = self._seen.metrics = service.metrics
             self._seen.traceparent = admission.fields.traceparent
+            if proxy.observer.tracer is not None:
+                trace(proxy.observer.tracer, self._seen, admission.fields)
             metrics.started += 1
             if metrics.started - metrics.finished > service.max_in_flight:
                 raise UnavailableError(ErrorCode.OVERLOADED)
@@ -299,7 +301,9 @@ class Exchange:
                 try:
                     credential = await service.credentials.obtain()
                 finally:
-                    seen.credential_s += clock() - began
+                    ended = clock()
+                    seen.credential_s += ended - began
+                    seen.waits += (("credential", began, ended),)
             began = now = clock()
             connection = service.pool.take(began)
             if connection is None:
@@ -308,6 +312,7 @@ class Exchange:
                 finally:
                     now = clock()
                     seen.connect_s += now - began
+                    seen.waits += (("connect", began, now),)
             self._task = None
             self._launch(admission, credential, connection, now)
         except GatewayError as error:

@@ -10,10 +10,11 @@ import logging
 import os
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 from gateway.errors import ErrorCode, Layer
-from gateway.http.fields import RawFields
+from gateway.http.fields import RawFields, RequestFields
 from gateway.http.trace_context import trace_id_of
 from gateway.observe.access_log import AccessLog, Record
 from gateway.observe.line_budget import LineBudget
@@ -37,8 +38,23 @@ _PLAIN_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _ID_PREFIX = os.urandom(6).hex()
 _ids = itertools.count(1)
 _make_tuple = tuple.__new__
+_NO_WAITS: tuple[tuple[str, float, float], ...] = ()
 _GATEWAY, _CLIENT = Layer.GATEWAY, Layer.CLIENT  # looking members up is dear (Python 3.11)
 _log = logging.getLogger("gateway.proxy")
+
+
+class Tracer(Protocol):
+    """What is asked of tracing, where it is on."""
+
+    def begin(
+        self, method: str, service: str, traceparent: bytes | None, received_at: float
+    ) -> tuple[Any, bytes]:
+        """Begin the span of an exchange; return it and the `traceparent` for the service."""
+        ...
+
+    def end(self, span: Any, record: Record, phases: Iterable[tuple[str, float, float]]) -> None:
+        """End the span of an exchange that is over, with its parts."""
+        ...
 
 
 class Observation:
@@ -59,10 +75,12 @@ class Observation:
         "response_bytes",
         "retries",
         "sent_at",
+        "span",
         "status",
         "traceparent",
         "upstream_request_id",
         "waited_s",
+        "waits",
     )
 
     def __init__(self, inbound: Inbound, metrics: ServiceMetrics) -> None:
@@ -91,6 +109,10 @@ class Observation:
         self.upstream_request_id = b""
         self.traceparent: bytes | None = None
         """As `RequestFields` has it."""
+        self.span: Any = None
+        """The tracer's own, where there is one."""
+        self.waits = _NO_WAITS
+        """Name, begin and end of each wait for a token or a connection."""
 
     @property
     def refused(self) -> bool:
@@ -127,8 +149,10 @@ class Observer:
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        tracer: Tracer | None = None,
     ) -> None:
         """Prepare; `unrouted` counts requests that belong to no service."""
+        self.tracer = tracer
         self.unrouted = unrouted
         self.wall_clock = wall_clock
         """Seconds since the epoch, for people."""
@@ -166,6 +190,8 @@ class Observer:
             record = _account_for(seen)
             if seen.traceparent:
                 _exemplify(seen, record, seen.traceparent, wall_now - now)
+            if seen.span is not None and self.tracer is not None:
+                self.tracer.end(seen.span, record, _phases(seen))
             if not seen.error or not seen.refused or self._may_log(seen):
                 records.append(record)
         self._latest.extend(records)
@@ -205,6 +231,30 @@ def request_id_of(fields: RawFields) -> str:
         if len(name) == 12 and name.lower() == b"x-request-id" and _PLAIN_ID.fullmatch(value):
             return value.decode("ascii")
     return f"{_ID_PREFIX}-{next(_ids)}"
+
+
+def trace(tracer: Tracer, seen: Observation, fields: RequestFields) -> None:
+    """Begin a span; the service is told that it is its parent, in place of the caller's.
+
+    What a caller says of a trace without a valid `traceparent` is void (W3C Trace Context 3.3).
+    """
+    inbound, told = seen.inbound, fields.traceparent
+    parent = told if told and trace_id_of(told) else None
+    method = inbound.method or "HTTP"
+    seen.span, told = tracer.begin(method, seen.metrics.name, parent, inbound.received_at)
+    void = (b"traceparent:",) if parent else (b"traceparent:", b"tracestate:")
+    fields.lines = [line for line in fields.lines if not line.lower().startswith(void)]
+    fields.lines.append(b"traceparent: " + told)
+
+
+def _phases(seen: Observation) -> Iterator[tuple[str, float, float]]:
+    yield from seen.waits
+    if seen.first_byte_at:
+        if 0 < seen.sent_at < seen.first_byte_at:
+            yield "first byte", seen.sent_at, seen.first_byte_at
+        yield "relay", seen.first_byte_at, seen.ended_at
+    elif seen.sent_at:
+        yield "first byte", seen.sent_at, seen.ended_at
 
 
 def _account_for(seen: Observation) -> Record:

@@ -74,9 +74,8 @@ def _chart(soak: Soak) -> list[str]:
         row("slowest JSON call", _slowest(soak), "ms"),
         row("memory", soak.memory, "MiB", least=low),
         *(
-            f"  {episode.fault.name[:25]:<26}"
-            f"{_span(soak.seconds, [(episode.began, episode.ended)], '█')}"
-            for episode in sorted(soak.episodes, key=lambda one: one.began)[:16]
+            f"  {name[:25]:<26}{_span(soak.seconds, spans, '█')}"
+            for name, spans in _faults(soak).items()
         ),
         *(
             f"  {name[:25]:<26}{_span(soak.seconds, spans, '▄')}"
@@ -89,11 +88,10 @@ def _episodes(soak: Soak) -> list[str]:
     if not soak.watched:
         return ["  No Prometheus: alerts were not judged"]
     busy = sorted({one.name for one in soak.firings if one.name in BUSY})
-    lines = [
-        f"  {episode.fault.name}: {', '.join(str(alert) for alert in episode.fault.alerts)}, "
-        f"{episode.began:.0f} s to {episode.ended:.0f} s, over at {episode.cleared:.0f} s"
-        for episode in soak.episodes
-    ]
+    expected = {
+        one.fault.name: ", ".join(str(alert) for alert in one.fault.alerts) for one in soak.episodes
+    }
+    lines = [f"  {name}: {alerts}" for name, alerts in expected.items()]
     return [*lines, *(f"  {name} has fired: this machine is short of CPU time" for name in busy)]
 
 
@@ -165,6 +163,13 @@ def _slowest(soak: Soak) -> list[tuple[float, float]]:
 
 def _scaled(points: Points, factor: float) -> list[tuple[float, float]]:
     return [(at, value * factor) for at, value in points]
+
+
+def _faults(soak: Soak) -> dict[str, list[tuple[float, float]]]:
+    found: dict[str, list[tuple[float, float]]] = {}
+    for one in soak.episodes:
+        found.setdefault(one.fault.name, []).append((one.began, one.ended))
+    return found
 
 
 def _alerts(soak: Soak) -> dict[str, list[tuple[float, float]]]:

@@ -23,7 +23,7 @@ from tests.soak.faults import BRIEF_S, FLAKY, LOST, Breakage, identity_faults, s
 from tests.soak.ledger import Episode, Firing, Ledger
 from tests.soak.pager import Pager
 from tests.soak.process import Page, Reading, page_of, read, rss_mib
-from tests.soak.verdict import leaks, lost, unmatched
+from tests.soak.verdict import leaks, lost, unmatched, unnoticed
 from tests.support.served import served
 from tests.support.twin import running_twin
 from tests.watch.stack import running_stack
@@ -33,8 +33,8 @@ TOOLS = {"prometheus": "prometheus", "prometheus-alertmanager": "prometheus-aler
 
 _WARM_UP_S = 8.0
 _CALM_S = 3.0
-_UNWATCHED_S = 6.0
-"""How long a fault lasts when nobody is there to give the alarm."""
+_UNWATCHED_S = 15.0
+"""How long a fault lasts when nobody is there to give the alarm: longer than a token lives."""
 _HEAR_S = 45.0
 """By then an alert must have been heard, a service be well again, and the alert be over."""
 _EPISODES_S = 35.0
@@ -74,6 +74,7 @@ class Soak:
             *ended,
             *leaks(self.readings),
             *lost(self.ledger, counted, self.episodes),
+            *unnoticed(self.ledger, self.episodes),
         ]
 
     def alert_problems(self) -> list[str]:

@@ -1,6 +1,7 @@
 """One page about a soak: figures, a chart of characters, and a drawing. Pure."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tests.soak.campaign import Soak
@@ -129,9 +130,9 @@ def _sound(soak: Soak) -> list[str]:
 
 def _rate(soak: Soak, services: Iterable[str] | None) -> list[tuple[float, float]]:
     chosen = list(soak.ledger.sent if services is None else services)
-    per_second = soak.ledger.per_second
+    per_second = [soak.ledger.per_second.get(service, Counter()) for service in chosen]
     return [
-        (float(second), float(sum(per_second[service][second] for service in chosen)))
+        (float(second), float(sum(calls[second] for calls in per_second)))
         for second in range(int(soak.seconds))
     ]
 

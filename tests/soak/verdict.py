@@ -84,6 +84,15 @@ def lost(ledger: Ledger, counted: Mapping[str, int], episodes: Sequence[Episode]
     return problems
 
 
+def unnoticed(ledger: Ledger, episodes: Sequence[Episode]) -> list[str]:
+    """Return faults that no caller has seen anything of: they were none."""
+    return [
+        f"{one.fault.name}: no caller noticed"
+        for one in episodes
+        if not any(one.excuses(wrong) for wrong in ledger.wrong)
+    ]
+
+
 def unmatched(firings: Sequence[Firing], episodes: Sequence[Episode]) -> list[str]:
     """Return alerts that should have fired, or cleared, and did not, and those for no reason."""
     problems = []

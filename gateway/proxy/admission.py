@@ -1,5 +1,6 @@
 """Whether a request may go on, and as what. Pure but for the memory of what was admitted before."""
 
+from copy import copy
 from dataclasses import dataclass
 
 from gateway.errors import DownstreamError, ErrorCode
@@ -28,17 +29,33 @@ class Rules:
 
 
 class Admission:
-    """A request that may go on."""
+    """A request that may go on. Never changed: those with the same head may have it in common."""
 
-    __slots__ = ("fields", "path", "query", "service")
+    __slots__ = ("_method", "fields", "head", "path", "query", "service")
 
-    def __init__(self, service: Service, path: bytes, query: bytes, fields: RequestFields) -> None:
+    def __init__(  # keywords cost a dict per call
+        self, service: Service, method: str, path: bytes, query: bytes, fields: RequestFields
+    ) -> None:
         self.service = service
         self.path = path
         """Path to ask of the service."""
+        self.fields = fields
+        self.head = _head_of(service, method, path + query, fields)
+        """Request line and fields for the service, without credential and last line end."""
+        self._method = method
         self.query = query
         """With its `?`, or empty; as received."""
-        self.fields = fields
+
+    def within_trace(self, traceparent: bytes, *, joined: bool) -> "Admission":
+        """Return the same request with a parent of ours in its trace.
+
+        What a caller says of a trace that cannot be joined is void (W3C Trace Context 3.3).
+        """
+        void = (b"traceparent:",) if joined else (b"traceparent:", b"tracestate:")
+        fields = copy(self.fields)
+        fields.lines = [line for line in fields.lines if not line.lower().startswith(void)]
+        fields.lines.append(b"traceparent: " + traceparent)
+        return Admission(self.service, self._method, self.path, self.query, fields)
 
     def prefix_of(self, target: bytes) -> bytes:
         """Return what stands in `target`, the caller's, for the path of the service's URL."""
@@ -79,7 +96,7 @@ def admit(rules: Rules, inbound: Inbound) -> Admission:
         raise RefusedByServiceError(ErrorCode.METHOD_NOT_ALLOWED, service)
     if fields.content_length is not None and fields.content_length > service.max_body_bytes:
         raise RefusedByServiceError(ErrorCode.BODY_TOO_LARGE, service)
-    return Admission(service, path, query, fields)
+    return Admission(service, inbound.method, path, query, fields)
 
 
 def _check_switch(service: Service, inbound: Inbound, fields: RequestFields) -> None:
@@ -109,15 +126,17 @@ def _route(rules: Rules, target: bytes) -> tuple[Service, bytes, bytes]:
     return service, path, query
 
 
-def upstream_head(admission: Admission, method: str, credential_lines: bytes) -> bytes:
-    """Serialise the request line and fields for the service. Ours are written after stripping.
+def upstream_head(admission: Admission, credential_lines: bytes) -> bytes:
+    """Return the head for the service. Our lines are written after stripping.
 
     Args:
         admission: what may go on.
-        method: as received.
         credential_lines: complete header lines of the credential.
     """
-    fields = admission.fields
+    return b"".join((admission.head, credential_lines, b"\r\n"))
+
+
+def _head_of(service: Service, method: str, target: bytes, fields: RequestFields) -> bytes:
     if fields.upgrade is not None:
         framing = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     elif fields.chunked:
@@ -131,15 +150,12 @@ def upstream_head(admission: Admission, method: str, credential_lines: bytes) ->
         (
             method.encode("ascii"),
             b" ",
-            admission.path,
-            admission.query,
+            target,
             b" HTTP/1.1\r\n",
-            admission.service.host_line,
+            service.host_line,
             lines,
             b"\r\n" if lines else b"",
             framing,
             b"Via: 1.1 modelarts-gateway\r\n",
-            credential_lines,
-            b"\r\n",
         )
     )

@@ -120,7 +120,8 @@ class Exchange:
             metrics = self._seen.metrics = service.metrics
             self._seen.traceparent = admission.fields.traceparent
             if proxy.observer.tracer is not None:
-                trace(proxy.observer.tracer, self._seen, admission.fields)
+                admission = trace(proxy.observer.tracer, self._seen, admission)
+                self._admission = admission
             metrics.started += 1
             if metrics.started - metrics.finished > service.max_in_flight:
                 raise UnavailableError(ErrorCode.OVERLOADED)
@@ -350,7 +351,7 @@ class Exchange:
             service.idle_s,
             bool(credential.field_lines),
         )
-        pieces = [upstream_head(admission, inbound.method, credential.field_lines)]
+        pieces = [upstream_head(admission, credential.field_lines)]
         if body or admission.fields.chunked:
             _frame(admission, body, ended, pieces)
         if ended:
@@ -360,8 +361,7 @@ class Exchange:
             self._seen.sent_at = 0.0
             self._seen.awaited_at = now
             downstream.deadline = now + service.idle_s
-            if admission.fields.expects_continue and not body:
-                admission.fields.expects_continue = False  # once, however often we send
+            if admission.fields.expects_continue and not body and not self._retried:
                 downstream.write([_CONTINUE])
             downstream.resume_reading()
         connection.start(

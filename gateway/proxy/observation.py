@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from gateway.errors import ErrorCode, Layer
-from gateway.http.fields import RawFields, RequestFields
+from gateway.http.fields import RawFields
 from gateway.http.trace_context import trace_id_of
 from gateway.observe.access_log import AccessLog, Record
 from gateway.observe.line_budget import LineBudget
 from gateway.observe.metrics import ServiceMetrics, upstream_error_of
+from gateway.proxy.admission import Admission
 from gateway.proxy.inbound import Inbound
 from gateway.proxy.rejection import layer_of
 from gateway.proxy.relay import Relay
@@ -233,18 +234,13 @@ def request_id_of(fields: RawFields) -> str:
     return f"{_ID_PREFIX}-{next(_ids)}"
 
 
-def trace(tracer: Tracer, seen: Observation, fields: RequestFields) -> None:
-    """Begin a span; the service is told that it is its parent, in place of the caller's.
-
-    What a caller says of a trace without a valid `traceparent` is void (W3C Trace Context 3.3).
-    """
-    inbound, told = seen.inbound, fields.traceparent
+def trace(tracer: Tracer, seen: Observation, admission: Admission) -> Admission:
+    """Begin a span; return the request with that as its parent, in place of the caller's."""
+    inbound, told = seen.inbound, admission.fields.traceparent
     parent = told if told and trace_id_of(told) else None
     method = inbound.method or "HTTP"
     seen.span, told = tracer.begin(method, seen.metrics.name, parent, inbound.received_at)
-    void = (b"traceparent:",) if parent else (b"traceparent:", b"tracestate:")
-    fields.lines = [line for line in fields.lines if not line.lower().startswith(void)]
-    fields.lines.append(b"traceparent: " + told)
+    return admission.within_trace(told, joined=parent is not None)
 
 
 def _phases(seen: Observation) -> Iterator[tuple[str, float, float]]:

@@ -62,7 +62,7 @@ def forwarded(inbound: Inbound, body: bytes) -> Request | None:
         admission = admit(_RULES, inbound)
     except DownstreamError:
         return None
-    head = upstream_head(admission, inbound.method, _CREDENTIAL)
+    head = upstream_head(admission, _CREDENTIAL)
     head = head.replace(b"Host: service.example\r\n", b"Host: 127.0.0.1:9\r\n")
     framed = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
     sent = head + (framed if admission.fields.chunked else body)

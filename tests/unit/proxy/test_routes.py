@@ -218,7 +218,7 @@ def test_a_person_or_our_own_page_may_call(site: bytes) -> None:
 def test_target_of_the_request_that_is_sent(target: bytes) -> None:
     """The service's path for the prefix, the rest as it came."""
     admission = admit(RULES, inbound(target, (b"Content-Length", b"10")))
-    head = upstream_head(admission, "POST", CREDENTIAL.field_lines)
+    head = upstream_head(admission, CREDENTIAL.field_lines)
 
     tail = target.removeprefix(b"/a").removeprefix(b"/v1/infers/1")
     assert head == (
@@ -229,9 +229,9 @@ def test_target_of_the_request_that_is_sent(target: bytes) -> None:
 
 def test_the_head_without_a_body_and_with_chunks() -> None:
     """No framing is invented where there was none, and one only where there was one."""
-    bare = upstream_head(admit(RULES, inbound()), "POST", b"")
+    bare = upstream_head(admit(RULES, inbound()), b"")
     chunked = upstream_head(
-        admit(RULES, inbound(b"/a", (b"A", b"1"), (b"Transfer-Encoding", b"chunked"))), "POST", b""
+        admit(RULES, inbound(b"/a", (b"A", b"1"), (b"Transfer-Encoding", b"chunked"))), b""
     )
 
     assert bare == (

@@ -218,6 +218,17 @@ def read_request_fields(raw: RawFields, *, http_1_0: bool) -> RequestFields:
     return found
 
 
+# Of these a head is not remembered: secrets, and what makes more of a message than head and body.
+_NOT_REMEMBERED = frozenset(
+    [*_IDENTITY, b"proxy-authorization", b"transfer-encoding", b"expect", b"upgrade"]
+)
+
+
+def may_be_remembered(raw: RawFields) -> bool:
+    """Say whether a request's fields may stay in memory after it, to know the next one by."""
+    return _NOT_REMEMBERED.isdisjoint(name.lower().replace(b"_", b"-") for name, _ in raw)
+
+
 class ResponseFields:
     """What one pass over a response's fields has found out."""
 

@@ -1,13 +1,13 @@
 """Whether a request may go on, and as what. Pure but for the memory of what was admitted before."""
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.errors import DownstreamError, ErrorCode
 from gateway.http.fields import RequestFields, read_request_fields
 from gateway.http.host import AllowedHosts
 from gateway.http.target import split_target
-from gateway.proxy.inbound import Inbound
+from gateway.proxy.inbound import Inbound, KnownHead
 from gateway.proxy.service import RouteTable, Service
 
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -26,6 +26,8 @@ class Rules:
     hosts: AllowedHosts
     origins: frozenset[bytes] = frozenset()
     """Of web pages that may call, as browsers write them."""
+    known_heads: dict[bytes, KnownHead] = field(default_factory=dict, repr=False, compare=False)
+    """Heads that callers send again and again; serve/ fills it. Gone with the rules."""
 
 
 class Admission:
@@ -76,6 +78,16 @@ def admit(rules: Rules, inbound: Inbound) -> Admission:
     Raises:
         DownstreamError: it may not; the code says why.
     """
+    known = inbound.known
+    if known is None:
+        return _judge(rules, inbound)
+    if known.admission is None or known.rules is not rules:
+        known.admission = _judge(rules, inbound)
+        known.rules = rules
+    return known.admission
+
+
+def _judge(rules: Rules, inbound: Inbound) -> Admission:
     if inbound.version not in _VERSIONS:
         raise DownstreamError(ErrorCode.VERSION_NOT_SUPPORTED)
     if not inbound.method:

@@ -1,8 +1,11 @@
 """A request as it comes in, and the way back to its caller: the seam between serve/ and proxy/."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.http.fields import RawFields
+
+if TYPE_CHECKING:  # admission reads what comes in
+    from gateway.proxy.admission import Admission, Rules
 
 
 class Downstream(Protocol):
@@ -42,6 +45,26 @@ class Downstream(Protocol):
         ...
 
 
+class KnownHead:
+    """A head that has come before, byte for byte: it means the same, and is judged the same.
+
+    Shared by the requests that have it. Not changed, but for what admission remembers of it. It is
+    of HTTP/1.1, keeps its connection, and announces a body by Content-Length or none.
+    """
+
+    __slots__ = ("admission", "body_bytes", "fields", "method", "rules", "target")
+
+    def __init__(self, method: str, target: bytes, fields: RawFields, body_bytes: int) -> None:
+        self.method = method
+        self.target = target
+        self.fields = fields
+        self.body_bytes = body_bytes
+        """How long the body is that it announces."""
+        self.rules: Rules | None = None
+        """Those by which `admission` was decided."""
+        self.admission: Admission | None = None
+
+
 class Inbound:
     """A request's head, and its body as it arrives. serve/ fills it, proxy/ empties `body`."""
 
@@ -50,6 +73,7 @@ class Inbound:
         "ended",
         "fields",
         "keep_alive",
+        "known",
         "method",
         "received_at",
         "target",
@@ -80,3 +104,5 @@ class Inbound:
         """Pieces that have arrived and were not taken yet, without framing."""
         self.ended = False
         """Whether nothing more will arrive."""
+        self.known: KnownHead | None = None
+        """What is remembered of its head; then all of the request is here."""

@@ -141,7 +141,7 @@ class DownstreamConnection(web.RequestHandler):
         was_in_head = requests.in_head
         clock = self._proxy.clock
         now = self.received_at = clock()
-        requests.feed(data, now)
+        requests.feed(data, now, self._proxy.rules.known_heads)
         if requests.in_head and not was_in_head and self._exchange is None:
             self.deadline = now + HEAD_TIMEOUT_S
         if self._exchange is None:

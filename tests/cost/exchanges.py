@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import cycle, islice
 from typing import Any
 
 from gateway.cli.build import build_gateway
@@ -30,25 +31,37 @@ _PIECE = bytes(range(256)) * 1024
 _PIECES = 4
 
 
-def _request(length: int) -> bytes:
+def _request(length: int, field: bytes = b"") -> bytes:
     return (
         b"POST /bench/predict HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: cost/1\r\n"
-        b"Accept: */*\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % length
-    )
+        b"Accept: */*\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
+    ) % (length, field)
 
 
 _LARGE = _PIECES * len(_PIECE)
-_SMALL_REQUEST = [_request(len(JSON_BODY)) + JSON_BODY.encode()]
-_SMALL_ANSWER = [answer("200 OK", b'{"predictresult":"1"}' * 8, "Server: cost\r\n")]
-SHAPES: dict[str, tuple[list[bytes], list[bytes]]] = {
-    "json": (_SMALL_REQUEST, _SMALL_ANSWER),
-    "upload-1m": ([_request(_LARGE), *[_PIECE] * _PIECES], _SMALL_ANSWER),
-    "download-1m": (
-        _SMALL_REQUEST,
-        [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % _LARGE, *[_PIECE] * _PIECES],
-    ),
+_BODY = JSON_BODY.encode()
+_RESULT = b'{"predictresult":"1"}' * 8
+_SMALL_REQUEST = [_request(len(_BODY)) + _BODY]
+_SMALL_ANSWER = [answer("200 OK", _RESULT, "Server: cost\r\n")]
+SHAPES: dict[str, list[tuple[list[bytes], list[bytes]]]] = {
+    "json": [(_SMALL_REQUEST, _SMALL_ANSWER)],
+    "json-new": [
+        (
+            [_request(len(_BODY), b"X-Request-Id: %d\r\n" % number) + _BODY],
+            [answer("200 OK", _RESULT, f"Server: cost\r\nX-Request-Id: {number}\r\n")],
+        )
+        for number in range(2)
+    ],
+    "upload-1m": [([_request(_LARGE), *[_PIECE] * _PIECES], _SMALL_ANSWER)],
+    "download-1m": [
+        (
+            _SMALL_REQUEST,
+            [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % _LARGE, *[_PIECE] * _PIECES],
+        )
+    ],
 }
-"""Name → what the caller sends and what the service answers, read by read."""
+"""Name → exchanges that take turns: what the caller sends and what the service answers, read by
+read. In `json-new` no head is that of the exchange before, so that none is ever remembered."""
 
 
 class MemoryTransport(asyncio.Transport):
@@ -120,10 +133,9 @@ def prepared() -> Iterator[Callable[[str, int], None]]:
     pair = Pair(parts.data, service)
 
     def run(shape: str, count: int) -> None:
-        request, answer = SHAPES[shape]
         exchange = pair.exchange
-        for _ in range(count):
-            exchange(request, answer)
+        for request, reply in islice(cycle(SHAPES[shape]), count):
+            exchange(request, reply)
         parts.data.proxy.observer.settle()
 
     try:

@@ -71,7 +71,7 @@ def system_calls() -> dict[str, float]:
     Raises:
         RuntimeError: strace may not trace here, or the gateway did not answer.
     """
-    [request], [answer] = SHAPES["json"]
+    [([request], [answer])] = SHAPES["json"]
     with tempfile.TemporaryDirectory(prefix="gateway-cost-") as name, _service(answer) as service:
         folder, port = Path(name), free_port()
         config = {

@@ -158,6 +158,21 @@ async def test_requests_in_flight_keep_what_they_began_with(
     assert len(old.links) == 2
 
 
+async def test_what_was_known_is_judged_by_the_new_rules(
+    first: Upstream, second: Upstream, tmp_path: Path
+) -> None:
+    """A head that a connection has sent again and again goes where it now belongs."""
+    async with served(tmp_path, first.port) as process:
+        caller = await connect(process.port)
+        for port, said in ((second.port, b"first"), (first.port, b"second")):
+            for _ in range(4):
+                caller.send(POST)
+                assert (await caller.reply()).body == said
+            process.write(settings_of(port))
+            assert (await reload(process))[0] == 200
+        caller.leave()
+
+
 BAD = {
     "unparseable": b"services: {iris: [",
     "empty": b"",

@@ -9,7 +9,7 @@ from gateway.http.host import AllowedHosts
 from gateway.identity.credential import Credential
 from gateway.observe.metrics import ServiceMetrics
 from gateway.proxy.admission import RefusedByServiceError, Rules, admit, upstream_head
-from gateway.proxy.inbound import Inbound
+from gateway.proxy.inbound import Inbound, KnownHead
 from gateway.proxy.service import RouteTable, Service, sharing_a_path
 from gateway.upstream.pool import Origin, Pool
 from tests.support.gateway import FakeCredentials
@@ -241,3 +241,28 @@ def test_the_head_without_a_body_and_with_chunks() -> None:
         b"POST /v1/infers/1 HTTP/1.1\r\nHost: service.example\r\nA: 1\r\n"
         b"Transfer-Encoding: chunked\r\nVia: 1.1 modelarts-gateway\r\n\r\n"
     )
+
+
+def known(head: KnownHead) -> Inbound:
+    """A request that is recognised."""
+    request = inbound(head.target, *head.fields[1:])
+    request.known = head
+    return request
+
+
+def test_a_known_head_is_judged_once() -> None:
+    """By the same rules; by others again."""
+    head = KnownHead("POST", b"/a", (HOST,), 0)
+    moved = Rules(RouteTable((service("a", b"/v2"),)), AllowedHosts([]))
+
+    assert admit(RULES, known(head)) is admit(RULES, known(head))
+    assert admit(moved, known(head)).path == b"/v2"
+    assert admit(RULES, known(head)).path == b"/v1/infers/1"
+
+
+def test_a_known_head_is_refused_each_time() -> None:
+    """Nothing is remembered of what is not admitted."""
+    head = KnownHead("POST", b"/nobody", (HOST,), 0)
+    for _ in range(2):
+        with pytest.raises(DownstreamError):
+            admit(RULES, known(head))

@@ -4,15 +4,17 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.errors import ErrorCode
-from gateway.proxy.inbound import Inbound
+from gateway.proxy.inbound import Inbound, KnownHead
 from gateway.serve.request_parser import (
     MAX_FIELD_BYTES,
     MAX_FIELDS,
     MAX_HEAD_BYTES,
+    MAX_KNOWN,
+    MAX_KNOWN_BYTES,
     MAX_PIPELINED,
     RequestParser,
 )
@@ -25,6 +27,8 @@ CHUNKED = (
     b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: t\r\n\r\n"
 )
 BARE = b"GET / HTTP/1.0\r\n\r\n"
+OLD = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+UPGRADE = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
 MALFORMED = b"GET / HTTP/1.1\r\nHost : h\r\n\r\n"
 
 Seen = tuple[str, bytes, str, list[tuple[bytes, bytes]], bytes, bool, bool]
@@ -43,12 +47,17 @@ def seen(inbound: Inbound) -> Seen:
     )
 
 
-def parse(pieces: list[bytes]) -> tuple[list[Seen], ErrorCode | None]:
-    """Feed `pieces` and return the requests and the refusal."""
+def parse(
+    pieces: list[bytes], known_heads: dict[bytes, KnownHead] | None = None
+) -> tuple[list[Seen], ErrorCode | None]:
+    """Feed `pieces`, taking requests as they come; return them and the refusal."""
     parser = RequestParser()
+    requests: list[Inbound] = []
     for piece in pieces:
-        parser.feed(piece, 0.0)
-    return [seen(inbound) for inbound in parser.queue], parser.refusal
+        parser.feed(piece, 0.0, {} if known_heads is None else known_heads)
+        requests += parser.queue
+        parser.queue.clear()
+    return [seen(inbound) for inbound in requests], parser.refusal
 
 
 @given(
@@ -136,7 +145,7 @@ def test_method_of_a_refused_request_is_known_if_it_was_read() -> None:
         (BARE.replace(b"GET", b"HEAD").replace(b"1.0", b"1.1") + b"\x16\x03\x01", ""),
     ):
         parser = RequestParser()
-        parser.feed(said, 0.0)
+        parser.feed(said, 0.0, {})
 
         assert parser.refusal is not None
         assert parser.refused_method == method
@@ -181,9 +190,9 @@ def test_a_head_has_a_limit_in_size() -> None:
 def test_a_head_that_never_ends_is_refused() -> None:
     """However small the pieces: what the parser collects by itself is bounded."""
     parser = RequestParser()
-    parser.feed(b"GET / HTTP/1.1\r\nA: ", 0.0)
+    parser.feed(b"GET / HTTP/1.1\r\nA: ", 0.0, {})
     for _ in range(200):
-        parser.feed(b"b" * 10000, 0.0)
+        parser.feed(b"b" * 10000, 0.0, {})
 
     assert parser.refusal is ErrorCode.HEADERS_TOO_LARGE
 
@@ -195,7 +204,7 @@ def test_small_chunks_do_not_cost_many_times_their_bytes(ended: bool) -> None:
     end = b"0\r\n\r\n" if ended else b""
     for size, count in ((2, 1), (600, 20)):
         parser = RequestParser()
-        parser.feed(head + b"%x\r\n%b\r\n" % (size, b"x" * size) * 20 + end, 0.0)
+        parser.feed(head + b"%x\r\n%b\r\n" % (size, b"x" * size) * 20 + end, 0.0, {})
         [inbound] = parser.queue
 
         assert len(inbound.body) == count
@@ -206,10 +215,10 @@ def test_small_chunks_do_not_cost_many_times_their_bytes(ended: bool) -> None:
 def test_trailers_that_never_end_are_refused() -> None:
     """As are chunk extensions: neither brings a byte of a body."""
     parser = RequestParser()
-    parser.feed(CHUNKED[: CHUNKED.index(b"3;x=y")] + b"0\r\nA: ", 0.0)
+    parser.feed(CHUNKED[: CHUNKED.index(b"3;x=y")] + b"0\r\nA: ", 0.0, {})
     taken = parser.queue.popleft()
     for _ in range(200):
-        parser.feed(b"b" * 10000, 0.0)
+        parser.feed(b"b" * 10000, 0.0, {})
 
     assert not taken.ended
     assert parser.refusal is ErrorCode.BAD_REQUEST
@@ -227,11 +236,10 @@ def test_pipelining_has_a_limit() -> None:
 @pytest.mark.parametrize("cut", [0, 10, 62, 70])
 def test_upgrade_is_the_last_request(cut: int) -> None:
     """Whatever follows may be of another protocol: it is kept as it came."""
-    upgrade = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
-    sent = upgrade + ONE
+    sent = UPGRADE + ONE
     parser = RequestParser()
     for piece in (sent[:cut], sent[cut:], b"more"):
-        parser.feed(piece, 0.0)
+        parser.feed(piece, 0.0, {})
 
     [request] = parser.queue
     assert parser.switching is request
@@ -243,3 +251,138 @@ def test_upgrade_is_the_last_request(cut: int) -> None:
 def test_old_version_is_understood() -> None:
     """HTTP/1.0 without Host, closed after the answer unless asked otherwise."""
     assert parse([BARE])[0] == [("GET", b"/", "1.0", [], b"", True, False)]
+
+
+# Heads that are known.
+
+GET = b"GET /c?d HTTP/1.1\r\nHost: h\r\nX-Twice: 1\r\nx-twice:2 \r\n\r\n"
+
+
+def recognised(message: bytes, known_heads: dict[bytes, KnownHead]) -> bool:
+    """Send `message` on a new connection; return whether it was recognised."""
+    parser = RequestParser()
+    parser.feed(message, 0.0, known_heads)
+    return bool(parser.queue) and parser.queue[0].known is not None
+
+
+def taught(message: bytes) -> dict[bytes, KnownHead]:
+    """Return what is known after `message` has come twice."""
+    known_heads: dict[bytes, KnownHead] = {}
+    parse([message, message], known_heads)
+    return known_heads
+
+
+@pytest.mark.parametrize("message", [ONE, GET])
+def test_head_that_is_repeated_is_known_to_all(message: bytes) -> None:
+    """Once is not enough; then it is the same request on every connection, but for its body."""
+    once: dict[bytes, KnownHead] = {}
+    parse([message, CHUNKED, message], once)
+    assert once == {}
+    known_heads = taught(message)
+    other = message.replace(b"abc", b"xyz")
+
+    assert recognised(other, known_heads)
+    assert parse([other], known_heads) == parse([other])
+
+
+@given(
+    st.lists(st.sampled_from([ONE, GET, CHUNKED, BARE, MALFORMED, b"\r\n", ONE[:-1]]), max_size=8),
+    st.lists(st.integers(0, 400), max_size=3),
+)
+def test_what_is_known_changes_no_request(messages: list[bytes], cuts: list[int]) -> None:
+    """Whatever came before, and however it is cut."""
+    known_heads = taught(ONE) | taught(GET)
+    stream = b"".join(messages)
+    ends = {sum(map(len, messages[:count])) for count in range(len(messages))}
+    places = sorted({0, len(stream)} | ends | {cut for cut in cuts if cut < len(stream)})
+    pieces = [stream[a:b] for a, b in pairwise(places)]
+
+    assert parse(pieces, known_heads) == parse(pieces)
+
+
+@given(st.randoms(use_true_random=False))
+def test_changed_requests_are_the_same_when_they_are_known(random: Random) -> None:
+    """Valid ones, changed at random, until each has had the chance to be remembered."""
+    stream = b"".join(request_case(random).pieces)
+    assume(stream)
+    known_heads: dict[bytes, KnownHead] = {}
+    for _ in range(2):
+        parse([stream, stream], known_heads)
+
+    for pieces in ([stream, stream], [stream + stream], [stream, stream[:1]]):
+        assert parse(pieces, known_heads) == parse(pieces)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Connection: close",
+        b"Authorization: x",
+        b"Cookie: x",
+        b"X_Auth-Token: x",
+        b"Expect: 100-continue",
+        b"Proxy-Authorization: x",
+        b"Long: " + b"x" * MAX_KNOWN_BYTES,
+    ],
+)
+def test_some_heads_are_not_remembered(line: bytes) -> None:
+    """Secrets, last requests, and what takes more than a head and a body."""
+    assert taught(ONE.replace(b"Host: h", b"Host: h\r\n" + line)) == {}
+
+
+@pytest.mark.parametrize("message", [CHUNKED, OLD, b"\r\n" + ONE, ONE + b"\r\n", ONE + GET])
+def test_only_a_plain_request_is_remembered(message: bytes) -> None:
+    """Alone and whole in its piece, of HTTP/1.1, and ended by its length."""
+    assert taught(message) == {}
+    known_heads: dict[bytes, KnownHead] = {}
+    parse([ONE[:-1], ONE[-1:]] * 3, known_heads)
+    assert known_heads == {}
+
+
+@pytest.mark.parametrize(("size", "known"), [(MAX_KNOWN_BYTES, 1), (MAX_KNOWN_BYTES + 1, 0)])
+def test_long_heads_are_not_remembered(size: int, known: int) -> None:
+    """2 KiB are, one more are not."""
+    head = b"GET / HTTP/1.1\r\nHost: h\r\nA: %b\r\n\r\n"
+
+    assert len(taught(head % (b"x" * (size - len(head) + 2)))) == known
+
+
+def test_few_heads_are_remembered() -> None:
+    """256; with the next, all others are forgotten, so no caller can make it grow."""
+    known_heads: dict[bytes, KnownHead] = {}
+    for number in range(MAX_KNOWN):
+        parse([b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % number] * 2, known_heads)
+    assert len(known_heads) == MAX_KNOWN
+    parse([ONE, ONE], known_heads)
+    assert len(known_heads) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "count"),
+    [
+        (ONE[:-3].replace(b": 3", b": %d" % len(GET)), 1),
+        (ONE[:-3], 1),
+        (BARE, 1),
+        (MALFORMED, 0),
+        (b"\0", 0),
+        (GET[:20], 0),
+        (UPGRADE, 1),
+        (ONE * (MAX_PIPELINED + 1), MAX_PIPELINED),
+    ],
+)
+def test_nothing_is_recognised_where_nothing_may_begin(before: bytes, count: int) -> None:
+    """Inside of a request, behind the last one, a refused one, a switch."""
+    requests, refusal = parse([before, GET], taught(GET))
+
+    assert (requests, refusal) == parse([before, GET])
+    assert len(requests) == count
+
+
+def test_what_is_known_is_not_let_in_where_there_are_too_many() -> None:
+    """The limit of requests that wait is the same for all."""
+    parser = RequestParser()
+    for piece in (ONE * MAX_PIPELINED, GET):
+        parser.feed(piece, 0.0, taught(GET))
+
+    assert parser.refusal is ErrorCode.BAD_REQUEST
+    assert len(parser.queue) == MAX_PIPELINED

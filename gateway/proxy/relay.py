@@ -66,6 +66,17 @@ class Owner(Protocol):
         ...
 
 
+class _Judged:
+    """What a head means that its connection brings again and again."""
+
+    __slots__ = ("fields", "reply")
+
+    def __init__(self, fields: ResponseFields) -> None:
+        self.fields = fields
+        self.reply = b""
+        """The usual caller's: one of HTTP/1.1 whose connection is kept. Empty: not known."""
+
+
 class Relay:
     """Hears one response (it is a `ResponseSink`) and writes it downstream.
 
@@ -219,6 +230,10 @@ class Relay:
             self._owner.attempt_ended(outcome)
 
     def _judge_head(self, head: ResponseHead) -> bool:
+        if head.judged is not None:
+            self.fields = head.judged.fields
+            self.status = head.status
+            return True
         try:
             fields = read_response_fields(head.fields)
         except ValueError as cause:
@@ -237,6 +252,8 @@ class Relay:
                 self._owner.switched()
         self.fields = fields
         self.status = head.status
+        if head.body_bytes >= 0:
+            head.judged = _Judged(fields)
         if head.status >= 400:
             self._peek_left = PEEK_BYTES
             self._peeked = []
@@ -297,15 +314,27 @@ class Relay:
 
     def _reply_head(self, head: ResponseHead, fields: ResponseFields) -> bytes:
         inbound = self._inbound
+        judged: _Judged | None = head.judged
+        if (
+            judged is None
+            or fields.redirects
+            or not (self.keep_alive and inbound.ended)
+            or inbound.version != "1.1"
+        ):
+            return self._new_reply_head(head, fields)
+        if not judged.reply:
+            judged.reply = self._new_reply_head(head, fields)
+        return judged.reply
+
+    def _new_reply_head(self, head: ResponseHead, fields: ResponseFields) -> bytes:
+        inbound = self._inbound
         framing = response_framing(
             head.status,
             head_request=inbound.method == "HEAD",
             content_length=fields.content_length,
             chunked=fields.chunked,
         )
-        lines = fields.lines
-        if fields.redirects:
-            lines = [self._mapped(line) for line in lines]
+        lines = list(map(self._mapped, fields.lines)) if fields.redirects else fields.lines.copy()
         http_1_0 = inbound.version == "1.0"
         if framing is _CHUNKED and not http_1_0:
             self._chunked = True

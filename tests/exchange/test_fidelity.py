@@ -7,6 +7,7 @@ from tests.support.gateway import GET, POST, running_gateway
 from tests.support.upstream import OK, Link, answer, answering, scripted_upstream
 
 HEAD = GET.replace(b"GET", b"HEAD")
+OLD = POST.replace(b"HTTP/1.1", b"HTTP/1.0")
 
 
 async def reply_to(request: bytes, *said: bytes) -> Reply:
@@ -31,6 +32,33 @@ async def test_status_reason_and_body_pass_as_they_are(status: int) -> None:
     reply = await reply_to(POST, said)
 
     assert reply.head + reply.body == said
+
+
+@pytest.mark.parametrize("fields", [(), (b"Location: /v1/infers/abc/next",)])
+async def test_an_answer_that_comes_again_and_again_stays_as_it_is(fields: tuple[bytes]) -> None:
+    """Though it is remembered what became of it: for each kind of caller that is another thing."""
+    requests = [
+        *([POST] * 4),
+        OLD,
+        OLD.replace(b"Host", b"Connection: keep-alive\r\nHost"),
+        POST.replace(b"/iris", b"/v1/infers/abc"),
+        POST.replace(b"Host", b"Connection: close\r\nHost"),
+        POST,
+        POST[:-1].replace(b"Host", b"Early: 1\r\nHost"),
+    ]
+
+    async def script(link: Link) -> None:
+        while True:
+            request = await link.head()
+            await link.read(1 if request.values(b"early") else 2)
+            link.send(answer(201, b"ok", b"X-Own: 1", *fields))
+
+    async with scripted_upstream(script) as upstream, running_gateway(upstream.port) as gateway:
+        for request in requests:
+            async with running_gateway(upstream.port) as new:
+                expected = await new.ask(request)
+            assert await gateway.ask(request) == expected
+        assert len(upstream.links) == 1 + len(requests)
 
 
 @pytest.mark.parametrize(

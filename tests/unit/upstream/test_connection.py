@@ -6,7 +6,7 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.errors import ErrorCode, UpstreamError
@@ -488,3 +488,154 @@ def test_bytes_without_a_body_are_bounded(size: int, code: ErrorCode | None) -> 
 
     assert heard.code is code
     assert bool(wire.closed) == (code is not None)
+
+
+# Heads that come again and again.
+
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\nA: 1\r\na:2 \r\n\r\n"
+
+
+class Said:
+    """A connection, and what it has said of one answer after the other."""
+
+    def __init__(self) -> None:
+        self.connection, _ = opened()
+        self.heads: list[ResponseHead] = []
+
+    def hear(
+        self, *pieces: bytes, head_request: bool = False, sent: bool = True, switch_to: bytes = b""
+    ) -> tuple[object, ...]:
+        """Return all there is to know of one answer."""
+        heard = Heard()
+        self.connection.start(heard, ASK, head_request=head_request, sent=sent, switch_to=switch_to)
+        for piece in pieces:
+            self.connection.data_received(piece)
+        self.heads += heard.heads
+        heads = [(head.status, head.reason, head.fields) for head in heard.heads]
+        return heads, heard.body, heard.ends, heard.code, self.connection.reusable
+
+    @property
+    def recognised(self) -> bool:
+        """Whether the last head was one that had been there before."""
+        return any(head is self.heads[-1] for head in self.heads[:-1])
+
+
+def taught(answer: bytes = OK) -> Said:
+    """Return a connection that has had `answer` twice."""
+    said = Said()
+    for _ in range(2):
+        said.hear(answer)
+    assert not said.recognised
+    return said
+
+
+@pytest.mark.parametrize("answer", [OK, NO_CONTENT])
+def test_head_that_comes_again_and_again_is_recognised(answer: bytes) -> None:
+    """From the third time on; the body is this answer's own, the connection stays good."""
+    said = taught(answer)
+    other = answer.removesuffix(b"ok") + b"no" if answer is OK else answer
+
+    assert said.hear(other) == Said().hear(other)
+    assert said.recognised
+    said.connection.data_received(b"H")  # nobody has asked
+    assert not said.connection.reusable
+
+
+@given(st.randoms(use_true_random=False))
+def test_changed_answers_are_the_same_when_they_come_again(random: Random) -> None:
+    """Valid ones, changed at random: each time what a connection says that was never told them."""
+    case = answer_case(random)
+    answer, head_request = b"".join(case.pieces), case.request.startswith(b"HEAD")
+    assume(answer)
+    said = Said()
+    for _ in range(4):
+        expected = Said().hear(*case.pieces, head_request=head_request)
+        assert said.hear(answer, head_request=head_request) == expected
+        if not expected[2] or not said.connection.reusable:
+            break
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (OK[:-2], b"ok"),
+        (OK[:-1], b"k"),
+        (OK[:20], OK[20:]),
+        (OK[:-2] + b"no!",),
+        (OK + OK,),
+        (OK + b"\r\n",),
+        (OK[:-2],),
+        (OK.replace(b": 2", b": 3") + b"!",),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", OK),
+    ],
+)
+def test_what_is_known_changes_no_answer(pieces: tuple[bytes, ...]) -> None:
+    """However the answer is cut, too long, too short, or another one."""
+    assert taught().hear(*pieces) == Said().hear(*pieces)
+    once = Said()
+    once.hear(OK)
+    assert once.hear(*pieces) == Said().hear(*pieces)
+
+
+def test_what_is_known_is_of_no_use_for_head() -> None:
+    """The same head has no body there; and what HEAD has taught is not for others."""
+    bare = OK[:-2]
+    assert taught().hear(bare, head_request=True) == Said().hear(bare, head_request=True)
+    assert taught().hear(OK, head_request=True) == Said().hear(OK, head_request=True)
+    said = Said()
+    for _ in range(3):
+        said.hear(bare, head_request=True)
+
+    assert not said.recognised
+    assert said.hear(bare) == Said().hear(bare)
+
+
+def test_what_is_known_ends_a_request_that_was_not_whole() -> None:
+    """The rest of it would be taken for the next."""
+    said = taught()
+
+    assert said.hear(OK, sent=False) == Said().hear(OK, sent=False)
+    assert said.recognised
+    assert not said.connection.reusable
+
+
+def test_what_is_known_does_not_switch() -> None:
+    """A handshake that is answered by something else ends the connection."""
+    assert taught().hear(OK, switch_to=b"x") == Said().hear(OK, switch_to=b"x")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        CHUNKED,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        OK.replace(b"200", b"404"),
+        OK.replace(b"200", b"304")[:-2],
+        OK.replace(b"\r\nC", b"\r\nA: %b\r\nC" % (b"x" * 2048)),
+    ],
+)
+def test_only_plain_answers_are_remembered(answer: bytes) -> None:
+    """Good ones, short heads, bodies that end by their length."""
+    said = Said()
+    for _ in range(3):
+        assert said.hear(answer)[3:] == (None, True)
+
+    assert not said.recognised
+
+
+@pytest.mark.parametrize(("size", "known"), [(2048, True), (2049, False)])
+def test_long_heads_of_answers_are_not_remembered(size: int, known: bool) -> None:
+    """2 KiB are, one more are not."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nA: %b\r\n\r\n"
+    said = taught(head % (b"x" * (size - len(head) + 2)))
+    said.hear(head % (b"x" * (size - len(head) + 2)))
+
+    assert said.recognised == known
+
+
+def test_one_head_is_remembered() -> None:
+    """With the next, the one before is forgotten."""
+    said = taught()
+    for answer in (NO_CONTENT, OK, OK):
+        said.hear(answer)
+        assert not said.recognised

@@ -27,6 +27,14 @@ done = function(summary, latency, requests)
     e.connect, e.read, e.write, e.status, e.timeout))
 end
 """
+_IDS = """
+local id = 0
+request = function()
+  id = id + 1
+  wrk.headers["X-Call-Id"] = id
+  return wrk.format()
+end
+"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,8 @@ def run_wrk(shape: Shape, port: int, seconds: int, folder: Path) -> Outcome:
     content = shape.body()
     body, script = folder / "body", folder / "load.lua"
     body.write_bytes(content)
-    script.write_text(_SCRIPT.format(content_type=shape.content_type, body=body))
+    text = _SCRIPT.format(content_type=shape.content_type, body=body)
+    script.write_text(text + _IDS if shape.ids else text)
     command = [
         *(str(peers.find("wrk")), "--threads", "1", "--connections", str(shape.connections)),
         *("--duration", f"{seconds}s", "--timeout", "10s", "--script", str(script)),

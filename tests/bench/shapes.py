@@ -34,9 +34,11 @@ class Shape:
     secure: bool = False
     """The upstream speaks TLS."""
     tail: str = "predict"
-    """The end of the path; `large` and `slow` mean something to the upstream."""
+    """The end of the path; `large`, `slow` and `ids` mean something to the upstream."""
     upload_bytes: int = 0
     """Size of the file in a multipart body; 0: the JSON body."""
+    ids: bool = False
+    """Each request has an id of its own, so that no head is like another."""
     idle: int = 0
     """Connections that made one request before and stay open beside the load."""
     rate: int = 0
@@ -72,8 +74,9 @@ SHAPES = {
     shape.name: shape
     for shape in (
         Shape("json", "JSON of 150 bytes, 32 connections"),
-        Shape("json-tls", "the same, TLS to the upstream", secure=True),
-        Shape("one", "the same on 1 connection", connections=1),
+        Shape("json-ids", "the same, each request and answer with its id", tail="ids", ids=True),
+        Shape("json-tls", "JSON of 150 bytes, TLS to the upstream", secure=True),
+        Shape("one", "JSON of 150 bytes on 1 connection", connections=1),
         Shape(
             "upload-100k", "multipart of 100 KiB, 8 connections", connections=8, upload_bytes=102400
         ),

@@ -14,6 +14,7 @@ _LATEST = Path(__file__).parent / "results" / "latest.json"
 _BEGIN, _END = "<!-- make bench writes from here -->", "<!-- to here -->"
 _COLUMNS = (
     ("json", "cpu_us", "JSON, µs"),
+    ("json-ids", "cpu_us", "with ids, µs"),
     ("json-tls", "cpu_us", "over TLS, µs"),
     ("upload-1m", "cpu_us", "1 MiB up, µs"),
     ("upload-1m-tls", "cpu_us", "over TLS, µs"),

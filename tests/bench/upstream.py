@@ -35,11 +35,12 @@ def answer(status: str, body: bytes, fields: str = "") -> bytes:
     return head.encode() + body
 
 
-_SMALL = answer(
-    "200 OK",
+_RESULT = (
     b'{"meta":{"uuid":"10eb0091-887f-4839-9929-cbc884f1e20e"},"data":{"resp_data":'
-    b'[{"sepal_length":3,"sepal_width":1,"petal_length":2.2,"predictresult":"1"}]}}',
+    b'[{"sepal_length":3,"sepal_width":1,"petal_length":2.2,"predictresult":"1"}]}}'
 )
+_SMALL = answer("200 OK", _RESULT)
+_WITH_ID, _, _AFTER_ID = answer("200 OK", _RESULT, "X-Call-Id: %\r\n").partition(b"%")
 _LARGE = answer("200 OK", b"0123456789abcdef" * (LARGE // 16))
 _REFUSED = answer(
     "401 Unauthorized",
@@ -88,6 +89,7 @@ class Upstream(asyncio.Protocol):
         self.last_chunk = False
         self.received = 0
         self.reply = b""
+        self.with_id = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -130,6 +132,7 @@ class Upstream(asyncio.Protocol):
             self.reply = _LOST
         else:
             self.reply = _LARGE if path.endswith(b"/large") else _SMALL
+            self.with_id = path.endswith(b"/ids")
             if path.endswith(b"/slow"):
                 self.transport.pause_reading()
                 asyncio.get_running_loop().call_later(HOLD_S, self.transport.resume_reading)
@@ -169,6 +172,8 @@ class Upstream(asyncio.Protocol):
             self.counts.body_bytes += self.received
         elif self.reply is _REFUSED or self.reply is _LOST:
             self.counts.refused += 1
+        if self.with_id and self.reply is _SMALL:
+            self.reply = b"%b%d%b" % (_WITH_ID, self.counts.accepted, _AFTER_ID)
         self.transport.write(self.reply)
 
 

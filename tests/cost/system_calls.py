@@ -1,7 +1,9 @@
 """System calls per exchange of a real `serve` process, by strace: one caller, one at a time."""
 
 import json
+import os
 import re
+import signal
 import socket
 import sys
 import tempfile
@@ -95,6 +97,10 @@ def system_calls() -> dict[str, float]:
                 for _ in range(_COUNT):
                     _ask(caller, request, length)
                 _ask(caller, request.replace(b"/bench/predict", _LAST), length)
+            # strace would let go of it and leave it running.
+            traced = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii")
+            os.kill(int(traced), signal.SIGTERM)
+            process.wait(20)
         lines = (folder / "trace").read_text(encoding="ascii").splitlines()
     marks = [
         at

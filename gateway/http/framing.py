@@ -1,6 +1,6 @@
 """How the length of a body is known. Pure: the rules of RFC 9112 section 6, read strictly."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum, auto
 
 from gateway.errors import DownstreamError, ErrorCode
@@ -30,6 +30,23 @@ def content_length_of(value: bytes) -> int:
     if not value.isdigit() or len(value) > _MAX_DIGITS:  # of bytes, isdigit knows ASCII only
         raise DownstreamError(ErrorCode.BAD_REQUEST, "Content-Length is not a plain number")
     return int(value)
+
+
+def bytes_to_come(fields: Iterable[tuple[bytes, bytes]], body: Iterable[bytes]) -> int:
+    """Return how much of a message's body is still to come behind `body`, where that is plain.
+
+    Returns:
+        0 unless exactly one Content-Length, of plain digits, says it: then only a parser can know.
+    """
+    length = 0
+    for name, value in fields:
+        if len(name) == 14 and name.lower() == b"content-length":
+            if length or not value.isdigit() or len(value) > _MAX_DIGITS:
+                return 0
+            length = int(value)
+        elif len(name) == 17 and name.lower() == b"transfer-encoding":
+            return 0
+    return length and length - sum(map(len, body))
 
 
 def is_chunked_coding(value: bytes) -> bool:

@@ -9,7 +9,7 @@ import httptools
 
 from gateway.errors import ErrorCode
 from gateway.http.fields import may_be_remembered
-from gateway.http.framing import gathered
+from gateway.http.framing import bytes_to_come, gathered
 from gateway.http.target import MAX_TARGET_BYTES
 from gateway.proxy.inbound import Inbound, KnownHead
 
@@ -51,6 +51,7 @@ class RequestParser:
         "_between",
         "_fields",
         "_last_head",
+        "_left",
         "_llhttp",
         "_read_bytes",
         "_received_at",
@@ -84,6 +85,9 @@ class RequestParser:
         self._between = True  # no request has begun that is not complete, and another may begin
         self._last_head = b""
         self._repeated = False  # the request that begins has the head of the one before it
+        self._left = (
+            0  # of a body whose end is known, so that llhttp, which copies, need not see it
+        )
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._received_at = 0.0
@@ -97,7 +101,9 @@ class RequestParser:
         Requests that come whole, behind a head that is in `known_heads`, are recognised instead,
         which costs a third. A head gets in there when a connection repeats it.
         """
-        if not self._between or self.queue:
+        if self._left:
+            self._take(data, now, known_heads)
+        elif not self._between or self.queue:
             self._parse(data, now)
         elif not self._recognise(data, now, known_heads):
             self._parse(data, now)
@@ -140,6 +146,24 @@ class RequestParser:
                 known_heads.clear()
             known_heads[head] = KnownHead(inbound.method, inbound.target, inbound.fields, len(body))
 
+    def _take(self, data: bytes, now: float, known_heads: dict[bytes, KnownHead]) -> None:
+        """Take `data` as what is left of a body, as it is, and what is behind it as requests."""
+        inbound, left = self.receiving, self._left
+        if inbound is None:
+            return
+        piece = data if len(data) <= left else data[:left]
+        inbound.body.append(piece)
+        if len(inbound.body) > 1:
+            inbound.body = gathered(inbound.body)
+        self._left = left - len(piece)
+        if not self._left:
+            inbound.ended = True
+            self.receiving = None
+            self._between = True
+            self._llhttp = httptools.HttpRequestParser(self)  # the other still waits for the body
+            if len(data) > left:
+                self.feed(data[left:], now, known_heads)
+
     def _parse(self, data: bytes, now: float) -> None:
         if self.refusal is not None:
             return
@@ -159,12 +183,17 @@ class RequestParser:
             if was_in_head and self._read_bytes > _READ_BYTES + MAX_HEAD_BYTES:
                 self._refuse(ErrorCode.HEADERS_TOO_LARGE)
         elif self.receiving is not None:
-            if self._scattered:
-                self._gather(self.receiving)
-            # Chunk extensions and trailers: the parser keeps them until they end.
-            self._silent_bytes = 0 if self.receiving.body else self._silent_bytes + len(data)
-            if self._silent_bytes > MAX_HEAD_BYTES:
-                self._refuse(ErrorCode.BAD_REQUEST)
+            self._look_at_body(self.receiving, len(data))
+
+    def _look_at_body(self, inbound: Inbound, count: int) -> None:
+        if self._scattered:
+            self._gather(inbound)
+        # Chunk extensions and trailers: the parser keeps them until they end.
+        self._silent_bytes = 0 if inbound.body else self._silent_bytes + count
+        if self._silent_bytes > MAX_HEAD_BYTES:
+            self._refuse(ErrorCode.BAD_REQUEST)
+        elif inbound.keep_alive:
+            self._left = bytes_to_come(inbound.fields, inbound.body)
 
     def _switch(self, rest: bytes) -> None:
         self._between = False

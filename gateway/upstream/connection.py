@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 import httptools
 
 from gateway.errors import ErrorCode, UpstreamError
-from gateway.http.framing import gathered, joined_if_small
+from gateway.http.framing import bytes_to_come, gathered, joined_if_small
 
 MAX_HEAD_BYTES = 64 * 1024
 """nginx: 4-8 KiB, Envoy: 60 KiB, Go: 1 MiB. A large token echoed back still fits."""
@@ -105,6 +105,7 @@ class Connection(asyncio.Protocol):
         "_interim",
         "_known",
         "_last_head",
+        "_left",
         "_parser",
         "_parser_used_up",
         "_phase",
@@ -152,6 +153,7 @@ class Connection(asyncio.Protocol):
         self._interim = 0
         self._silent_bytes = 0
         self._read_bytes = 0
+        self._left = 0  # of a body whose end is known, so that the parser, which copies, need not
         self._last_head = b""
         self._repeated = False  # the response under way has the head of the one before it
         self._known: ResponseHead | None = None  # the meaning of `_last_head`
@@ -194,6 +196,7 @@ class Connection(asyncio.Protocol):
         self._interim = 0
         self._silent_bytes = 0
         self._read_bytes = 0
+        self._left = 0
         transport = self._transport
         if transport is None or transport.is_closing():
             self._fail(
@@ -266,8 +269,13 @@ class Connection(asyncio.Protocol):
             self._start = data[:9]
             if self._recognise(sink, data):
                 return
-        if not self._parse(data):
+        elif self._left:
+            self._take(sink, data)
             return
+        if self._parse(data):
+            self._tell(sink, data)
+
+    def _tell(self, sink: ResponseSink, data: bytes) -> None:
         head = self._head
         body = self._body if len(self._body) < 2 else gathered(self._body)
         if head is None and not body and self._phase is not _DONE:
@@ -282,7 +290,23 @@ class Connection(asyncio.Protocol):
             self._release()
             sink.on_response(head, body, complete=True)
         else:
+            if head is not None:
+                self._left = bytes_to_come(head.fields, body)
             sink.on_response(head, body, complete=False)
+
+    def _take(self, sink: ResponseSink, data: bytes) -> None:
+        """Take `data` as what is left of a body, as it is."""
+        left = self._left
+        if len(data) < left:
+            self._left = left - len(data)
+            sink.on_response(None, [data], complete=False)
+            return
+        self._done()
+        self._parser_used_up = True  # it still waits for the body
+        if len(data) > left:
+            self.reusable = False
+        self._release()
+        sink.on_response(None, [data[:left]], complete=True)
 
     def _recognise(self, sink: ResponseSink, data: bytes) -> bool:
         """Take a response that comes whole, behind the head of the two before it.

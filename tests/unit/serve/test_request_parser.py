@@ -1,6 +1,6 @@
 """Requests come out the same however their bytes are cut, and nothing grows without end."""
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 from random import Random
 
 import pytest
@@ -27,6 +27,9 @@ CHUNKED = (
     b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: t\r\n\r\n"
 )
 BARE = b"GET / HTTP/1.0\r\n\r\n"
+GET = b"GET /c?d HTTP/1.1\r\nHost: h\r\nX-Twice: 1\r\nx-twice:2 \r\n\r\n"
+LONGER = b"PUT / HTTP/1.1\r\ncontent-length:8\r\nHost: h\r\n\r\nGET / HT"
+LAST = b"PUT / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 4\r\n\r\nabcd"
 OLD = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
 UPGRADE = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
 MALFORMED = b"GET / HTTP/1.1\r\nHost : h\r\n\r\n"
@@ -73,6 +76,51 @@ def test_requests_are_the_same_however_their_bytes_are_cut(
     pieces = [stream[a:b] for a, b in pairwise(places)]
 
     assert parse(pieces) == parse([stream])
+
+
+@pytest.mark.parametrize("last", [GET, LAST, MALFORMED])
+def test_two_cuts_anywhere_change_nothing(last: bytes) -> None:
+    """Every pair of places in a short stream, bodies and what follows them included."""
+    stream = LONGER + CHUNKED + ONE + last + ONE
+    expected = parse([stream])
+
+    for first, second in combinations(range(len(stream) + 1), 2):
+        pieces = [stream[:first], stream[first:second], stream[second:]]
+        assert parse([piece for piece in pieces if piece]) == expected
+
+
+def test_body_is_not_copied() -> None:
+    """Where its end is known, what has arrived is passed on as it is."""
+    parser = RequestParser()
+    parser.feed(LONGER[:-6], 0.0, {})
+    piece = LONGER[-6:-1]
+    parser.feed(piece, 0.0, {})
+
+    assert parser.queue[0].body[-1] is piece
+
+
+def test_what_follows_a_body_is_another_request() -> None:
+    """It may be recognised, and if it makes no sense, the one before stays whole."""
+    parser = RequestParser()
+    for piece in (LONGER[:-1], LONGER[-1:], MALFORMED):
+        parser.feed(piece, 0.0, {})
+    assert [inbound.ended for inbound in parser.queue] == [True]
+
+    parser = RequestParser()
+    for piece in (LONGER[:-1], LONGER[-1:], GET):
+        parser.queue.clear()
+        parser.feed(piece, 0.0, taught(GET))
+    assert parser.queue.pop().known is not None
+
+
+def test_small_pieces_of_a_body_are_gathered() -> None:
+    """Those that nobody takes while a token or a connection is awaited."""
+    parser = RequestParser()
+    parser.feed(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n", 0.0, {})
+    for _ in range(99):
+        parser.feed(b"x", 0.0, {})
+
+    assert len(parser.queue[0].body) < 20
 
 
 @given(st.randoms(use_true_random=False))
@@ -254,8 +302,6 @@ def test_old_version_is_understood() -> None:
 
 
 # Heads that are known.
-
-GET = b"GET /c?d HTTP/1.1\r\nHost: h\r\nX-Twice: 1\r\nx-twice:2 \r\n\r\n"
 
 
 def recognised(message: bytes, known_heads: dict[bytes, KnownHead]) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from random import Random
 
 import pytest
@@ -488,6 +488,46 @@ def test_bytes_without_a_body_are_bounded(size: int, code: ErrorCode | None) -> 
 
     assert heard.code is code
     assert bool(wire.closed) == (code is not None)
+
+
+def test_body_is_not_copied() -> None:
+    """Where its end is known, what has arrived is passed on as it is."""
+    pieces: list[bytes] = []
+    connection, _ = opened()
+
+    class Keeping(Heard):
+        def on_response(
+            self, head: ResponseHead | None, body: list[bytes], *, complete: bool
+        ) -> None:
+            super().on_response(head, body, complete=complete)
+            pieces.extend(body)
+
+    connection.start(Keeping(), ASK, head_request=False, sent=True)
+    said = (b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n", b"abc", b"defgh")
+    for piece in said:
+        connection.data_received(piece)
+
+    assert pieces[0] is said[1]
+    assert pieces[1] is said[2]
+
+
+@pytest.mark.parametrize("extra", [b"", b"x", b"\r\n", OK])
+@pytest.mark.parametrize("sent", [True, False])
+def test_two_cuts_anywhere_change_no_answer(extra: bytes, sent: bool) -> None:
+    """Nor what is heard next on the connection, if it is good for that."""
+    answer = b"HTTP/1.1 200 OK\r\nX: 1\r\ncontent-length:8 \r\n\r\nHTTP/1.1" + extra
+    plain = answer.replace(b":8 ", b":8")
+    for stream in (answer, plain, OK[:-1]):
+        expected = Said().hear(stream, sent=sent)
+        for first, second in combinations(range(1, len(stream)), 2):
+            said = Said()
+            pieces = (stream[:first], stream[first:second], stream[second:])
+            found = said.hear(*pieces, sent=sent)
+            # What comes behind an answer is nobody's, and when nobody listens ends it at once.
+            assert found[:4] == expected[:4]
+            if found[2] and said.connection.reusable:
+                assert expected[4]
+                assert said.hear(CHUNKED[:20], CHUNKED[20:]) == Said().hear(CHUNKED)
 
 
 # Heads that come again and again.

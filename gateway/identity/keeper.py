@@ -150,7 +150,7 @@ class Keeper:
         return True
 
     def accepted(self, credential: Credential) -> None:
-        """Take note that a request sent again after `reject` was accepted with `credential`.
+        """Take note that the service that `reject` was called for has accepted `credential`.
 
         Not needed for any other success. Without it, rejections soon after look incurable.
         """

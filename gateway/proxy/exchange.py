@@ -218,7 +218,10 @@ class Exchange:
         """Report the rejected credential; the caller need not see the first such answer."""
         if self._admission is None or self._credential is None:
             return False
-        coming = self._admission.service.credentials.reject(self._credential)
+        service = self._admission.service
+        coming = service.credentials.reject(self._credential)
+        if coming:
+            service.doubt.rejected = self._credential
         self._credential = None  # whatever comes of it, nobody may say that it was accepted
         return coming and "token_rejected" not in self._retried
 
@@ -227,8 +230,8 @@ class Exchange:
         inbound, admission, relay = self._inbound, self._admission, self._relay
         if admission is None or relay is None:
             return
-        if "token_rejected" in self._retried and self._credential is not None:
-            admission.service.credentials.accepted(self._credential)
+        if admission.service.doubt.rejected is not None:
+            self._note_acceptance(admission.service)
         self._switched = True
         inbound.ended = False
         if inbound.body:
@@ -256,8 +259,8 @@ class Exchange:
         self._note_wait(relay.last_byte_at)
         admission.service.pool.give_back(relay.connection, relay.last_byte_at)
         if outcome is _RELAYED:
-            if "token_rejected" in self._retried and self._credential is not None:
-                admission.service.credentials.accepted(self._credential)
+            if admission.service.doubt.rejected is not None:
+                self._note_acceptance(admission.service)
             self._end(relay.status, relay.keep_alive)
         elif self._kept is None:
             self._relay = None
@@ -527,6 +530,13 @@ class Exchange:
             ]
         )
         self._end(code.status, keep_alive)
+
+    def _note_acceptance(self, service: Service) -> None:
+        """Tell that the login after a rejection was worth it, whoever's request shows it."""
+        credential = self._credential
+        if credential is not None and credential is not service.doubt.rejected:
+            service.doubt.rejected = None
+            service.credentials.accepted(credential)
 
     def _note_wait(self, until: float) -> None:
         """Count the time since we had done all that we could: none of it is ours."""

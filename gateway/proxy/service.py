@@ -28,12 +28,22 @@ class Credentials(Protocol):
         ...
 
     def accepted(self, credential: Credential) -> None:
-        """Hear that a request was answered that had been sent again with `credential`."""
+        """Hear that a service that had rejected another has answered with `credential`."""
         ...
 
     def reject(self, credential: Credential) -> bool:
         """Hear that the service did not accept `credential`; return whether another is coming."""
         ...
+
+
+class Doubt:
+    """What a service thinks of our credential."""
+
+    __slots__ = ("rejected",)
+
+    def __init__(self) -> None:
+        self.rejected: Credential | None = None
+        """The last one that it did not accept, until it accepts another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,6 +70,7 @@ class Service:
     credentials: Credentials
     pool: Pool
     metrics: ServiceMetrics
+    doubt: Doubt = field(default_factory=Doubt)
 
 
 _MAX_KNOWN = 256

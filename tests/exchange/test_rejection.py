@@ -265,6 +265,36 @@ async def test_the_second_rejection_passes(rejection: bytes) -> None:
     assert len(upstream.requests) == 2
 
 
+async def test_success_with_the_rejected_token_proves_nothing() -> None:
+    """A request that went out before; the next one with the new token does, and once is enough."""
+    gate = asyncio.Event()
+
+    async def script(link: Link) -> None:
+        while True:
+            request = await link.request()
+            if b"/slow" in request.target:
+                await gate.wait()
+            elif request.values(b"x-auth-token") == [b"token-1"]:
+                link.send(REJECTED)
+                continue
+            link.send(OK)
+
+    async with (
+        scripted_upstream(script) as upstream,
+        running_gateway(upstream.port, service={"replay_buffer": 0}) as gateway,
+    ):
+        slow = await gateway.connect()
+        slow.send(POST.replace(b"/predict", b"/slow"))
+        await until(lambda: upstream.requests)
+        assert_our_503(await gateway.ask(POST), "TokenRenewed")
+        gate.set()
+        assert (await slow.reply()).status == 200
+        assert gateway.credentials.healed == []
+        for _ in range(2):
+            assert (await gateway.ask(POST)).status == 200
+            assert gateway.credentials.healed == [b"X-Auth-Token: token-2\r\n"]
+
+
 async def test_a_rejection_that_no_login_cures_passes() -> None:
     """When `reject` says so there is one try, and its answer is shown."""
     async with (
@@ -329,6 +359,7 @@ async def test_what_is_held_is_sent_again(request_bytes: bytes, again: bool) -> 
         caller.send(request_bytes)
         assert (await caller.reply()).status == 200
         assert_nothing_is_kept(gateway)
+        assert gateway.credentials.healed == [b"X-Auth-Token: token-2\r\n"]
 
     contents = {request.content for request in upstream.requests}
     assert len(contents) == 1

@@ -503,7 +503,7 @@ class Exchange:
             self._end(self._relay.status if self._relay and answered else 0, False)
             return
         inbound = self._inbound
-        self._seen.request_id = request_id_of(inbound.fields)
+        self._seen.request_id = request_id_of(inbound)
         keep_alive = inbound.keep_alive and inbound.ended and code.status not in _CLOSING
         retry_after_s: float | None = None
         allow: frozenset[str] = frozenset()

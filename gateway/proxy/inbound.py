@@ -48,11 +48,11 @@ class Downstream(Protocol):
 class KnownHead:
     """A head that has come before, byte for byte: it means the same, and is judged the same.
 
-    Shared by the requests that have it. Not changed, but for what admission remembers of it. It is
-    of HTTP/1.1, keeps its connection, and announces a body by Content-Length or none.
+    Shared by the requests that have it. Not changed, but for what is found out and remembered. It
+    is of HTTP/1.1, keeps its connection, and announces a body by Content-Length or none.
     """
 
-    __slots__ = ("admission", "body_bytes", "fields", "method", "rules", "target")
+    __slots__ = ("admission", "body_bytes", "fields", "method", "request_id", "rules", "target")
 
     def __init__(self, method: str, target: bytes, fields: RawFields, body_bytes: int) -> None:
         self.method = method
@@ -63,6 +63,8 @@ class KnownHead:
         self.rules: Rules | None = None
         """Those by which `admission` was decided."""
         self.admission: Admission | None = None
+        self.request_id: str | None = None
+        """The caller's own, or empty; None: not looked for yet."""
 
 
 class Inbound:

@@ -226,12 +226,23 @@ class Observer:
         )
 
 
-def request_id_of(fields: RawFields) -> str:
+def request_id_of(inbound: Inbound) -> str:
     """Return the caller's own `X-Request-Id` if it is plain, else a new one."""
+    known = inbound.known
+    if known is None:
+        own = _own_id_in(inbound.fields)
+    else:
+        if known.request_id is None:
+            known.request_id = _own_id_in(inbound.fields)
+        own = known.request_id
+    return own or f"{_ID_PREFIX}-{next(_ids)}"
+
+
+def _own_id_in(fields: RawFields) -> str:
     for name, value in fields:
         if len(name) == 12 and name.lower() == b"x-request-id" and _PLAIN_ID.fullmatch(value):
             return value.decode("ascii")
-    return f"{_ID_PREFIX}-{next(_ids)}"
+    return ""
 
 
 def trace(tracer: Tracer, seen: Observation, admission: Admission) -> Admission:
@@ -280,7 +291,7 @@ def _account_for(seen: Observation) -> Record:
         Record,
         (
             seen.ended_at,
-            seen.request_id or request_id_of(inbound.fields),
+            seen.request_id or request_id_of(inbound),
             metrics.name,
             inbound.method or "other",
             seen.status,

@@ -375,6 +375,22 @@ async def test_a_bug_behind_another_request_costs_one_request(
     assert len(upstream.links) == 1
 
 
+async def test_a_head_that_comes_again_keeps_its_own_id_or_gets_a_new_one() -> None:
+    """Though all else that it means is remembered."""
+    named = POST.replace(b"Host", b"X-Request-Id: mine\r\nHost")
+    async with scripted_upstream(answer(200)) as upstream, running_gateway(upstream.port) as it:
+        ids = []
+        caller = await it.connect()
+        for request in (POST, POST, POST, POST, named, named, named, named):
+            caller.send(request)
+            assert (await caller.reply()).status == 200
+            await it.settled()
+            ids.append((await it.next_record())["request_id"])
+
+    assert len(set(ids[:4])) == 4
+    assert ids[4:] == ["mine"] * 4
+
+
 async def test_a_bug_in_admission_leaves_nothing_in_flight(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

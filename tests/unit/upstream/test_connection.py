@@ -25,8 +25,8 @@ ASK = [b"POST / HTTP/1.1\r\nHost: x\r\n\r\n"]
 class Wire(asyncio.Transport):
     """A transport in memory."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **extra: object) -> None:
+        super().__init__(extra)
         self.written: list[bytes] = []
         self.closed = ""
         self.reading = True

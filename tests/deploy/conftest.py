@@ -18,6 +18,7 @@ _BASE_IMAGE = "docker.io/library/python:3.13-slim"
 
 Say = Callable[[str], None]
 Part = Callable[[str], Path]
+Build = Callable[..., str]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -84,17 +85,28 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
 
 
 @pytest.fixture(scope="session")
-def image(containers: Containers, part: Part, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The image, built from deploy/Dockerfile as it is; only the base is our own."""
+def build(containers: Containers, part: Part, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Builds deploy/Dockerfile as it is, under a name, with arguments; only the base is our own."""
     containers.build(part("base") / "Dockerfile", _BASE_IMAGE, part("base"))
     pip = tmp_path_factory.mktemp("pip") / "pip.conf"
     pip.write_text("[global]\nno-index = true\nfind-links = /wheels\n")
-    containers.build(
-        ROOT / "deploy" / "Dockerfile",
-        IMAGE,
-        ROOT,
-        f"--volume={part('wheels')}:/wheels:ro",
-        f"--secret=id=pip,src={pip}",
-        f"--ignorefile={ROOT / '.dockerignore'}",
-    )
-    return IMAGE
+
+    def run(name: str, *arguments: str) -> str:
+        containers.build(
+            ROOT / "deploy" / "Dockerfile",
+            name,
+            ROOT,
+            f"--volume={part('wheels')}:/wheels:ro",
+            f"--secret=id=pip,src={pip}",
+            f"--ignorefile={ROOT / '.dockerignore'}",
+            *arguments,
+        )
+        return name
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def image(build: Build) -> str:
+    """The image."""
+    return build(IMAGE)

@@ -87,11 +87,12 @@ def _debian(name: str, options: list[str], say: Callable[[str], None]) -> Path:
 
 
 def wheels(say: Callable[[str], None]) -> Path:
-    """Return the folder with the wheels of deploy/requirements.txt, so that builds need no network.
+    """Return the folder with the wheels of the image's locks, so that builds need no network.
 
     Fetched outside, where pip knows its way to an index.
     """
-    lock = ROOT / "deploy" / "requirements.txt"
+    # It has all that requirements.txt has, as a test asserts.
+    lock = ROOT / "deploy" / "requirements-otel.txt"
     with _made_once("wheels", lock.read_text()) as folder:
         if folder is not None:
             say("== Fetching the image's wheels into .venv/deploy (first time only)")

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from gateway.twin import IRIS_ID
-from tests.deploy.conftest import Say
+from tests.deploy.conftest import Build, Say
 from tests.deploy.containers import Containers
 from tests.deploy.manifests import containers_of
 from tests.deploy.parts import ROOT, output_of
@@ -83,20 +83,47 @@ def test_hadolint_finds_nothing(tools: Path) -> None:
     assert output_of(str(tools / "hadolint"), str(DOCKERFILE)) == ""
 
 
-def test_locked_packages_are_those_that_the_project_asks_for() -> None:
+@pytest.mark.parametrize("extra", ["", "otel"])
+def test_locked_packages_are_those_that_the_project_asks_for(extra: str) -> None:
     """
     deploy/requirements.txt has each of the project's requirements, at a version it allows, and a
-    hash of every file.
+    hash of every file; so has requirements-otel.txt, with the extra's, and otherwise the same.
     """
-    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", LOCK.read_text(), re.MULTILINE))
+    lock = LOCK.with_stem("requirements-otel") if extra else LOCK
+    locked = _locked(lock)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + (project["optional-dependencies"][extra] if extra else [])
 
-    for line in project["dependencies"]:
+    for line in wanted:
         requirement = Requirement(line)
         version = locked.get(requirement.name.lower())
-        assert version is not None, f"{line}: run the command at the top of {LOCK.name}"
+        assert version is not None, f"{line}: run the command at the top of {lock.name}"
         assert requirement.specifier.contains(Version(version)), line
-    assert len(re.findall(r"^    --hash=", LOCK.read_text(), re.MULTILINE)) > len(locked)
+    assert len(re.findall(r"^    --hash=", lock.read_text(), re.MULTILINE)) > len(locked)
+    assert _locked(LOCK).items() <= locked.items()
+
+
+def _locked(lock: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", lock.read_text(), re.MULTILINE))
+
+
+def test_image_can_be_built_to_trace(containers: Containers, build: Build) -> None:
+    """
+    With one argument the image has what tracing needs, and nothing is asked for in vain.
+    """
+    build("localhost/modelarts-gateway:otel", "--build-arg=REQUIREMENTS=requirements-otel.txt")
+
+    loads = "import gateway.observe.tracing as tracing; print(tracing.Tracer.__name__)"
+    said = containers.podman(
+        "run",
+        "--rm",
+        *TIGHT,
+        "--entrypoint=/opt/modelarts-gateway/bin/python",
+        "localhost/modelarts-gateway:otel",
+        "-c",
+        loads,
+    )
+    assert said.strip() == "Tracer"
 
 
 @pytest.fixture(scope="module")

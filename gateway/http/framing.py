@@ -36,16 +36,18 @@ def bytes_to_come(fields: Iterable[tuple[bytes, bytes]], body: Iterable[bytes]) 
     """Return how much of a message's body is still to come behind `body`, where that is plain.
 
     Returns:
-        0 unless exactly one Content-Length, of plain digits, says it: then only a parser can know.
+        0 unless exactly one Content-Length, of plain digits, says it, and nothing says that the
+        end of the message is more than that: then only a parser can know.
     """
     length = 0
     for name, value in fields:
-        if len(name) == 14 and name.lower() == b"content-length":
+        lower = name.lower()
+        if lower in {b"transfer-encoding", b"upgrade"}:
+            return 0
+        if lower == b"content-length":
             if length or not value.isdigit() or len(value) > _MAX_DIGITS:
                 return 0
             length = int(value)
-        elif len(name) == 17 and name.lower() == b"transfer-encoding":
-            return 0
     return length and length - sum(map(len, body))
 
 

@@ -159,6 +159,7 @@ def test_a_single_piece_is_never_copied() -> None:
         ([(b"Content-Length", b"10"), (b"Content-Length", b"10")], 0),
         ([(b"Content-Length", b"10"), (b"Transfer-Encoding", b"chunked")], 0),
         ([(b"transfer-encodinG", b"chunked"), (b"Content-Length", b"10")], 0),
+        ([(b"upgradE", b"x"), (b"Content-Length", b"10")], 0),
         ([(b"Content-Length", b"+10")], 0),
         ([(b"Content-Length", b"10 ")], 0),
         ([(b"Content-Lengths", b"10")], 0),

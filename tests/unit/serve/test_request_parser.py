@@ -32,6 +32,7 @@ LONGER = b"PUT / HTTP/1.1\r\ncontent-length:8\r\nHost: h\r\n\r\nGET / HT"
 LAST = b"PUT / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 4\r\n\r\nabcd"
 OLD = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
 UPGRADE = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+UPGRADE_WITH_BODY = UPGRADE.replace(b"Host", b"Content-Length: 3\r\nHost") + b"abc"
 MALFORMED = b"GET / HTTP/1.1\r\nHost : h\r\n\r\n"
 
 Seen = tuple[str, bytes, str, list[tuple[bytes, bytes]], bytes, bool, bool]
@@ -78,7 +79,7 @@ def test_requests_are_the_same_however_their_bytes_are_cut(
     assert parse(pieces) == parse([stream])
 
 
-@pytest.mark.parametrize("last", [GET, LAST, MALFORMED])
+@pytest.mark.parametrize("last", [GET, LAST, MALFORMED, UPGRADE_WITH_BODY])
 def test_two_cuts_anywhere_change_nothing(last: bytes) -> None:
     """Every pair of places in a short stream, bodies and what follows them included."""
     stream = LONGER + CHUNKED + ONE + last + ONE

@@ -35,7 +35,7 @@ class Admission:
 
     __slots__ = ("_method", "fields", "head", "path", "query", "service")
 
-    def __init__(  # keywords cost a dict per call
+    def __init__(
         self, service: Service, method: str, path: bytes, query: bytes, fields: RequestFields
     ) -> None:
         self.service = service

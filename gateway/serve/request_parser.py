@@ -1,4 +1,4 @@
-"""From a caller's bytes to requests: llhttp, and bounds on what it would collect without end.
+"""From a caller's bytes to requests: by llhttp, within bounds, or by what it said of them before.
 
 Knows of no connection and waits for nothing; the same bytes give the same requests however cut.
 """
@@ -56,7 +56,6 @@ class RequestParser:
         "_read_bytes",
         "_received_at",
         "_repeated",
-        "_scattered",
         "_silent_bytes",
         "_target",
         "in_head",
@@ -92,14 +91,13 @@ class RequestParser:
         self._fields: list[tuple[bytes, bytes]] = []
         self._received_at = 0.0
         self._read_bytes = 0  # with which the head under way, and what preceded it, has come
-        self._scattered = False  # more than one piece of a body has come, and is not taken
         self._silent_bytes = 0  # of extensions and trailers, since a piece of a body came
 
     def feed(self, data: bytes, now: float, known_heads: dict[bytes, KnownHead]) -> None:
         """Parse what has arrived at `now`; does nothing after a refusal.
 
         Requests that come whole, behind a head that is in `known_heads`, are recognised instead,
-        which costs a third. A head gets in there when a connection repeats it.
+        which costs half. A head gets in there when a connection repeats it.
         """
         if self._left:
             self._take(data, now, known_heads)
@@ -153,8 +151,7 @@ class RequestParser:
             return
         piece = data if len(data) <= left else data[:left]
         inbound.body.append(piece)
-        if len(inbound.body) > 1:
-            inbound.body = gathered(inbound.body)
+        _gather(inbound)
         self._left = left - len(piece)
         if not self._left:
             inbound.ended = True
@@ -186,8 +183,7 @@ class RequestParser:
             self._look_at_body(self.receiving, len(data))
 
     def _look_at_body(self, inbound: Inbound, count: int) -> None:
-        if self._scattered:
-            self._gather(inbound)
+        _gather(inbound)
         # Chunk extensions and trailers: the parser keeps them until they end.
         self._silent_bytes = 0 if inbound.body else self._silent_bytes + count
         if self._silent_bytes > MAX_HEAD_BYTES:
@@ -255,28 +251,25 @@ class RequestParser:
     def on_body(self, piece: bytes) -> None:
         """Collect a piece of the body."""
         if self.receiving is not None:
-            body = self.receiving.body
-            if body:
-                self._scattered = True
-            body.append(piece)
+            self.receiving.body.append(piece)
 
     def on_message_complete(self) -> None:
         """Note the end of a request."""
         if self.receiving is not None:
-            if self._scattered:
-                self._gather(self.receiving)
+            _gather(self.receiving)
             self.receiving.ended = True
             self._between = self.receiving.keep_alive
             self.receiving = None
-
-    def _gather(self, inbound: Inbound) -> None:
-        self._scattered = False
-        inbound.body = gathered(inbound.body)
 
     def _check_sizes(self) -> None:
         sizes = [len(name) + len(value) for name, value in self._fields]
         if max(sizes, default=0) > MAX_FIELD_BYTES or sum(sizes) > MAX_HEAD_BYTES:
             raise _RefusedRequestError(ErrorCode.HEADERS_TOO_LARGE)
+
+
+def _gather(inbound: Inbound) -> None:
+    if len(inbound.body) > 1:
+        inbound.body = gathered(inbound.body)
 
 
 _READ_BYTES = 256 * 1024  # uvloop reads no more at a time

@@ -1,6 +1,7 @@
 """One HTTP/1.1 connection to a service.
 
-Writes a request, parses the response, and knows whether it may be used again; decides nothing.
+Writes a request, parses or recognises the response, and knows whether it may be used again;
+decides nothing.
 """
 
 import asyncio
@@ -19,8 +20,6 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_FIELDS = 256
 _MAX_INTERIM = 16
 """1xx responses before the final one; a flood of 102 would otherwise last for ever."""
-
-
 _ENCRYPTED_BYTES = 32 * 1024
 """At a time. Each piece is copied twice on its way through OpenSSL, and these stay in the
 processor's first cache: a tenth less CPU for a large upload than as it comes, 256 KiB at a time."""
@@ -284,6 +283,8 @@ class Connection(asyncio.Protocol):
         elif self._left:
             self._take(sink, data)
             return
+        else:
+            self._repeated = False  # what comes now has not come with that head
         if self._parse(data):
             self._tell(sink, data)
 
@@ -323,7 +324,8 @@ class Connection(asyncio.Protocol):
     def _recognise(self, sink: ResponseSink, data: bytes) -> bool:
         """Take a response that comes whole, behind the head of the two before it.
 
-        It is the one that the parser would make of it, for half of what that costs.
+        It is the one that the parser would make of it, for half of what that costs. Otherwise note
+        whether it may be remembered, if all of it is in `data`.
         """
         head = data[: data.find(_END) + 4]
         if head != self._last_head:

@@ -26,6 +26,7 @@ from tests.soak.process import Page, Reading, page_of, read, rss_mib
 from tests.soak.verdict import leaks, lost, unmatched, unnoticed
 from tests.support.served import served
 from tests.support.twin import running_twin
+from tests.support.web_server import web_server
 from tests.watch.stack import running_stack
 
 TOOLS = {"prometheus": "prometheus", "prometheus-alertmanager": "prometheus-alertmanager"}
@@ -307,13 +308,7 @@ class _Site:
 
         application = web.Application()
         application.router.add_post("/{receiver}", take)
-        runner = web.AppRunner(application, access_log=None)
-        await runner.setup()
-        self._open.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        port = runner.addresses[0][1]
-        assert isinstance(port, int)
-        return port
+        return await self._open.enter_async_context(web_server(application))
 
     def _password(self, identity: str) -> Path:
         file = self._folder / f"password-{identity}"

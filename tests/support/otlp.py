@@ -8,6 +8,8 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.support.web_server import web_server
+
 
 class Receiver:
     """What has been received."""
@@ -60,12 +62,9 @@ async def otlp_receiver() -> AsyncIterator[Receiver]:
     receiver = Receiver()
     application = web.Application()
     application.router.add_post("/v1/traces", receiver.take)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    receiver.endpoint = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
-        yield receiver
-    finally:
-        receiver.open.set()
-        await runner.cleanup()
+    async with web_server(application) as port:
+        receiver.endpoint = f"http://127.0.0.1:{port}"
+        try:
+            yield receiver
+        finally:
+            receiver.open.set()

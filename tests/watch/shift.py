@@ -24,6 +24,7 @@ from gateway.twin import ECHO_ID, IRIS_ID, Account, Clock
 from tests.support.served import Served, served
 from tests.support.tools import tool
 from tests.support.twin import running_twin
+from tests.support.web_server import web_server
 from tests.watch.stack import Stack, running_stack
 
 LIMIT_S = 120
@@ -165,13 +166,7 @@ class _Stations:
         application = web.Application()
         application.router.add_post("/full", self._answer_when_released)
         application.router.add_post("/{receiver}", self._take_notice)
-        runner = web.AppRunner(application, access_log=None)
-        await runner.setup()
-        self._open.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        port = runner.addresses[0][1]
-        assert isinstance(port, int)
-        return port
+        return await self._open.enter_async_context(web_server(application))
 
     async def work(self) -> None:
         """Let all stories happen at once, with ordinary traffic around them."""

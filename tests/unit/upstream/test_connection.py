@@ -60,6 +60,7 @@ class Heard:
     def __init__(self) -> None:
         self.heads: list[ResponseHead] = []
         self.body = b""
+        self.pieces: list[bytes] = []
         self.ends = 0
         self.error: UpstreamError | None = None
         self.writable = 0
@@ -71,6 +72,7 @@ class Heard:
         if head is not None:
             self.heads.append(head)
         self.body += b"".join(body)
+        self.pieces += body
         if complete:
             self.ends += 1
             self.when_complete()
@@ -492,23 +494,25 @@ def test_bytes_without_a_body_are_bounded(size: int, code: ErrorCode | None) -> 
 
 def test_body_is_not_copied() -> None:
     """Where its end is known, what has arrived is passed on as it is."""
-    pieces: list[bytes] = []
-    connection, _ = opened()
-
-    class Keeping(Heard):
-        def on_response(
-            self, head: ResponseHead | None, body: list[bytes], *, complete: bool
-        ) -> None:
-            super().on_response(head, body, complete=complete)
-            pieces.extend(body)
-
-    connection.start(Keeping(), ASK, head_request=False, sent=True)
+    connection, _, heard = asked()
     said = (b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n", b"abc", b"defgh")
     for piece in said:
         connection.data_received(piece)
 
-    assert pieces[0] is said[1]
-    assert pieces[1] is said[2]
+    assert heard.pieces[0] is said[1]
+    assert heard.pieces[1] is said[2]
+
+
+@pytest.mark.parametrize(("count", "pieces"), [(17, 1), (16, 16)])
+def test_many_small_chunks_are_passed_on_as_one_piece(count: int, pieces: int) -> None:
+    """What one read has brought; as objects, they take 28 times their bytes."""
+    connection, _, heard = asked()
+    connection.data_received(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"2\r\nab\r\n" * count
+    )
+
+    assert heard.body == b"ab" * count
+    assert len(heard.pieces) == pieces
 
 
 @pytest.mark.parametrize("extra", [b"", b"x", b"\r\n", OK])
@@ -679,3 +683,14 @@ def test_one_head_is_remembered() -> None:
     for answer in (NO_CONTENT, OK, OK):
         said.hear(answer)
         assert not said.recognised
+
+
+@pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTT"])
+def test_only_what_came_with_a_head_says_what_it_means(interim: bytes) -> None:
+    """Not what follows an interim answer, or the first bytes, in another read of the same size."""
+    final = b"HTTP/1.1 204 Whatever\r\n\r\n"
+    pieces = (interim, final) if interim.endswith(b"\n") else (final[:3], final[3:-3], final[-3:])
+    said = Said()
+    for _ in range(3):
+        assert said.hear(*pieces) == Said().hear(*pieces)
+    assert said.hear(interim)[2] == 0

@@ -8,6 +8,8 @@ import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from tests.support.virtual_loop import VirtualLoop
+
 # The same examples in every run, so that nobody's change fails by another's luck; deadlines are
 # a busy machine's. For the search itself: pytest --hypothesis-profile=search
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
@@ -17,6 +19,7 @@ hypothesis.settings.load_profile("steady")
 LoopFactories = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
 _UVLOOP: LoopFactories = {"uvloop": uvloop.new_event_loop}
 _ASYNCIO: LoopFactories = {"asyncio": asyncio.new_event_loop}
+_VIRTUAL: LoopFactories = {"virtual": VirtualLoop}
 
 # Rooms of the data path. Start-up may read files; identity/ reads them where nobody waits.
 _MUST_NOT_BLOCK = ["gateway.http", "gateway.upstream", "gateway.proxy", "gateway.serve"]
@@ -29,6 +32,8 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> L
         return {**_UVLOOP, **_ASYNCIO}
     if "identity" in item.path.parts:
         return _ASYNCIO  # these look at the timers that asyncio's loop keeps
+    if "scenarios" in item.path.parts:
+        return _VIRTUAL  # time stands still until the test moves it
     return _UVLOOP
 
 

@@ -1,0 +1,148 @@
+"""When the gateway takes no more: too many requests, too many connections, and its own end."""
+
+from tests.scenarios.messages import GET, OK, POST, answer, error_in, forwarded
+from tests.support.memory import Fate, OpenStage, Stage
+
+
+async def test_overloaded_service_refuses_at_once(open_stage: OpenStage) -> None:
+    """
+    The request above the limit gets 503; after the first has ended there is room again.
+    """
+    stage = open_stage(max_in_flight=1)
+    second = stage.new_client()
+    stage.client.sends(POST)
+    second.sends(POST)
+    assert error_in(second.reply) == (503, "Overloaded")
+    assert second.reply.values(b"retry-after") == [b"1"]
+    assert second.fate is Fate.OPEN
+
+    stage.service.answers(OK)
+    second.sends(POST)
+    stage.service.answers(answer(200, b"second"))
+    assert [reply.status for reply in second.replies] == [503, 200]
+    assert len(stage.services) == 1
+
+
+async def test_connection_above_the_limit_is_refused_politely(open_stage: OpenStage) -> None:
+    """
+    A client that is one too many gets 503 without having asked anything.
+    """
+    stage = open_stage(max_connections=1)
+    second = stage.new_client()
+
+    assert error_in(second.reply) == (503, "Overloaded")
+    assert second.fate is Fate.HALF_CLOSED
+    assert stage.client.fate is Fate.OPEN
+
+
+async def test_flood_of_connections_is_reset(open_stage: OpenStage) -> None:
+    """
+    Beyond 16 connections above the limit, clients are not even told.
+    """
+    stage = open_stage(max_connections=1)
+    clients = [stage.new_client() for _ in range(17)]
+
+    assert [client.fate for client in clients] == [Fate.HALF_CLOSED] * 16 + [Fate.RESET]
+    assert clients[-1].received == b""
+
+
+# The end of the gateway's life.
+
+
+async def test_announced_end_makes_every_response_the_last(stage: Stage) -> None:
+    """
+    Requests are still served, each with `Connection: close`.
+    """
+    stage.announces_its_end()
+    stage.client.sends(GET)
+    stage.service.answers(OK)
+    await stage.settle()
+
+    assert stage.client.reply.body == b"ok"
+    assert stage.client.reply.closes
+    assert stage.client.fate is Fate.CLOSED
+    assert stage.pool.idle == 1
+
+
+async def test_drain_lets_requests_finish(stage: Stage) -> None:
+    """
+    The request under way is answered as the last; the drain ends with it.
+    """
+    stage.client.sends(GET)
+    drain = stage.drains()
+    await stage.settle()
+    assert not drain.done()
+    stage.service.answers(OK)
+    await stage.until(drain.done)
+
+    assert drain.result()
+    assert stage.client.reply.body == b"ok"
+    assert stage.client.reply.closes is False, "it was announced in the first phase, if at all"
+    assert stage.client.fate is Fate.HALF_CLOSED
+
+
+async def test_drain_drops_what_is_pipelined(stage: Stage) -> None:
+    """
+    A request behind the one under way is not begun any more.
+    """
+    stage.client.sends(GET + GET)
+    drain = stage.drains()
+    await stage.settle()
+    stage.service.answers(OK)
+    assert await drain
+
+    assert stage.client.reply.status == 200
+    assert stage.client.fate is Fate.HALF_CLOSED
+    assert stage.service.received == forwarded(b"GET", b"")
+
+
+async def test_drain_refuses_a_request_that_has_only_begun(stage: Stage) -> None:
+    """
+    A head that is not complete gets 503 instead of a mere close.
+    """
+    stage.client.sends(GET[:20])
+    assert await stage.drains()
+
+    assert error_in(stage.client.reply) == (503, "Draining")
+    assert stage.client.reply.values(b"retry-after") == [b"1"]
+    assert stage.client.fate is Fate.HALF_CLOSED
+
+
+async def test_new_connection_during_a_drain_is_told(stage: Stage) -> None:
+    """
+    A request on a connection that was opened too late gets 503 and `Connection: close`.
+    """
+    assert await stage.drains()
+    late = stage.new_client()
+    late.sends(GET)
+
+    assert error_in(late.reply) == (503, "Draining")
+    assert late.reply.closes
+    assert stage.service.received == b""
+
+
+async def test_drain_closes_idle_connections(stage: Stage) -> None:
+    """
+    A connection without a request ends without a word.
+    """
+    assert await stage.drains()
+
+    assert stage.client.fate is Fate.CLOSED
+    assert stage.client.received == b""
+
+
+async def test_drain_breaks_off_what_does_not_end(stage: Stage) -> None:
+    """
+    A request that outlasts the drain's timeout is reset, and so is its call to the service.
+    """
+    stage.client.sends(GET)
+    drain = stage.drains(timeout_s=5.0)
+    await stage.settle()
+    stage.clock.advance(5.0)
+    await stage.until(drain.done)
+    await stage.settle()
+
+    assert not drain.result()
+    assert stage.client.fate is Fate.RESET
+    assert stage.service.fate is Fate.ABORTED
+    assert stage.record["error"] == "client_disconnected"

@@ -22,7 +22,9 @@ _ASYNCIO: LoopFactories = {"asyncio": asyncio.new_event_loop}
 _VIRTUAL: LoopFactories = {"virtual": VirtualLoop}
 
 # Rooms of the data path. Start-up may read files; identity/ reads them where nobody waits.
-_MUST_NOT_BLOCK = ["gateway.http", "gateway.upstream", "gateway.proxy", "gateway.serve"]
+_MUST_NOT_BLOCK = [
+    f"gateway.{room}" for room in ("http", "upstream", "proxy", "downstream", "admin", "lifecycle")
+]
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> LoopFactories:

@@ -13,12 +13,16 @@ RANK = {
     "errors": 0,
     "settings": 1,
     "http": 2,
-    "upstream": 3,
     "identity": 3,
     "observe": 3,
-    "proxy": 4,
-    "serve": 5,
-    "cli": 6,
+    "upstream": 4,
+    "admin": 4,
+    "proxy": 5,
+    "downstream": 6,
+    "lifecycle": 7,
+    "assembly": 8,
+    "diagnose": 9,
+    "cli": 10,
 }
 TWIN = "twin"
 PURE = ("http", "errors")
@@ -107,9 +111,9 @@ def test_every_module_says_what_it_owns() -> None:
 
 def test_the_framework_lives_in_its_rooms() -> None:
     """
-    aiohttp's server is known to serve/ and twin/, its client to identity/ alone.
+    aiohttp's server is known to downstream/, admin/ and twin/, its client to identity/ alone.
     """
-    allowed = {"serve", "identity", "observe", "cli", TWIN}
+    allowed = {"downstream", "admin", "lifecycle", "identity", "observe", "cli", TWIN}
     for path in MODULES:
         if any(name.partition(".")[0] == "aiohttp" for name in imports_of(path)):
             assert room_of(path) in allowed, path

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.build import build_identity, tls_context
+from gateway.assembly.build import build_identity, tls_context
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
 from gateway.errors import ConfigError
 from gateway.settings import Loaded, Settings
@@ -82,8 +82,8 @@ def _show(loaded: Loaded) -> None:
 
 def _go_online(settings: Settings) -> None:
     """Print what is found, and exit unless it is good."""
-    from gateway.cli.findings import Level
-    from gateway.cli.online import examine
+    from gateway.diagnose.findings import Level
+    from gateway.diagnose.online import examine
 
     findings = asyncio.run(examine(settings))
     for finding in findings:

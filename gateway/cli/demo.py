@@ -9,12 +9,12 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.build import build_gateway
+from gateway.assembly.build import build_gateway
 from gateway.cli.configuration import load_or_exit
-from gateway.cli.run import run_until_told, set_up_logging
-from gateway.cli.signals import Signals
+from gateway.lifecycle.gateway import Gateway
+from gateway.lifecycle.run import run_until_told, set_up_logging
+from gateway.lifecycle.signals import Signals
 from gateway.observe.access_log import AccessLog
-from gateway.serve.gateway import Gateway
 from gateway.settings import load
 from gateway.settings.effective import effective
 from gateway.twin import IMAGE_ID, IRIS_ID, Account, Twin

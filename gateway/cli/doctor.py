@@ -9,16 +9,16 @@ from pathlib import Path
 
 import click
 
+from gateway.assembly.build import wall_clock
 from gateway.cli import not_followed
-from gateway.cli.build import wall_clock
 from gateway.cli.check import problems_of
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option
-from gateway.cli.findings import Finding, Level, Step, has_failed
-from gateway.cli.online import examine_identity, examine_skew, examine_way
-from gateway.cli.running import refused_logins
-from gateway.cli.surroundings import surroundings
-from gateway.cli.vendor import failure_text, is_known_to_vendor, meaning_of
-from gateway.cli.visit import visit
+from gateway.diagnose.environment_checks import surroundings
+from gateway.diagnose.findings import Finding, Level, Step, has_failed
+from gateway.diagnose.local_gateway import refused_logins
+from gateway.diagnose.online import examine_identity, examine_skew, examine_way
+from gateway.diagnose.probe_request import visit
+from gateway.diagnose.vendor_codes import failure_text, is_known_to_vendor, meaning_of
 from gateway.errors import ConfigError, UpstreamError
 from gateway.identity.source import Login
 from gateway.settings import Identity, Loaded, Service, load

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.configuration import config_option, exit_with, load_or_exit
-from gateway.cli.signals import Signals
+from gateway.lifecycle.signals import Signals
 
 if TYPE_CHECKING:
+    from gateway.lifecycle.gateway import Gateway
     from gateway.observe.access_log import AccessLog
-    from gateway.serve.gateway import Gateway
     from gateway.settings import Loaded
 
 
@@ -38,11 +38,11 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     The access log goes to standard output, everything else to standard error.
     """
     signals = Signals(reload=True)  # what follows imports for half a second
-    from gateway.cli.build import build_gateway, unusable_secrets, wall_clock
-    from gateway.cli.run import raise_file_limit, run_until_told, say, set_up_logging
-    from gateway.cli.tracing import tracer_of
+    from gateway.assembly.build import build_gateway, unusable_secrets, wall_clock
+    from gateway.assembly.tracing import tracer_of
     from gateway.identity.clock import boottime
-    from gateway.serve.supervisor import supervisor_of
+    from gateway.lifecycle.run import raise_file_limit, run_until_told, say, set_up_logging
+    from gateway.lifecycle.supervisor import supervisor_of
     from gateway.settings import load
     from gateway.settings.effective import effective
 

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from gateway.cli.run import run_loop
+from gateway.lifecycle.run import run_loop
 from gateway.settings.values import parse_duration, parse_listen_tcp
 from gateway.twin import ECHO_ID, IMAGE_ID, IRIS_ID, Account, Twin
 

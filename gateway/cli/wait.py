@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gateway.cli.configuration import EXIT_REMOTE, config_option
-from gateway.cli.probe import admin_address, ask
+from gateway.diagnose.admin_query import admin_address, ask
 from gateway.settings.values import parse_duration
 
 _ASK_AGAIN_S = 0.2

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.build import wall_clock
+from gateway.assembly.build import wall_clock
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
-from gateway.cli.findings import duration_text
-from gateway.cli.online import log_in
+from gateway.diagnose.findings import duration_text
+from gateway.diagnose.online import log_in
 from gateway.errors import ConfigError
 from gateway.identity.source import Login, LoginError, TokenFacts
 

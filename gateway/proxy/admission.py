@@ -27,7 +27,7 @@ class Rules:
     origins: frozenset[bytes] = frozenset()
     """Of web pages that may call, as browsers write them."""
     known_heads: dict[bytes, KnownHead] = field(default_factory=dict, repr=False, compare=False)
-    """Heads that callers send again and again; serve/ fills it. Gone with the rules."""
+    """Heads that callers send again and again; downstream/ fills it. Gone with the rules."""
 
 
 class Admission:

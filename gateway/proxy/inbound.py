@@ -1,4 +1,4 @@
-"""A request as it comes in, and the way back to its caller: the seam between serve/ and proxy/."""
+"""A request as it comes in, and the way back to its caller: downstream/'s seam to proxy/."""
 
 from typing import TYPE_CHECKING, Protocol
 
@@ -68,7 +68,7 @@ class KnownHead:
 
 
 class Inbound:
-    """A request's head, and its body as it arrives. serve/ fills it, proxy/ empties `body`."""
+    """A request's head, and its body as it arrives. downstream/ fills it, proxy/ empties `body`."""
 
     __slots__ = (
         "body",

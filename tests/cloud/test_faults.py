@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gateway.serve.health import Readiness, readiness
+from gateway.admin.health import Readiness, readiness
 from gateway.twin import IRIS_ID, Twin
 from tests.cloud.gate import Gate, gate_before
 from tests.cloud.serving import (

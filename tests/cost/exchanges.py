@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from itertools import cycle, islice
 from typing import Any
 
-from gateway.cli.build import build_gateway
+from gateway.assembly.build import build_gateway
+from gateway.downstream.connection import DownstreamConnection
+from gateway.downstream.listener import DataListener
 from gateway.identity.credential import Credential
 from gateway.observe.access_log import AccessLog
 from gateway.proxy.service import Service
-from gateway.serve.data_listener import DataListener
-from gateway.serve.downstream import DownstreamConnection
 from gateway.settings import load
 from gateway.upstream.connection import Connection
 from tests.bench.shapes import JSON_BODY

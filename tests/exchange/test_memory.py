@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.serve.downstream import CROWD
+from gateway.downstream.connection import CROWD
 from tests.support.client import Caller, connect
 from tests.support.gateway import GET, running_gateway
 from tests.support.until import until

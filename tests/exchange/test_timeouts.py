@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from gateway.downstream.connection import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, LINGER_S
 from gateway.proxy.deadlines import Deadlines
 from gateway.proxy.exchange import Exchange
-from gateway.serve.downstream import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, LINGER_S
 from tests.support.client import Caller
 from tests.support.fake_time import FakeTime
 from tests.support.gateway import GET, POST, RunningGateway, running_gateway

@@ -15,7 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from gateway.serve.downstream import LOOK_S, DownstreamConnection
+from gateway.downstream.connection import LOOK_S, DownstreamConnection
 from tests.support.client import Caller
 from tests.support.gateway import POST, RunningGateway, running_gateway
 from tests.support.upstream import OK, Link, Script, answer, scripted_upstream

@@ -14,11 +14,11 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Exemplar
 
-from gateway.cli.build import build_gateway
+from gateway.assembly.build import build_gateway
 from gateway.identity.credential import Credential
+from gateway.lifecycle.gateway import Gateway
 from gateway.observe.access_log import AccessLog
 from gateway.proxy.service import Credentials, RouteTable, Service
-from gateway.serve.gateway import Gateway
 from gateway.settings import load
 from gateway.settings.effective import effective
 from tests.support.client import Caller, Reply, connect

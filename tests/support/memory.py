@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, cast
 
+from gateway.downstream.connection import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, LINGER_S, LOOK_S
+from gateway.downstream.listener import DataListener
 from gateway.errors import CredentialError, ErrorCode, UpstreamError
 from gateway.http.host import AllowedHosts
 from gateway.identity.credential import Credential
@@ -21,8 +23,6 @@ from gateway.proxy.deadlines import Deadlines
 from gateway.proxy.exchange import MAX_KEPT_BYTES, RETRY_REASONS, Proxy
 from gateway.proxy.observation import Observer
 from gateway.proxy.service import RouteTable, Service
-from gateway.serve.data_listener import DataListener
-from gateway.serve.downstream import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, LINGER_S, LOOK_S
 from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
 from tests.support.gateway import FakeCredentials

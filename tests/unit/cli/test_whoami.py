@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from gateway.cli.findings import duration_text
+from gateway.diagnose.findings import duration_text
 from gateway.twin import IRIS_ID, Account, Clock, Twin
 from tests.cloud.serving import password_identity
 from tests.support.twin import twin_in_thread

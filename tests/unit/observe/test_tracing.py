@@ -215,7 +215,7 @@ async def test_without_an_endpoint_there_is_no_tracing(tmp_path: Path) -> None:
         await gateway.ended()
 
     imported = [line.rpartition("|")[2].strip() for line in gateway.log if "import time" in line]
-    assert "gateway.cli.tracing" in imported
+    assert "gateway.assembly.tracing" in imported
     assert not [name for name in imported if name.startswith(("opentelemetry", "requests"))]
     assert TRACEPARENT.replace("t", "T", 1).encode() in upstream.only.head
     assert "opentelemetry" in sys.modules  # it is there, and would have been found

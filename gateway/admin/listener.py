@@ -1,0 +1,130 @@
+"""The admin listener: probes, metrics, status. It reads our own state and never calls upstream."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from gateway.admin.health import Health, readiness
+from gateway.admin.status.document import status_document
+from gateway.admin.status.page import add_status_page
+from gateway.errors import DownstreamError
+from gateway.observe.metrics import Metrics
+
+_ANY_HOST = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
+"""Asked by machines, under whatever name; they tell a web page nothing that it could use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What a reload has come to."""
+
+    problems: tuple[str, ...]
+    """Why the old configuration stays; none: the new one is in force."""
+    warnings: tuple[str, ...]
+
+
+def admin_application(
+    health: Health,
+    metrics: Metrics,
+    *,
+    quit_requested: Callable[[], None] | None,
+    reload: Callable[[], Awaitable[Reload]] | None = None,
+) -> web.Application:
+    """Build the application of the admin listener.
+
+    Args:
+        health: asked at every probe.
+        metrics: exported at `/metrics`.
+        quit_requested: called by POST `/quitquitquit`; None leaves that path out.
+        reload: called by POST `/reload`; None leaves that path out.
+    """
+
+    async def livez(request: web.Request) -> web.Response:
+        return _verdict(request, "live", True, "ok", uptime_s=round(health.uptime_s(), 3))
+
+    async def startupz(request: web.Request) -> web.Response:
+        started = health.started
+        return _verdict(request, "started", started, "ok" if started else "starting")
+
+    async def readyz(request: web.Request) -> web.Response:
+        state = readiness(health)
+        return _verdict(request, "ready", state.ready, state.reason, services=state.services)
+
+    async def show_metrics(request: web.Request) -> web.Response:
+        page, content_type = metrics.exposition(request.headers.get("Accept", ""))
+        return web.Response(body=page, headers={"Content-Type": content_type})
+
+    application = web.Application(middlewares=[_host_guard(health)])
+    application.router.add_get("/livez", livez)
+    application.router.add_get("/startupz", startupz)
+    application.router.add_get("/readyz", readyz)
+    application.router.add_get("/metrics", show_metrics)
+    add_status_page(application.router, partial(status_document, health, metrics))
+    if quit_requested is not None:
+        application.router.add_post("/quitquitquit", _quit_by(quit_requested))
+    if reload is not None:
+        application.router.add_post("/reload", _reload_by(reload, health))
+    return application
+
+
+def _host_guard(health: Health) -> Middleware:
+    """Make the guard against web pages that rebind a name to us."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        host = request.headers.get("Host")
+        if host is not None and request.path not in _ANY_HOST:
+            try:
+                health.admin_hosts.admit(host.encode("utf-8", "surrogateescape"))
+            except DownstreamError as error:
+                answer = error.code.value
+                return web.Response(text=answer.sentence + "\n", status=answer.status)
+        return await handler(request)
+
+    return guard
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _quit_by(quit_requested: Callable[[], None]) -> Handler:
+    async def quitquitquit(request: web.Request) -> web.Response:
+        _refuse_browsers(request)
+        quit_requested()
+        return web.Response(text="draining\n")
+
+    return quitquitquit
+
+
+def _reload_by(reload: Callable[[], Awaitable[Reload]], health: Health) -> Handler:
+    async def read_again(request: web.Request) -> web.Response:
+        _refuse_browsers(request)
+        done = await reload()
+        busy = health.draining or not health.started
+        return web.json_response(
+            {"reloaded": not done.problems, **asdict(done)},
+            status=200 if not done.problems else 409 if busy else 422,
+            headers={"Cache-Control": "no-store"},
+        )
+
+    return read_again
+
+
+def _refuse_browsers(request: web.Request) -> None:
+    """Refuse what a web page on this machine may send without asking; no program sets these."""
+    if "Origin" in request.headers or "Sec-Fetch-Site" in request.headers:
+        raise web.HTTPForbidden(text="web pages may not do this\n")
+
+
+def _verdict(
+    request: web.Request, what: str, is_so: bool, reason: str, **more: Any
+) -> web.Response:
+    """Answer a probe: in a word, or with `?verbose` as JSON."""
+    status = 200 if is_so else 503
+    if "verbose" in request.query:
+        return web.json_response({what: is_so, "reason": reason, **more}, status=status)
+    return web.Response(text=reason + "\n", status=status)

@@ -1,0 +1,136 @@
+"""What `/status` tells, as JSON: our own state, without secrets and without callers' text.
+
+Rates and quantiles are left to the reader: whoever asks twice has two sets of counters.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from gateway import __version__
+from gateway.admin.health import Health, readiness
+from gateway.identity.report import KeeperStatus
+from gateway.observe.access_log import Record
+from gateway.observe.metrics import (
+    NO_SERVICE,
+    ConnectionGauges,
+    Histogram,
+    Metrics,
+    ServiceMetrics,
+)
+
+
+def status_document(health: Health, metrics: Metrics) -> dict[str, Any]:
+    """Return the state of the gateway: times in seconds, counters since it started."""
+    state = readiness(health)
+    latest = health.latest_requests()
+    traffic = {counts.name: _traffic(counts, now) for counts, now in metrics.services()}
+    logins = metrics.logins()
+    return {
+        "version": __version__,
+        "uptime_s": round(health.uptime_s(), 3),
+        "time": round(health.wall_time_s(), 3),
+        "ready": state.ready,
+        "reason": state.reason,
+        "services": {
+            name: {
+                "identity": identity,
+                "state": state.services[name],
+                **traffic.get(name, {}),
+            }
+            for name, identity in health.services().items()
+        },
+        "unrouted": traffic.get(NO_SERVICE, {}),
+        "identities": {
+            name: _identity(status, logins.get(name, {}))
+            for name, status in health.identities().items()
+        },
+        "requests": [_request(ended_at, record) for ended_at, record in latest],
+        "reload": {
+            "successful": metrics.reload_successful,
+            "configuration_read_at": round(metrics.reload_success_at, 3),
+        },
+        "configuration": [asdict(value) for value in health.configuration()],
+    }
+
+
+def _traffic(counts: ServiceMetrics, connections: ConnectionGauges) -> dict[str, Any]:
+    by_code, by_error, by_reason = counts.totals()
+    responses: dict[str, int] = {}
+    for (_, code), count in by_code.items():
+        if count:
+            responses[code] = responses.get(code, 0) + count
+    return {
+        "in_flight": counts.started - counts.finished,
+        "responses": responses,
+        "errors": [
+            {"layer": layer, "error": error, "count": count}
+            for (layer, error), count in by_error.items()
+            if count
+        ],
+        "retries": {reason: count for reason, count in by_reason.items() if count},
+        "duration": _histogram(counts.duration),
+        "first_byte": _histogram(counts.first_byte),
+        "overhead": _histogram(counts.overhead),
+        "request_bytes": counts.request_bytes,
+        "response_bytes": counts.response_bytes,
+        "connections": asdict(connections),
+    }
+
+
+def _histogram(histogram: Histogram) -> dict[str, Any]:
+    """Counts are those of each bucket alone; the last one's is of what exceeds every bound."""
+    return {
+        "bounds_s": list(histogram.bounds),
+        "counts": list(histogram.counts),
+        "sum_s": round(histogram.total, 6),
+    }
+
+
+def _identity(status: KeeperStatus, logins: Mapping[str, int]) -> dict[str, Any]:
+    facts = status.facts
+    return {
+        "usable": status.usable,
+        "reason": status.reason,
+        "locked": status.locked,
+        "expires_at": _finite(status.wall_expires_at),
+        "next_login_s": _finite(status.next_login_s),
+        "last_result": status.last_result,
+        "clock_skew_s": status.skew_s,
+        "logins": dict(logins),
+        "token": None
+        if facts is None
+        else {
+            "fingerprint": facts.fingerprint,
+            "length": facts.length,
+            "user": facts.user,
+            "project": facts.project,
+            "life_s": None
+            if facts.issued_at is None or facts.expires_at is None
+            else (facts.expires_at - facts.issued_at).total_seconds(),
+        },
+    }
+
+
+def _request(ended_at: float, record: Record) -> dict[str, Any]:
+    """Only what is ours: a request's id may be of its caller's choice, and so is its path."""
+    return {
+        "time": round(ended_at, 3),
+        "service": record.service,
+        "method": record.method,
+        "status": record.status,
+        "duration_s": round(record.duration_s, 6),
+        "first_byte_s": round(record.first_byte_s, 6),
+        "overhead_s": round(record.overhead_s, 6),
+        "request_bytes": record.request_bytes,
+        "response_bytes": record.response_bytes,
+        "retries": record.retries,
+        "error": record.error,
+        "layer": record.layer,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no infinity; what never ends has no end to show."""
+    return None if value is None or math.isinf(value) else round(value, 3)

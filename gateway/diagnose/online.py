@@ -1,0 +1,200 @@
+"""What IAM and the network say to a configuration: connects everywhere, logs in once per identity.
+
+Nothing here shows a token or a secret, and no login is made that could only lock an account.
+"""
+
+import asyncio
+from collections.abc import Hashable, Iterator
+
+from gateway.assembly.build import BuiltIdentity, build_identity, build_origin, tls_context
+from gateway.diagnose.findings import Finding, Level, Step, duration_text, has_failed
+from gateway.diagnose.reachability import walk
+from gateway.errors import ConfigError
+from gateway.identity.refresh import RefreshResult
+from gateway.identity.source import Login, LoginError
+from gateway.settings import Identity, Service, Settings
+from gateway.settings.values import parse_url
+
+LARGEST_SKEW_S = 30.0
+"""Beyond it logs and certificates mislead; a `Date` field tells the time to the second."""
+_CONNECT_TO_IAM_S = 5.0
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Log in with each identity, one after the other, and connect to each service.
+
+    Returns what is not well, and of what is well one finding for each identity and service.
+
+    Cancellation: safe; leaves no connection behind.
+    """
+    findings: list[Finding] = []
+    refused: set[Hashable] = set()
+    for name, identity in settings.identities.items():
+        found, _ = await examine_identity(name, identity, refused)
+        findings += [f for f in found if f.level is not Level.OK or f.step is Step.LOGIN]
+    ways = await asyncio.gather(
+        *(examine_way(name, service) for name, service in settings.services.items())
+    )
+    for (name, service), found in zip(settings.services.items(), ways, strict=True):
+        findings += _in_short(name, service, found)
+    return findings
+
+
+async def log_in(name: str, identity: Identity) -> Login:
+    """Log in once.
+
+    Raises:
+        ConfigError: a certificate, secret or token file cannot be used; nobody was asked.
+        LoginError: IAM refuses, or cannot be asked.
+    """
+    source = build_identity(name, identity).source
+    try:
+        await source.cache_key()  # reads the secret
+        if identity.method == "file":
+            return await source.fetch()
+    except LoginError as error:
+        raise ConfigError([f"identities.{name}: {error}"]) from None
+    return await source.fetch()
+
+
+async def examine_identity(
+    name: str, identity: Identity, refused: set[Hashable], *, spare: str = ""
+) -> tuple[list[Finding], Login | None]:
+    """Read the secret, go to IAM and log in, once, unless something is wrong before.
+
+    Args:
+        name: of the identity.
+        identity: its settings.
+        refused: accounts that IAM has refused; they are left alone, and this one is added to them
+            if it is refused.
+        spare: why not to log in, although nothing is wrong before; empty to do it.
+
+    Returns:
+        What was found, and the login if there is one.
+
+    Cancellation: safe; leaves no connection behind.
+    """
+    key = f"identities.{name}"
+    built = build_identity(name, identity)
+    account = built.source.account
+    if account in refused:
+        text = "not tried: the same account was refused above, and refused logins lock it"
+        return [Finding(Level.FAIL, key, Step.LOGIN, text)], None
+    findings = await _examine_secret(key, identity, built)
+    if identity.auth_url is not None:
+        findings += await _examine_way_to_iam(key, identity, identity.auth_url)
+    if has_failed(findings):
+        return findings, None
+    if spare and identity.auth_url is not None:
+        refused.add(account)
+        return [*findings, Finding(Level.FAIL, key, Step.LOGIN, spare)], None
+    try:
+        login = await built.source.fetch()
+    except LoginError as error:
+        if error.result is RefreshResult.REFUSED:
+            refused.add(account)
+        if identity.method == "file":
+            return [Finding(Level.FAIL, key, Step.SECRET, str(error), is_local=True)], None
+        step = Step.SCOPE if error.is_scope else Step.LOGIN
+        text = f"{error.result}: {error}"
+        findings.append(Finding(Level.FAIL, key, step, text, code=error.code))
+        findings += examine_skew(key, error.skew_s, "IAM")
+        return findings, None
+    findings += _login_findings(key, login)
+    findings += examine_skew(key, login.skew_s, "IAM")
+    return findings, login
+
+
+async def examine_way(name: str, service: Service) -> list[Finding]:
+    """Connect to a service and leave.
+
+    Cancellation: safe; leaves no connection behind.
+    """
+    origin = build_origin(name, service)
+    return await walk(
+        f"services.{name}",
+        origin.host,
+        origin.port,
+        tls=origin.tls,
+        server_name=origin.server_name,
+        limit_s=origin.connect_timeout_s,
+    )
+
+
+def examine_skew(key: str, skew_s: float | None, whose: str) -> Iterator[Finding]:
+    """Yield what is to be said of our clock, `skew_s` ahead of that of `whose`; None: unknown."""
+    if skew_s is None:
+        return
+    if abs(skew_s) <= LARGEST_SKEW_S:
+        text = f"this machine's clock is within {LARGEST_SKEW_S:g} s of {whose}'s"
+        yield Finding(Level.OK, key, Step.CLOCK, text)
+        return
+    side = "ahead of" if skew_s > 0 else "behind"
+    text = (
+        f"this machine's clock is {duration_text(abs(skew_s))} {side} {whose}'s: tokens do not "
+        "suffer, certificates and logs do; synchronise it (NTP)"
+    )
+    yield Finding(Level.WARN, key, Step.CLOCK, text)
+
+
+async def _examine_secret(key: str, identity: Identity, built: BuiltIdentity) -> list[Finding]:
+    """Read the secret; it is worth a warning when it looks as if it were written wrongly."""
+    file = identity.password_file or identity.secret_file or identity.token_file
+    given = identity.password or identity.secret
+    try:
+        if file is not None and given is None:
+            [secret_file] = built.secret_files
+            given = await asyncio.to_thread(secret_file.read)
+    except LoginError as error:
+        return [Finding(Level.FAIL, key, Step.SECRET, str(error), is_local=True)]
+    if given is None:
+        return []
+    where = f"the file {file}" if file is not None else "the environment"
+    if identity.method != "file" and given.get_secret_value() != given.get_secret_value().strip():
+        text = (
+            f"the secret from {where} begins or ends with white space, which counts: write it "
+            "without, unless it is meant (printf instead of echo)"
+        )
+        return [Finding(Level.WARN, key, Step.SECRET, text)]
+    return [Finding(Level.OK, key, Step.SECRET, f"read from {where}")]
+
+
+async def _examine_way_to_iam(key: str, identity: Identity, auth_url: str) -> list[Finding]:
+    """Connect to IAM before any login is spent."""
+    url = parse_url(auth_url)
+    return await walk(
+        key,
+        url.host,
+        url.port,
+        tls=tls_context(f"{key}.tls", identity.tls) if url.scheme == "https" else None,
+        server_name=identity.tls.server_name,
+        limit_s=_CONNECT_TO_IAM_S,
+    )
+
+
+def _login_findings(key: str, login: Login) -> Iterator[Finding]:
+    facts = login.facts
+    if facts is None:
+        yield Finding(Level.OK, key, Step.LOGIN, "no token is sent")
+        return
+    token = f"token of {facts.length} bytes"
+    if facts.user is None:
+        text = f"{token}; whose it is, and until when, is known to whoever writes the file"
+        yield Finding(Level.OK, key, Step.LOGIN, text)
+        return
+    text = (
+        f"logged in as {facts.user} of {facts.domain} for project {facts.project}; "
+        f"roles: {', '.join(facts.roles) or 'none'}; {token}"
+    )
+    yield Finding(Level.OK, key, Step.LOGIN, text)
+    text = f"the token is for project {facts.project} (id {facts.project_id})"
+    yield Finding(Level.OK, key, Step.SCOPE, text)
+
+
+def _in_short(name: str, service: Service, found: list[Finding]) -> Iterator[Finding]:
+    """Yield one finding for a way that is good, and what is not."""
+    if not has_failed(found):
+        way = "over TLS" if service.scheme == "https" else "without TLS"
+        text = f"connected to {service.host}:{service.port} {way}"
+        yield Finding(Level.OK, f"services.{name}", Step.TCP, text)
+    yield from (finding for finding in found if finding.level is not Level.OK)

@@ -1,0 +1,147 @@
+"""One harmless request to a service, sent the way the gateway sends its own.
+
+Harmless: a GET without body and query is safe by definition (RFC 9110 section 9.2.1), and no
+prediction, which is a POST with data: what stands behind the API gateway answers 405, 404 or
+something of the kind, and has been reached. An API gateway that has published POST alone may say
+of a GET what it says of an address that does not exist; only then is an empty POST sent, which no
+model can predict anything from.
+"""
+
+import asyncio
+import re
+
+from gateway.assembly.build import build_origin
+from gateway.diagnose.vendor_codes import Visited
+from gateway.errors import ErrorCode, UpstreamError
+from gateway.identity.answer import instant_of_date
+from gateway.identity.clock import boottime
+from gateway.identity.credential import Credential
+from gateway.proxy.rejection import PEEK_BYTES, vendor_code
+from gateway.settings import Service
+from gateway.upstream.connection import ResponseHead
+from gateway.upstream.pool import Pool
+
+LONGEST_WAIT_S = 10.0
+"""For the answer to begin; less if `timeouts.first_byte` is less."""
+_BODY_S = 2.0
+_CODE = re.compile(r"(?:APIG|ModelArts|MR)\.[0-9]{1,8}")
+_REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{8,40}")
+
+
+async def visit(name: str, service: Service, credential: Credential) -> Visited:
+    """Ask once, twice at most, and say what was answered.
+
+    Raises:
+        UpstreamError: there is no whole answer.
+        ConfigError: a certificate or key cannot be used.
+
+    Cancellation: safe; leaves no connection behind.
+    """
+    visited = await _ask(name, service, credential, "GET")
+    if visited.status == 404 and visited.code and "POST" in service.methods:
+        return await _ask(name, service, credential, "POST")
+    return visited
+
+
+class _Listener:
+    """Collects an answer, as much of it as tells who answered."""
+
+    def __init__(self) -> None:
+        self.head: ResponseHead | None = None
+        self.body = b""
+        self.complete = False
+        self.error: UpstreamError | None = None
+        self.news = asyncio.Event()
+
+    def on_response(self, head: ResponseHead | None, body: list[bytes], *, complete: bool) -> None:
+        """See `ResponseSink`."""
+        self.head = self.head or head
+        self.body += b"".join(body)
+        self.complete = complete or len(self.body) >= PEEK_BYTES
+        self.news.set()
+
+    def on_failure(self, error: UpstreamError) -> None:
+        """See `ResponseSink`."""
+        self.error = error
+        self.news.set()
+
+    def on_writable(self) -> None:
+        """See `ResponseSink`; nothing more is written."""
+
+    async def wait_for_head(self) -> ResponseHead:
+        """Wait until the answer has begun.
+
+        Raises:
+            UpstreamError: it will not.
+        """
+        while self.head is None:
+            if self.error is not None:
+                raise self.error
+            await self._wait()
+        return self.head
+
+    async def wait_for_body(self) -> None:
+        """Wait until there is enough of the body.
+
+        Raises:
+            UpstreamError: it breaks off.
+        """
+        while not self.complete:
+            if self.error is not None:
+                raise self.error
+            await self._wait()
+
+    async def _wait(self) -> None:
+        await self.news.wait()
+        self.news.clear()
+
+
+async def _ask(name: str, service: Service, credential: Credential, method: str) -> Visited:
+    limit_s = min(service.timeouts.first_byte, LONGEST_WAIT_S)
+    connection = await Pool(build_origin(name, service), clock=boottime).connect()
+    listener = _Listener()
+    asked_at = boottime()
+    try:
+        connection.start(
+            listener, [_request(service, credential, method)], head_request=False, sent=True
+        )
+        try:
+            async with asyncio.timeout(limit_s):
+                head = await listener.wait_for_head()
+        except TimeoutError as cause:
+            text = f"no answer within {limit_s:g} s"
+            raise UpstreamError(ErrorCode.HTTP_RESPONSE_TIMEOUT, text) from cause
+        took_s = boottime() - asked_at
+        try:
+            async with asyncio.timeout(_BODY_S):
+                await listener.wait_for_body()
+        except TimeoutError:
+            pass  # a stream without end: its head says enough
+    finally:
+        connection.abort()
+    fields = {field.lower(): value for field, value in head.fields}
+    code = vendor_code(listener.body[:PEEK_BYTES])
+    request_id = fields.get(b"x-request-id", b"").decode("latin-1")
+    is_token = request_id.encode("latin-1") in credential.field_lines  # a mirror's idea of an id
+    return Visited(
+        method=method,
+        status=head.status,
+        code=code if _CODE.fullmatch(code) else "",
+        server=fields.get(b"server", b""),
+        keystone=fields.get(b"www-authenticate", b"").lower().startswith(b"keystone"),
+        request_id=request_id if _REQUEST_ID.fullmatch(request_id) and not is_token else "",
+        date=instant_of_date(fields.get(b"date", b"").decode("latin-1")),
+        took_s=took_s,
+    )
+
+
+def _request(service: Service, credential: Credential, method: str) -> bytes:
+    lines = (
+        f"{method} {service.path or '/'} HTTP/1.1\r\n"
+        f"Host: {service.authority}\r\n"
+        "Accept: application/json\r\n"
+        "User-Agent: modelarts-gateway\r\n"
+    )
+    if method == "POST":
+        lines += "Content-Type: application/json\r\nContent-Length: 0\r\n"
+    return lines.encode("ascii") + credential.field_lines + b"Connection: close\r\n\r\n"

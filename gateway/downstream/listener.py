@@ -1,0 +1,93 @@
+"""The data listener: aiohttp's low-level server, with connections of our own."""
+
+import asyncio
+
+from aiohttp import web
+
+from gateway.downstream.connection import CROWD, DownstreamConnection
+from gateway.proxy.exchange import Proxy
+
+_REFUSED_POLITELY = 16
+"""Connections that may be told so at a time; an answer takes up to 2 s to arrive for sure."""
+
+
+class DataListener(web.Server):
+    """Makes and knows the callers' connections; no router, application, or error pages."""
+
+    def __init__(self, proxy: Proxy, *, max_connections: int = 10_000) -> None:
+        super().__init__(_unused)
+        self.proxy = proxy
+        self.draining = False
+        """Set when the gateway is on its way out: answers are the last on their connections."""
+        self.closed = False
+        """Set when that has been announced for long enough: no request is begun any more."""
+        self._max_connections = max_connections
+        self._count = 0
+        self._all_ended: asyncio.Event | None = None
+
+    def __call__(self) -> DownstreamConnection:
+        """Make the protocol of a new connection."""
+        return DownstreamConnection(self, self)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a further connection has to make do with less memory."""
+        return self._count > CROWD
+
+    @property
+    def full(self) -> bool:
+        """Whether there are more connections than are served, the newest among them."""
+        return self._count > self._max_connections
+
+    @property
+    def flooded(self) -> bool:
+        """Whether there are more than can be answered that they are not."""
+        return self._count > self._max_connections + _REFUSED_POLITELY
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Count a connection."""
+        self._count += 1
+        super().connection_made(handler, transport)
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        """Count one less."""
+        self._count -= 1
+        super().connection_lost(handler, exc)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Close idle connections, and wait until requests in flight have been answered.
+
+        Returns:
+            Whether that was so before `timeout_s` were over; what was not is broken off.
+        """
+        await asyncio.sleep(0)  # a request that had arrived by now is read, and is one in flight
+        self.closed = True
+        self._all_ended = asyncio.Event()
+        for connection in self.connections:
+            if isinstance(connection, DownstreamConnection):
+                connection.drain()
+        self.note_end()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._all_ended.wait()
+        except TimeoutError:
+            for connection in self.connections:
+                if isinstance(connection, DownstreamConnection):
+                    connection.abort()
+            return False
+        return True
+
+    def note_end(self) -> None:
+        """Hear that a request has been answered; during a drain it may have been the last."""
+        if self._all_ended is not None and not any(
+            isinstance(connection, DownstreamConnection) and connection.busy
+            for connection in self.connections
+        ):
+            self._all_ended.set()
+
+
+async def _unused(request: web.BaseRequest) -> web.StreamResponse:
+    """Stand where aiohttp wants a handler: connections begin exchanges themselves."""
+    raise NotImplementedError(request)

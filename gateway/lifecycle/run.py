@@ -1,0 +1,217 @@
+"""Runs a gateway until it is told to end, with signal handlers in place before anything slow."""
+
+import asyncio
+import gc
+import logging
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, suppress
+from importlib.machinery import EXTENSION_SUFFIXES
+from typing import Any, TextIO
+
+import click
+import httptools
+from aiohttp import http_parser
+
+from gateway.admin.listener import Reload
+from gateway.errors import ConfigError
+from gateway.identity.clock import boottime
+from gateway.lifecycle.gateway import Gateway
+from gateway.lifecycle.signals import Signals
+from gateway.observe.access_log import AccessLog
+from gateway.observe.process_log import FloodFilter, LineFormatter, log_loop_fault
+from gateway.settings import find_log_level
+
+EXIT_CANNOT_LISTEN = 2
+_LAST_S = 1.0
+_STDOUT, _STDERR = 1, 2
+_PARSER_MISSING = (
+    "aiohttp runs without its compiled parser, which the gateway relies on to be strict: "
+    "install aiohttp from a wheel, and unset AIOHTTP_NO_EXTENSIONS"
+)
+_NOT_COMPILED = (
+    "httptools is not the compiled one, which the gateway relies on to be strict: "
+    "install it from a wheel for this Python and machine"
+)
+
+_log = logging.getLogger("gateway")
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes what standard error takes at once: who does not read it cannot stop the gateway."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self._poll = select.poll()
+        self._poll.register(_STDERR, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._poll.poll(0):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """Go on: there is nobody left to tell."""
+
+
+def set_up_logging() -> None:
+    """Send our own log to standard error, one line each; the access log goes to standard output.
+
+    A standard stream that was closed at the start is replaced by nothing at all: else the next
+    socket to be opened would take its number, and our lines.
+    """
+    for fd in (0, _STDOUT, _STDERR):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is `fd`
+    handler = _StandardError()
+    handler.setFormatter(LineFormatter())
+    handler.addFilter(FloodFilter(boottime))
+    logging.basicConfig(handlers=[handler], level=find_log_level(os.environ))
+
+
+def raise_file_limit() -> None:
+    """Open as many files as we may: each caller takes two, and the soft limit is select()'s."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal, if there is one who can be told."""
+    with suppress(OSError):
+        click.echo(text, err=True)
+
+
+def require_compiled_parser() -> None:
+    """Refuse to run on parsers in Python: aiohttp's takes requests that the C one refuses.
+
+    Raises:
+        ConfigError: a compiled one is not there.
+    """
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise ConfigError([_PARSER_MISSING])
+    home = sys.modules[httptools.HttpRequestParser.__module__]
+    if not str(home.__file__).endswith(tuple(EXTENSION_SUFFIXES)):
+        raise ConfigError([_NOT_COMPILED])
+
+
+Build = Callable[[AccessLog], AbstractAsyncContextManager[Gateway]]
+
+
+def run_until_told(build: Build, announce: Callable[[str, str], None], signals: Signals) -> None:
+    """Run a gateway until SIGTERM, SIGINT or a request to quit; then drain, stop and exit.
+
+    The exit code is 0, also when `drain.timeout` cut something off; 2 when it could not start;
+    128 and the signal's number when a second signal broke off what was in flight.
+
+    Args:
+        build: makes the gateway, once signal handlers are in place.
+        announce: called with the two URLs once both listeners are open.
+        signals: that have been heard since the process began.
+    """
+    code = 0
+
+    async def main() -> None:
+        nonlocal code
+        code = await _run(build, announce, signals)
+        _exit_in_time(code)
+
+    try:
+        require_compiled_parser()
+        run_loop(main())
+    except ConfigError as error:
+        for problem in error.problems:
+            say(problem)
+        code = 2
+    sys.exit(code)
+
+
+def _exit_in_time(code: int) -> None:
+    """See to it that the process ends, although threads cannot be told to.
+
+    One that reads a secret from a disk that hangs, or looks a name up at a server that does not
+    answer, would be waited for, and everything that needs an end in order has had it.
+    """
+    last = threading.Timer(_LAST_S, os._exit, [code])
+    last.daemon = True
+    last.start()
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run `main` on uvloop where there is one, else on asyncio's own loop."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+async def _run(build: Build, announce: Callable[[str, str], None], signals: Signals) -> int:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(log_loop_fault)
+    heard: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    if signals.told_to_end:
+        return 0
+    signals.follow(lambda number: _call_soon(loop, heard, number))
+    async with build(AccessLog(_STDOUT)) as gateway:
+        try:
+            data_url, admin_url = await gateway.start()
+        except OSError as error:
+            say(f"cannot listen: {error.strerror or error}")
+            return EXIT_CANNOT_LISTEN
+        with suppress(OSError):
+            announce(data_url, admin_url)
+        gc.collect()
+        gc.freeze()  # what lives as long as the process need not be looked at again
+        await _until_told(gateway, heard)
+        return await _stop(gateway, heard)
+
+
+def _call_soon(
+    loop: asyncio.AbstractEventLoop, heard: asyncio.Queue[signal.Signals], number: signal.Signals
+) -> None:
+    with suppress(RuntimeError):  # the loop has been closed: there is nothing left to end
+        loop.call_soon_threadsafe(heard.put_nowait, number)
+
+
+async def _until_told(gateway: Gateway, heard: asyncio.Queue[signal.Signals]) -> None:
+    """Reload whenever SIGHUP says so; return at any other signal, or a request to quit."""
+    reloads: set[asyncio.Task[Reload]] = set()
+    quitting = asyncio.create_task(gateway.quit_requested.wait(), name="wait-for-quit")
+    while not quitting.done():
+        hearing = asyncio.create_task(heard.get(), name="wait-for-signal")
+        await asyncio.wait([hearing, quitting], return_when=asyncio.FIRST_COMPLETED)
+        if not hearing.done():
+            hearing.cancel()
+        elif hearing.result() is signal.SIGHUP:
+            task = asyncio.create_task(gateway.reload(), name="sighup")
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+        else:
+            quitting.cancel()
+            return
+
+
+async def _stop(gateway: Gateway, heard: asyncio.Queue[signal.Signals]) -> int:
+    """Drain and stop; at another signal stop at once. Return the exit code."""
+    stopping = asyncio.create_task(gateway.stop(), name="stop")
+    while not stopping.done():
+        hearing = asyncio.create_task(heard.get(), name="wait-for-signal")
+        await asyncio.wait([stopping, hearing], return_when=asyncio.FIRST_COMPLETED)
+        if not hearing.done():
+            hearing.cancel()
+        elif (number := hearing.result()) is not signal.SIGHUP:
+            _log.warning("told to end twice (%s): breaking off what is in flight", number.name)
+            stopping.cancel()
+            await asyncio.gather(stopping, return_exceptions=True)
+            await gateway.stop(drain=False)
+            return 128 + number
+    await stopping
+    return 0

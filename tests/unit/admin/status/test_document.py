@@ -1,0 +1,139 @@
+"""What `/status` tells, from a state and counters that the test sets."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from gateway.admin.status.document import status_document
+from gateway.errors import ErrorCode
+from gateway.identity.report import Reason
+from gateway.observe.access_log import Record
+from gateway.observe.metrics import (
+    NO_SERVICE,
+    ConnectionGauges,
+    IdentityGauges,
+    IdentityMetrics,
+    Metrics,
+    ServiceMetrics,
+)
+from gateway.settings.effective import EffectiveValue
+from tests.support.health import BAD, GOOD, State
+
+RECORD = Record(
+    ended_at=100.0,
+    request_id="chosen-by-the-caller",
+    service="service-0",
+    method="POST",
+    status=502,
+    duration_s=0.25,
+    credential_s=0.0,
+    connect_s=0.0,
+    first_byte_s=0.2,
+    overhead_s=0.0000501,
+    request_bytes=3,
+    response_bytes=4,
+    retries=1,
+    error="connection_refused",
+    upstream_request_id="chosen-by-the-service",
+    layer="network",
+)
+
+
+def told(state: State, metrics: Metrics | None = None) -> Any:
+    """The document as somebody reads it, who refuses what is not JSON."""
+    text = json.dumps(status_document(state, metrics or Metrics()), allow_nan=False)
+    return json.loads(text)
+
+
+def test_everything_but_the_token() -> None:
+    """Valid JSON even for a credential that never ends; nothing of the token but a fingerprint."""
+    endless = replace(GOOD, wall_expires_at=float("inf"), next_login_s=None, facts=None)
+    document = told(State(GOOD, BAD, endless))
+
+    assert document["ready"] is True
+    assert document["uptime_s"] == 12.346
+    assert document["time"] == 1.6e9
+    assert document["reload"] == {"successful": True, "configuration_read_at": 0.0}
+    assert document["services"]["service-1"]["state"] == f"identity-1: {Reason.REFUSED}"
+    assert document["identities"]["identity-0"] == {
+        "usable": True,
+        "reason": None,
+        "locked": False,
+        "expires_at": 1.7e9,
+        "next_login_s": 30.0,
+        "last_result": "ok",
+        "clock_skew_s": 0.5,
+        "logins": {},
+        "token": {
+            "fingerprint": "0123abcd", "length": 183, "user": "infer", "project": "region",
+            "life_s": 86400.0,
+        },
+    }  # fmt: skip
+    assert document["identities"]["identity-1"]["locked"] is True
+    assert document["identities"]["identity-2"]["expires_at"] is None
+
+
+def test_counters_are_those_of_the_metrics() -> None:
+    """Per service, settled first; zeros are left out where the set is long."""
+    metrics = Metrics()
+    service = ServiceMetrics("service-0", ["POST"], ["rejected"])
+    metrics.add_service(service, lambda: ConnectionGauges(2, 3))
+    metrics.add_service(ServiceMetrics(NO_SERVICE, ["POST"], []), lambda: ConnectionGauges(0, 0))
+
+    def settle() -> None:
+        service.count_request("POST", 200)
+
+    metrics.before_scrape = settle
+    service.started, service.finished = 5, 4
+    service.count_request("POST", 502)
+    service.count_error(ErrorCode.CONNECTION_REFUSED.layer, ErrorCode.CONNECTION_REFUSED.label)
+    service.count_retry("rejected")
+    service.duration.observe(0.007)
+    service.request_bytes, service.response_bytes = 11, 12
+    logins = IdentityMetrics("identity-0", ["startup", "schedule"], ["ok", "refused"])
+    logins.refreshed("startup", "ok", 0.1)
+    logins.refreshed("schedule", "ok", 0.1)
+    metrics.add_identity(logins, lambda: IdentityGauges(0.0, locked=False, clock_skew_s=0.0))
+
+    document = told(State(), metrics)
+    traffic = document["services"]["service-0"]
+
+    assert traffic["in_flight"] == 1
+    assert traffic["responses"] == {"200": 1, "502": 1}
+    assert traffic["errors"] == [{"layer": "network", "error": "connection_refused", "count": 1}]
+    assert traffic["retries"] == {"rejected": 1}
+    assert traffic["connections"] == {"active": 2, "idle": 3}
+    assert (traffic["request_bytes"], traffic["response_bytes"]) == (11, 12)
+    duration = traffic["duration"]
+    assert len(duration["counts"]) == len(duration["bounds_s"]) + 1
+    assert duration["counts"][:3] == [0, 1, 0]
+    assert duration["sum_s"] == 0.007
+    assert document["unrouted"]["in_flight"] == 0
+    assert document["identities"]["identity-0"]["logins"] == {"ok": 2, "refused": 0}
+
+
+def test_a_request_is_told_without_what_others_chose() -> None:
+    """No request id, which may be the caller's text; no path, no body, no header."""
+    state = State()
+    state.latest = [(1.5e9, RECORD)]
+    document = told(state)
+
+    assert document["requests"] == [
+        {
+            "time": 1.5e9, "service": "service-0", "method": "POST", "status": 502,
+            "duration_s": 0.25, "first_byte_s": 0.2, "overhead_s": 0.00005,
+            "request_bytes": 3, "response_bytes": 4, "retries": 1,
+            "error": "connection_refused", "layer": "network",
+        }
+    ]  # fmt: skip
+    assert "chosen" not in json.dumps(document)
+
+
+def test_settings_are_told_with_their_origin() -> None:
+    """As `effective` lists them, which masks secrets."""
+    state = State()
+    state.settings = [EffectiveValue("drain.timeout", "5s", "env GATEWAY_DRAIN__TIMEOUT")]
+
+    assert told(state)["configuration"] == [
+        {"key": "drain.timeout", "value_shown": "5s", "origin": "env GATEWAY_DRAIN__TIMEOUT"}
+    ]

@@ -1,0 +1,201 @@
+"""The admin listener, over HTTP, with a state that the test sets."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from gateway.admin.listener import admin_application
+from gateway.identity.report import KeeperStatus, Reason
+from gateway.observe.metrics import Metrics
+from tests.support.client import Reply, connect
+from tests.support.health import BAD, GOOD, State
+
+
+class Admin:
+    """A running admin listener."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.quits = 0
+
+    async def ask(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        accept: str = "*/*",
+        host: str = "localhost",
+        more: str = "",
+    ) -> Reply:
+        caller = await connect(self.port)
+        caller.send(
+            f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\n{more}"
+            "Content-Length: 0\r\n\r\n".encode()
+        )
+        reply = await caller.reply()
+        caller.leave()
+        return reply
+
+
+@asynccontextmanager
+async def admin(state: State, *, may_quit: bool = False) -> AsyncIterator[Admin]:
+    """Run the application on a port of its own."""
+    running = Admin(0)
+
+    def quit_requested() -> None:
+        running.quits += 1
+
+    runner = web.AppRunner(
+        admin_application(state, Metrics(), quit_requested=quit_requested if may_quit else None)
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        running.port = runner.addresses[0][1]
+        yield running
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("started", "draining", "statuses", "live", "startup", "ready", "reason"),
+    [
+        (True, False, (GOOD,), 200, 200, 200, "ok"),
+        (True, False, (BAD, GOOD), 200, 200, 200, "ok"),
+        (True, False, (BAD,), 200, 200, 503, "no service has a usable token"),
+        (False, False, (GOOD,), 200, 503, 503, "starting"),
+        (True, True, (GOOD,), 200, 200, 503, "draining"),
+        (False, True, (BAD,), 200, 503, 503, "draining"),
+    ],
+)
+async def test_probes(  # noqa: PLR0917  # one column of the table each
+    started: bool,
+    draining: bool,
+    statuses: tuple[KeeperStatus, ...],
+    live: int,
+    startup: int,
+    ready: int,
+    reason: str,
+) -> None:
+    """Alive while it answers; ready when one service can be served and it is not on its way out."""
+    state = State(*statuses)
+    state.started, state.draining = started, draining
+    async with admin(state) as running:
+        assert (await running.ask("/livez")).status == live
+        assert (await running.ask("/startupz")).status == startup
+        reply = await running.ask("/readyz")
+        verbose = await running.ask("/readyz?verbose")
+
+    assert (reply.status, reply.body) == (ready, reason.encode() + b"\n")
+    assert verbose.status == ready
+    document = json.loads(verbose.body)
+    assert document["ready"] == (ready == 200)
+    assert document["reason"] == reason
+
+
+async def test_verbose_names_who_cannot_be_served_and_why() -> None:
+    """Per service, with the identity and its reason."""
+    async with admin(State(BAD, GOOD)) as running:
+        document = json.loads((await running.ask("/readyz?verbose")).body)
+
+    assert document["services"] == {
+        "service-0": f"identity-0: {Reason.REFUSED}",
+        "service-1": "ok",
+    }
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("*/*", b"text/plain"),
+        ("text/plain;version=0.0.4", b"text/plain"),
+        ("application/openmetrics-text;version=1.0.0,text/plain;q=0.5", b"application/openmetrics"),
+    ],
+)
+async def test_metrics_in_the_format_asked_for(accept: str, content_type: bytes) -> None:
+    """Text unless OpenMetrics is preferred; the version is in the content type."""
+    async with admin(State()) as running:
+        reply = await running.ask("/metrics", accept=accept)
+
+    assert reply.status == 200
+    [value] = reply.values(b"content-type")
+    assert value.startswith(content_type)
+    assert b"version=" in value
+    assert b"gateway_build_info{" in reply.body
+
+
+@pytest.mark.parametrize("may_quit", [True, False])
+async def test_quitquitquit_only_when_enabled_and_only_by_post(may_quit: bool) -> None:
+    """A stray GET ends nothing."""
+    async with admin(State(), may_quit=may_quit) as running:
+        assert (await running.ask("/quitquitquit")).status == (405 if may_quit else 404)
+        assert running.quits == 0
+        reply = await running.ask("/quitquitquit", method="POST")
+
+    assert reply.status == (200 if may_quit else 404)
+    assert running.quits == may_quit
+
+
+@pytest.mark.parametrize("path", ["/", "/iris", "/v1/infers/abc", "/debug", "/livez/x"])
+async def test_nothing_else_is_there(path: str) -> None:
+    """No index, no services, no debugging."""
+    async with admin(State()) as running:
+        assert (await running.ask(path)).status == 404
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/metrics", "/status"])
+async def test_what_only_tells_is_asked_by_get(path: str) -> None:
+    """POST is refused."""
+    async with admin(State()) as running:
+        assert (await running.ask(path, method="POST")).status == 405
+
+
+@pytest.mark.parametrize("path", ["/status", "/status/page.js", "/quitquitquit", "/nothing"])
+@pytest.mark.parametrize(
+    ("host", "status"), [("evil.example:9090", 421), ("gateway.internal.evil.example", 421)]
+)
+async def test_a_rebound_name_gets_nothing(path: str, host: str, status: int) -> None:
+    """A web page whose name was made to point here learns nothing and ends nothing."""
+    async with admin(State(), may_quit=True) as running:
+        for method in ("GET", "POST"):
+            reply = await running.ask(path, method=method, host=host)
+            assert reply.status == status
+            assert b"allowed_hosts" in reply.body
+
+    assert running.quits == 0
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:9090", "127.0.0.1", "[::1]:9090", "10.0.0.7:9090", "Gateway.Internal"]
+)
+async def test_people_reach_the_status_by_address_and_by_configured_names(host: str) -> None:
+    """Loopback, a pod's address, and what `allowed_hosts` names."""
+    async with admin(State()) as running:
+        assert (await running.ask("/status", host=host)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/metrics"])
+async def test_machines_may_use_any_name(path: str) -> None:
+    """A scraper or a probe may know the pod by a name that nobody configured."""
+    async with admin(State()) as running:
+        assert (await running.ask(path, host="gateway.monitoring.svc:9090")).status == 200
+
+
+async def test_a_malformed_host_is_refused() -> None:
+    """It is nobody's name."""
+    async with admin(State()) as running:
+        assert (await running.ask("/status", host="user@localhost")).status == 400
+
+
+async def test_a_web_page_cannot_post() -> None:
+    """A page of another origin may send POST to an address; it is told apart by its Origin."""
+    async with admin(State(), may_quit=True) as running:
+        reply = await running.ask(
+            "/quitquitquit", method="POST", more="Origin: https://evil.example\r\n"
+        )
+
+    assert reply.status == 403
+    assert running.quits == 0

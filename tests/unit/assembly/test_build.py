@@ -1,0 +1,175 @@
+"""What a reload makes anew and what it leaves; real processes are in tests/life/test_reload.py."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from gateway.assembly.build import build_gateway, unusable_secrets
+from gateway.lifecycle.gateway import Gateway
+from gateway.observe.access_log import AccessLog
+from gateway.settings import load
+
+Settings = dict[str, Any]
+
+
+def configuration() -> Settings:
+    """Two services over https, one over http, and two identities."""
+    return {
+        "listen": "127.0.0.1:0",
+        "admin_listen": "127.0.0.1:0",
+        "identities": {"default": {"method": "none"}, "other": {"method": "none"}},
+        "services": {
+            "one": {"url": "https://one.example/1"},
+            "two": {"url": "https://two.example/2", "identity": "other"},
+            "plain": {"url": "http://127.0.0.1:1/3"},
+        },
+    }
+
+
+class Running:
+    """A gateway whose configuration is `settings`, as they are at a reload."""
+
+    def __init__(self, settings: Settings, fd: int) -> None:
+        self.settings = settings
+        loaded = self._read()
+        self.gateway: Gateway = build_gateway(loaded.settings, AccessLog(fd), read=self._read)
+
+    def _read(self) -> Any:
+        return load(file=None, environ={}, flags=self.settings)
+
+    def pools(self) -> dict[str, Any]:
+        return {service.name: service.pool for service in self.gateway._parts.services}
+
+    async def reload(self) -> None:
+        assert (await self.gateway.reload()).problems == ()
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    fd = os.open(os.devnull, os.O_WRONLY)
+    made = Running(configuration(), fd)
+    await made.gateway.start()
+    yield made
+    await made.gateway.stop(drain=False)
+    os.close(fd)
+
+
+async def test_nothing_new_of_the_same_settings(running: Running) -> None:
+    """Keepers, pools and counters are the same objects, the rules are others."""
+    before, parts = running.pools(), running.gateway._parts
+    await running.reload()
+    now = running.gateway._parts
+
+    assert running.pools() == before
+    assert now.keepers == parts.keepers
+    assert now.rules is not parts.rules
+    assert parts.data.proxy.rules is now.rules
+    assert [s.metrics for s in now.services] == [s.metrics for s in parts.services]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "moves"),
+    [
+        ("url", "https://one.example:444/1", True),
+        ("url", "https://other.example/1", True),
+        ("url", "http://one.example/1", True),
+        ("url", "https://one.example/another", False),
+        ("timeouts", {"connect": "1s"}, True),
+        ("timeouts", {"first_byte": "1s"}, False),
+        ("tls", {"server_name": "x.example"}, True),
+        ("tls", {"verify": False}, True),
+        ("max_body", 7, False),
+        ("identity", "other", False),
+        ("methods", "GET,PUT", False),
+    ],
+)
+async def test_a_way_is_made_anew_only_when_it_is_another(
+    key: str, value: object, moves: bool, running: Running
+) -> None:
+    """Other limits and another token go the same way; the other services' ways stay."""
+    before = running.pools()
+    running.settings["services"]["one"][key] = value
+    await running.reload()
+    now = running.pools()
+
+    assert (now["one"] is not before["one"]) is moves
+    assert before["one"]._closed is moves
+    assert (now["two"], now["plain"]) == (before["two"], before["plain"])
+
+
+async def test_services_share_what_verifies_them(running: Running, tmp_path: Path) -> None:
+    """A context takes a megabyte; another authority is another one, and so is other content."""
+    authority = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(authority))
+
+    def contexts() -> list[object]:
+        return [pool.origin.tls for pool in running.pools().values() if pool.origin.tls]
+
+    first, second = contexts()
+    assert first is second
+    for name in ("one", "two"):
+        running.settings["services"][name]["tls"] = {"ca_file": str(authority)}
+    await running.reload()
+    private = contexts()
+    assert private[0] is private[1]
+    assert private[0] is not first
+    trustme.CA().cert_pem.write_to_path(str(authority))
+    await running.reload()
+    assert contexts()[0] is contexts()[1]
+    assert contexts()[0] is not private[0]
+
+
+async def test_replaced_ways_are_counted_until_they_are_empty(running: Running) -> None:
+    """Connections of requests that began before a reload are connections to the service."""
+    series = "gateway_upstream_connections"
+    old = running.pools()["plain"]
+    old.active += 1  # as a request does that holds one
+    running.settings["services"]["plain"]["url"] = "http://127.0.0.1:2/3"
+    await running.reload()
+
+    def active() -> bool:
+        page, _ = running.gateway._parts.metrics.exposition("")
+        return f'{series}{{service="plain",state="active"}} 1.0' in page.decode()
+
+    assert active()
+    old.active -= 1
+    assert not active()
+
+
+async def test_an_identity_that_changes_has_another_keeper(
+    running: Running, tmp_path: Path
+) -> None:
+    """The old one ends; that of the other identity stays, and one that is gone is closed."""
+    before = running.gateway._parts.keepers
+    token = tmp_path / "token"
+    token.write_text("token")
+    running.settings["identities"]["default"] = {"method": "file", "token_file": str(token)}
+    await running.reload()
+    now = running.gateway._parts.keepers
+    assert now["default"] is not before["default"]
+    assert now["other"] is before["other"]
+    running.settings["services"].pop("two")
+    running.settings["identities"].pop("other")
+    await running.reload()
+    assert running.gateway._parts.keepers == {"default": now["default"]}
+    assert len([t for t in running.gateway._retiring if t.get_name() == "retire"]) == 2
+
+
+def test_a_secret_without_content_is_named(tmp_path: Path) -> None:
+    """With its key; a token that somebody else has yet to write may be passed over."""
+    empty = tmp_path / "empty"
+    empty.touch()
+    flags = configuration()
+    login = {"auth_url": "http://127.0.0.1:1", "username": "u", "user_domain": "d", "project": "p"}
+    flags["identities"]["default"] = login | {"password_file": str(empty)}
+    flags["identities"]["other"] = {"method": "file", "token_file": str(empty)}
+    settings = load(file=None, environ={}, flags=flags).settings
+
+    named = [problem.partition(":")[0] for problem in unusable_secrets(settings)]
+    assert named == ["identities.default.password_file", "identities.other.token_file"]
+    [problem] = unusable_secrets(settings, tokens=False)
+    assert "it is empty" in problem

@@ -4,6 +4,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start some hundred processes. Each would compile the gateway anew without this.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup demo test check format fuzz bench bench-setup cost soak picture deploy-check clean
 .DEFAULT_GOAL := help
@@ -32,8 +34,11 @@ setup: $(VENV)/.dev-installed ## create .venv and install everything (done by th
 demo: $(VENV)/.gateway-installed ## the stand-in cloud and the gateway on loopback; prints curl lines that work
 	@$(BIN)/modelarts-gateway demo $(DEMO_ARGS)
 
-test: $(VENV)/.dev-installed ## the whole test suite
-	@$(BIN)/python -m pytest $(TEST_ARGS)
+# Tests wait most of their time, so there may be more workers than processors.
+WORKERS ?= 6
+
+test: $(VENV)/.dev-installed ## the whole test suite; one test at a time: TEST_ARGS=-n0
+	@$(BIN)/python -m pytest -n $(WORKERS) $(TEST_ARGS)
 
 check: $(VENV)/.dev-installed ## format, lint, types, generated documents
 	@$(BIN)/ruff format --check .

@@ -1,14 +1,17 @@
 """What every test runs under: the loop that production uses, and a guard against blocking it."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 import hypothesis
 import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.virtual_loop import VirtualLoop
+from tests.support.workers import Scheduling, sort
 
 # The same examples in every run, so that nobody's change fails by another's luck; deadlines are
 # a busy machine's. For the search itself: pytest --hypothesis-profile=search
@@ -27,12 +30,35 @@ _MUST_NOT_BLOCK = [
 ]
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """Keep tests together that share something expensive. `--dist` still chooses others' ways."""
+    if config.getoption("dist") != "load":  # what `-n` alone means
+        return None
+    config.option.loadscopereorder = False  # the order is that of `sort`
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with what takes longest, so that no worker is left alone with it."""
+    sort(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape lone surrogates in captured text: a worker of pytest-xdist cannot send them."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
+
+
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> LoopFactories:
     """Run tests on uvloop, as `serve` does, or on the loops that their marker names."""
     marker = item.get_closest_marker("asyncio")
     if marker is not None and "loop_factories" in marker.kwargs:
         return {**_UVLOOP, **_ASYNCIO}
-    if "identity" in item.path.parts:
+    if "identity" in item.path.parts or item.path.name == "test_clock.py":
         return _ASYNCIO  # these look at the timers that asyncio's loop keeps
     if "scenarios" in item.path.parts:
         return _VIRTUAL  # time stands still until the test moves it

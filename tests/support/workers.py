@@ -1,0 +1,41 @@
+"""Which tests a worker of pytest-xdist gets, and in which order."""
+
+from pathlib import Path
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+_TESTS = Path(__file__).parents[1]
+
+# Under `tests/`. One worker runs all tests of such a group, one after the other: they share what
+# is expensive to start (Prometheus, Keystone, a browser, a demo).
+_GROUPS = ("watch/", "cloud/keystone/", "browser/", "cloud/test_manual_clients.py", "cost/")
+# These tests are independent of each other, but long. Started last, they would run alone.
+_LONG = (
+    "unit/identity/test_simulated_year.py",
+    "exchange/test_fuzz.py",
+    "exchange/test_leaks.py",
+    "cloud/",
+    "life/",
+    "exchange/",
+)
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # has no types
+    """Give each worker one test after the other, or one group. The first tests come first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Return the same text for all tests of a group."""
+        path = nodeid.removeprefix(f"{_TESTS.name}/")
+        return next((group for group in _GROUPS if path.startswith(group)), nodeid)
+
+
+def sort(items: list[pytest.Item]) -> None:
+    """Put the groups first, then the long tests. The order is otherwise kept."""
+    places = (*_GROUPS, *_LONG)
+
+    def rank(item: pytest.Item) -> int:
+        path = item.path.relative_to(_TESTS).as_posix()
+        return next((n for n, place in enumerate(places) if path.startswith(place)), len(places))
+
+    items.sort(key=rank)

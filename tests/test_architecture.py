@@ -2,6 +2,8 @@
 
 import ast
 import re
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "gateway"
 # Rank = row of the picture; a room may import from strictly lower rows and from itself.
 RANK = {
     "errors": 0,
+    "clock": 0,
     "settings": 1,
     "http": 2,
     "identity": 3,
@@ -29,6 +32,20 @@ PURE = ("http", "errors")
 IMPURE = {"asyncio", "aiohttp", "socket", "ssl", "time", "logging", "os", "random", "threading"}
 VALUES = {"settings"}  # reads files and the environment while loading; nothing else
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "base"}
+MOST_METHODS = 20
+MOST_ATTRIBUTES = 14
+FEW_METHODS = 6  # a class with no more of them may hold as much as it likes: it decides little
+MOST_LINES = 400
+SHORT_ROOMS = {
+    "http",
+    "proxy",
+    "upstream",
+    "downstream",
+    "admin",
+    "lifecycle",
+    "assembly",
+    "diagnose",
+}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -54,6 +71,50 @@ def imports_of(path: Path) -> set[str]:
 def rooms_imported_by(path: Path) -> set[str]:
     """Return the rooms of ours that a module imports from; the package itself is none."""
     return {name.split(".")[1] for name in imports_of(path) if name.startswith("gateway.")}
+
+
+def name_of(path: Path) -> str:
+    """Return the name that a module is imported by."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules_imported_by(path: Path) -> set[str]:
+    """Return the modules of ours that a module names; `from a import b` may name a.b."""
+    ours = {name_of(module) for module in MODULES}
+    found = imports_of(path)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= inner
+            if inner <= ours:
+                found.discard(str(node.module))  # the package holds them, and nothing of it is used
+    return found & ours
+
+
+def classes() -> Iterator[tuple[str, list[ast.FunctionDef | ast.AsyncFunctionDef]]]:
+    """Yield each class, nested ones too, by module and name, and its methods."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                methods = [
+                    inner
+                    for inner in node.body
+                    if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)
+                ]
+                yield f"{path.relative_to(PACKAGE)}: {node.name}", methods
+
+
+def attributes_assigned_by(method: ast.AST) -> set[str]:
+    """Return the names that a method assigns on self."""
+    return {
+        node.attr
+        for node in ast.walk(method)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -117,3 +178,61 @@ def test_the_framework_lives_in_its_rooms() -> None:
     for path in MODULES:
         if any(name.partition(".")[0] == "aiohttp" for name in imports_of(path)):
             assert room_of(path) in allowed, path
+
+
+def test_time_is_read_in_one_place() -> None:
+    """
+    Whoever needs the time gets a clock passed in; a command that blocks may sleep, and the twin
+    has a clock of its own.
+    """
+    allowed = {PACKAGE / "clock.py", PACKAGE / "cli" / "wait.py", PACKAGE / "observe/access_log.py"}
+    for path in MODULES:
+        if "time" in imports_of(path) and room_of(path) != TWIN:
+            assert path in allowed, path
+
+
+def test_no_modules_import_each_other() -> None:
+    """
+    Imports make no cycle, lazy ones and those for types alone included.
+    """
+    graph = {name_of(path): modules_imported_by(path) for path in MODULES}
+
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+def test_no_class_does_too_much() -> None:
+    """
+    A class with more than 20 methods is several classes.
+    """
+    counts = {name: len(methods) for name, methods in classes()}
+
+    assert {name: count for name, count in counts.items() if count > MOST_METHODS} == {}
+
+
+def test_no_class_knows_too_much() -> None:
+    """
+    A class that does something has no more than 14 attributes.
+    """
+    counts = {
+        name: len(set().union(*map(attributes_assigned_by, methods)))
+        for name, methods in classes()
+        if len(methods) > FEW_METHODS
+    }
+
+    assert {name: count for name, count in counts.items() if count > MOST_ATTRIBUTES} == {}
+
+
+def test_no_module_is_too_long() -> None:
+    """
+    A module of the request's path, or of what builds and runs it, has no more than 400 lines.
+    """
+    counts = {
+        str(path.relative_to(PACKAGE)): len(path.read_text().splitlines())
+        for path in MODULES
+        if room_of(path) in SHORT_ROOMS
+    }
+
+    assert {name: count for name, count in counts.items() if count > MOST_LINES} == {}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.http.host import AllowedHosts
-from gateway.identity.report import KeeperStatus
+from gateway.identity.report import IdentityStatus
 from gateway.observe.access_log import Record
 from gateway.settings.effective import EffectiveValue
 
@@ -32,7 +32,7 @@ class Health(Protocol):
         """Return the identity of each service."""
         ...
 
-    def identities(self) -> dict[str, KeeperStatus]:
+    def identities(self) -> dict[str, IdentityStatus]:
         """Return the present state of each identity."""
         ...
 

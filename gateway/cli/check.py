@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from gateway.assembly.build import build_identity, tls_context
+from gateway.assembly.identities import build_identity
+from gateway.assembly.tls import tls_context
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
 from gateway.errors import ConfigError
 from gateway.settings import Loaded, Settings

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from gateway.assembly.build import build_gateway
+from gateway.assembly.gateway import build_gateway
 from gateway.cli.configuration import load_or_exit
 from gateway.lifecycle.gateway import Gateway
 from gateway.lifecycle.run import run_until_told, set_up_logging

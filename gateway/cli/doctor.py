@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from gateway.assembly.build import wall_clock
 from gateway.cli import not_followed
 from gateway.cli.check import problems_of
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option
+from gateway.clock import wall_clock
 from gateway.diagnose.environment_checks import surroundings
 from gateway.diagnose.findings import Finding, Level, Step, has_failed
 from gateway.diagnose.local_gateway import refused_logins

@@ -38,9 +38,10 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     The access log goes to standard output, everything else to standard error.
     """
     signals = Signals(reload=True)  # what follows imports for half a second
-    from gateway.assembly.build import build_gateway, unusable_secrets, wall_clock
+    from gateway.assembly.gateway import build_gateway
+    from gateway.assembly.identities import unusable_secrets
     from gateway.assembly.tracing import tracer_of
-    from gateway.identity.clock import boottime
+    from gateway.clock import boottime, wall_clock
     from gateway.lifecycle.run import raise_file_limit, run_until_told, say, set_up_logging
     from gateway.lifecycle.supervisor import supervisor_of
     from gateway.settings import load

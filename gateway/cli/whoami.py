@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from gateway.assembly.build import wall_clock
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
+from gateway.clock import wall_clock
 from gateway.diagnose.findings import duration_text
 from gateway.diagnose.online import log_in
 from gateway.errors import ConfigError

@@ -6,7 +6,9 @@ Nothing here shows a token or a secret, and no login is made that could only loc
 import asyncio
 from collections.abc import Hashable, Iterator
 
-from gateway.assembly.build import BuiltIdentity, build_identity, build_origin, tls_context
+from gateway.assembly.identities import BuiltIdentity, build_identity
+from gateway.assembly.services import build_origin
+from gateway.assembly.tls import tls_context
 from gateway.diagnose.findings import Finding, Level, Step, duration_text, has_failed
 from gateway.diagnose.reachability import walk
 from gateway.errors import ConfigError

@@ -10,15 +10,16 @@ model can predict anything from.
 import asyncio
 import re
 
-from gateway.assembly.build import build_origin
+from gateway.assembly.services import build_origin
+from gateway.clock import boottime
 from gateway.diagnose.vendor_codes import Visited
 from gateway.errors import ErrorCode, UpstreamError
+from gateway.http.response_head import ResponseHead
 from gateway.identity.answer import instant_of_date
-from gateway.identity.clock import boottime
 from gateway.identity.credential import Credential
 from gateway.proxy.rejection import PEEK_BYTES, vendor_code
 from gateway.settings import Service
-from gateway.upstream.connection import ResponseHead
+from gateway.upstream.connection import ResponseListener
 from gateway.upstream.pool import Pool
 
 LONGEST_WAIT_S = 10.0
@@ -43,7 +44,7 @@ async def visit(name: str, service: Service, credential: Credential) -> Visited:
     return visited
 
 
-class _Listener:
+class _Collector(ResponseListener):
     """Collects an answer, as much of it as tells who answered."""
 
     def __init__(self) -> None:
@@ -53,20 +54,20 @@ class _Listener:
         self.error: UpstreamError | None = None
         self.news = asyncio.Event()
 
-    def on_response(self, head: ResponseHead | None, body: list[bytes], *, complete: bool) -> None:
-        """See `ResponseSink`."""
+    def on_response(self, head: ResponseHead, body: list[bytes], *, complete: bool) -> None:
+        """See `ResponseListener`."""
         self.head = self.head or head
         self.body += b"".join(body)
         self.complete = complete or len(self.body) >= PEEK_BYTES
         self.news.set()
 
     def on_failure(self, error: UpstreamError) -> None:
-        """See `ResponseSink`."""
+        """See `ResponseListener`."""
         self.error = error
         self.news.set()
 
     def on_writable(self) -> None:
-        """See `ResponseSink`; nothing more is written."""
+        """See `ResponseListener`; nothing more is written."""
 
     async def wait_for_head(self) -> ResponseHead:
         """Wait until the answer has begun.
@@ -99,38 +100,37 @@ class _Listener:
 async def _ask(name: str, service: Service, credential: Credential, method: str) -> Visited:
     limit_s = min(service.timeouts.first_byte, LONGEST_WAIT_S)
     connection = await Pool(build_origin(name, service), clock=boottime).connect()
-    listener = _Listener()
+    collector = _Collector()
     asked_at = boottime()
     try:
         connection.start(
-            listener, [_request(service, credential, method)], head_request=False, sent=True
+            collector, [_request(service, credential, method)], head_request=False, sent=True
         )
         try:
             async with asyncio.timeout(limit_s):
-                head = await listener.wait_for_head()
+                head = await collector.wait_for_head()
         except TimeoutError as cause:
             text = f"no answer within {limit_s:g} s"
             raise UpstreamError(ErrorCode.HTTP_RESPONSE_TIMEOUT, text) from cause
         took_s = boottime() - asked_at
         try:
             async with asyncio.timeout(_BODY_S):
-                await listener.wait_for_body()
+                await collector.wait_for_body()
         except TimeoutError:
             pass  # a stream without end: its head says enough
     finally:
         connection.abort()
-    fields = {field.lower(): value for field, value in head.fields}
-    code = vendor_code(listener.body[:PEEK_BYTES])
-    request_id = fields.get(b"x-request-id", b"").decode("latin-1")
+    code = vendor_code(collector.body[:PEEK_BYTES])
+    request_id = head.request_id.decode("latin-1")
     is_token = request_id.encode("latin-1") in credential.field_lines  # a mirror's idea of an id
     return Visited(
         method=method,
         status=head.status,
         code=code if _CODE.fullmatch(code) else "",
-        server=fields.get(b"server", b""),
-        keystone=fields.get(b"www-authenticate", b"").lower().startswith(b"keystone"),
+        server=head.server,
+        keystone=head.challenges_for_keystone,
         request_id=request_id if _REQUEST_ID.fullmatch(request_id) and not is_token else "",
-        date=instant_of_date(fields.get(b"date", b"").decode("latin-1")),
+        date=instant_of_date(head.value_of(b"date").decode("latin-1")),
         took_s=took_s,
     )
 

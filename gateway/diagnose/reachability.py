@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.assembly.build import wall_clock
+from gateway.clock import wall_clock
 from gateway.diagnose.findings import Finding, Level, Step, duration_text
 
 RENEWAL_DAYS = 14.0

@@ -1,48 +1,47 @@
-"""One caller's connection: begins an exchange for each request in turn, and ends.
+"""One client's connection: begins an exchange for each request in turn, and ends.
 
-aiohttp's `RequestHandler` gives the life of the connection, its flow control and its shutdown.
-Its parser, request objects and a task per request are not used: they cost more than the rest of
-an exchange, and most of what is known against aiohttp as a proxy (`gateway/README.md`).
+aiohttp's `web.Server` accepts and keeps the connections, and shuts them down. Its own protocol is
+not inherited: it would parse with another parser, and make request objects and a task for each
+connection, which cost more than the rest of an exchange (`gateway/README.md`).
 """
 
 import asyncio
 import logging
-import select
 import socket
-import struct
-from typing import Protocol
+from enum import Enum, auto
+from typing import Any, Final, Protocol, cast
 
-from aiohttp import web
+from gateway.downstream.client_stream import ClientStream
+from gateway.errors import DownstreamError, ErrorCode, GatewayError, UnavailableError
+from gateway.http.reader_state import DONE, REFUSED, TUNNEL
+from gateway.http.request import Request, unreadable_request
+from gateway.http.request_reader import RequestReader
+from gateway.proxy.context import ExchangeContext
+from gateway.proxy.deadlines import Watched
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.phase import Phase
 
-from gateway.downstream.request_parser import RequestParser
-from gateway.errors import ErrorCode
-from gateway.http.framing import joined_if_small
-from gateway.proxy.exchange import Exchange, Proxy
-from gateway.proxy.inbound import Inbound
-
-HEAD_TIMEOUT_S = 10.0
-"""From the first to the last byte of a head. nginx: 60 s; a caller on this machine needs none."""
-IDLE_TIMEOUT_S = 75.0
+HEAD_TIMEOUT_S: Final = 10.0
+"""From the first to the last byte of a head. nginx: 60 s; a client on this machine needs none."""
+IDLE_TIMEOUT_S: Final = 75.0
 """As nginx: longer than the 60 s after which most clients drop an idle connection themselves."""
-LOOK_S = 0.5
-"""How often to look whether a caller that is made to wait is still there."""
-LINGER_S = 2.0
-"""How long the rest of a refused request is read and thrown away, so that the answer arrives."""
+LINGER_S: Final = 2.0
+"""How long the rest of a refused request is read and dropped, so that the response arrives."""
 
-CROWD = 32
+CROWD: Final = 32
 """Beyond so many connections, the kernel keeps less of what a further one sends ahead, so that what
 150 of them have in memory at a time is bounded. It makes their large uploads 1.4 times as dear."""
-_CROWD_BUFFER_BYTES = 48 * 1024
+_CROWD_BUFFER_BYTES: Final = 48 * 1024
 
-_RESET = struct.pack("ii", 1, 0)
+_SWITCHED: Final = Phase.TUNNEL
 
-_log = logging.getLogger("gateway.serve")
+_log = logging.getLogger("gateway.downstream")
 
 
 class Listener(Protocol):
-    """What a connection asks of the listener it came in by."""
+    """What a connection asks of the listener that accepted it."""
 
-    proxy: Proxy
+    context: ExchangeContext
     draining: bool
     closed: bool
 
@@ -53,7 +52,7 @@ class Listener(Protocol):
 
     @property
     def flooded(self) -> bool:
-        """Whether there are more than can be answered that they are not."""
+        """Whether there are so many that not even a 503 can be sent."""
         ...
 
     @property
@@ -62,285 +61,273 @@ class Listener(Protocol):
         ...
 
     def note_end(self) -> None:
-        """Hear that an exchange has ended."""
+        """Called when an exchange has ended."""
+        ...
+
+    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
+        """Called when a connection has been accepted."""
+        ...
+
+    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
+        """Called when a connection is gone."""
         ...
 
 
-class DownstreamConnection(web.RequestHandler):
-    """A caller's connection (a `Downstream`, and `Watched`).
+class _State(Enum):
+    """What is done with what the client sends."""
 
-    Requests are answered one at a time, in order. A caller that closes its side, or half of it,
-    has left: its exchange is abandoned. The two cannot be told apart, and nginx and Go do likewise.
+    SERVING = auto()
+    LINGERING = auto()
+    """The last response has been written; what still comes is read and dropped."""
+    CLOSING = auto()
+    """Nothing more is read; what has been written may still leave."""
+
+
+_SERVING: Final = _State.SERVING
+_LINGERING: Final = _State.LINGERING
+_CLOSING: Final = _State.CLOSING
+
+
+class ClientConnection(Watched):
+    """A client's connection: the event loop's protocol.
+
+    Requests are answered one at a time, in order; while one is answered, what has arrived behind it
+    waits, and nothing more is read. A client that closes its side, or half of it, has left: its
+    exchange is abandoned. The two cannot be told apart, and nginx and Go do likewise.
     """
 
     __slots__ = (
-        "_body_due",
-        "_current",
+        "_context",
+        "_deadline",
         "_exchange",
-        "_lingering",
         "_listener",
-        "_looking",
-        "_proxy",
-        "_reading_held",
-        "_requests",
+        "_reader",
+        "_received_at",
+        "_request",
         "_starting",
-        "deadline",
-        "received_at",
+        "_state",
+        "stream",
     )
 
-    def __init__(self, listener: Listener, server: web.Server) -> None:
-        super().__init__(
-            server,
-            loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type]  # None is taken, and means none
-            logger=_log,
-            keepalive_timeout=0,  # deadlines are ours
-        )
-        self.deadline = float("inf")
-        self.received_at = 0.0
+    _task_handler: Final = None  # what `web.Server` looks for: no task belongs to a connection
+
+    def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._proxy = listener.proxy
-        self._requests = RequestParser()
-        self._current: Inbound | None = None
+        self._context = listener.context
+        self.stream = ClientStream(self)
+        self._reader = RequestReader()
         self._exchange: Exchange | None = None
-        self._body_due = False
+        self._request: Request | None = None  # which the exchange answers
+        self._state = _SERVING
+        self._deadline = _NEVER  # between exchanges
+        self._received_at = 0.0  # the last read
         self._starting = False
-        self._reading_held = False
-        self._lingering = False
-        self._looking: asyncio.TimerHandle | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a request is being answered."""
         return self._exchange is not None
 
-    async def start(self) -> None:
-        """Nothing to run: requests are begun as they are parsed (aiohttp would wait here)."""
-
     # What the event loop tells us.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to count the time."""
-        super().connection_made(transport)
-        if self._listener.crowded:
+        opened = self.stream.transport = cast(asyncio.Transport, transport)
+        listener = self._listener
+        listener.connection_made(self, opened)
+        if listener.crowded:
             # Later would be too late: what is above a smaller bound then is dropped and sent again.
-            sock = transport.get_extra_info("socket")
+            sock = opened.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CROWD_BUFFER_BYTES)
-        self.deadline = self._proxy.clock() + IDLE_TIMEOUT_S
-        self._proxy.deadlines.watch(self)
-        if self._listener.flooded:
-            self.abort()
-        elif self._listener.full:
-            self._refuse(ErrorCode.OVERLOADED)
+        self._deadline = self._context.clock() + IDLE_TIMEOUT_S
+        self._context.deadlines.watch(self)
+        if listener.flooded:
+            self.stream.abort()
+        elif listener.full:
+            self._refuse(UnavailableError(ErrorCode.OVERLOADED))
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has arrived, and act on it."""
-        if self._lingering:
+        """Read what has arrived, and act on it."""
+        if self._state is not _SERVING:
             return
-        requests = self._requests
-        was_in_head = requests.in_head
-        clock = self._proxy.clock
-        now = self.received_at = clock()
-        requests.feed(data, now, self._proxy.rules.known_heads)
-        if requests.in_head and not was_in_head and self._exchange is None:
-            self.deadline = now + HEAD_TIMEOUT_S
-        if self._exchange is None:
-            self._start_next(now)
-        else:
+        reader, exchange, request = self._reader, self._exchange, self._request
+        now = self._received_at = self._context.clock()
+        if exchange is not None and request is not None:
+            was_ended = request.ended
+            reader.feed(data)
             try:
-                self._go_on()
+                self._go_on(exchange, was_ended=was_ended)
             except Exception:  # noqa: BLE001  # logged, counted and answered
-                self._own_up()
+                self._fail_internal(exchange)
+            return
+        was_in_head = reader.in_head
+        reader.feed(data)
+        if reader.request is None and reader.in_head and not was_in_head:
+            self._deadline = now + HEAD_TIMEOUT_S
+        self._start_next(now)
 
     def eof_received(self) -> None:
-        """Let the transport close: whoever says no more has left, but for half a head."""
+        """Let the transport close: a client that sends no more has left, but for half a head."""
         if self._exchange is not None:
-            self._exchange.caller_ended()  # and reset, lest what was answered look complete
-        elif self._requests.in_head and not self._lingering:
-            self._refuse(ErrorCode.BAD_REQUEST)
+            self._exchange.client_ended()  # and reset, lest what was answered look complete
+        elif self._reader.in_head and self._state is _SERVING:
+            self._refuse(DownstreamError(ErrorCode.BAD_REQUEST))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Abandon the exchange under way."""
-        self._proxy.deadlines.forget(self)
-        super().connection_lost(exc)
-        self._requests.queue.clear()
+        self.stream.lost()
+        self._context.deadlines.forget(self)
+        self._listener.connection_lost(self, exc)
         if self._exchange is not None:
-            self._exchange.abandon()
+            self._exchange.break_off(DownstreamError(ErrorCode.CLIENT_DISCONNECTED))
+
+    def pause_writing(self) -> None:
+        """Note that the client reads more slowly than we write."""
+        self.stream.note_writing(paused=True)
 
     def resume_writing(self) -> None:
         """Let the service go on as well."""
-        super().resume_writing()
+        self.stream.note_writing(paused=False)
         if self._exchange is not None:
-            self._exchange.downstream_writable()
-        elif not self._lingering:
-            self.resume_reading()
-            self._start_next(self._proxy.clock())
+            self._exchange.client_writable()
+        elif self._state is _SERVING:
+            self.stream.resume_reading()
+            self._next_request(self._context.clock())
+
+    # What the listener does with it (`web.Server` among them).
 
     def drain(self) -> None:
         """End unless a request is being answered: that one is let finish, as the last."""
         if self._exchange is not None:
             return
-        if self._requests.in_head and not self._lingering:
-            self._refuse(ErrorCode.DRAINING)
+        if self._reader.in_head and self._state is _SERVING:
+            self._refuse(UnavailableError(ErrorCode.DRAINING))
         else:
-            self.force_close()
+            self.stream.close()
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109  # aiohttp's signature
+        """Close; `web.Server` calls it for each connection at the end."""
+        self.stream.close()
+
+    # What the deadlines ask (`Watched`).
+
+    def deadline(self) -> float:
+        """Return when to look at it again."""
+        return self._deadline if self._exchange is None else self._exchange.deadline()
 
     def expire(self) -> None:
-        """Decide what being past `deadline` means (see `Watched`)."""
+        """Decide what being past the deadline means."""
         if self._exchange is not None:
-            self._exchange.expire(self._proxy.clock())
-        elif self._requests.in_head and not self._lingering:
-            self._refuse(ErrorCode.SLOW_REQUEST)
-        elif self.transport is not None and self.transport.get_write_buffer_size():
-            self.abort()  # its reader would keep a mere close waiting for ever
+            self._exchange.expire()
+        elif self._reader.in_head and self._state is _SERVING:
+            self._refuse(DownstreamError(ErrorCode.SLOW_REQUEST))
+        elif self.stream.unsent_bytes:
+            self.stream.abort()  # its reader would keep a mere close waiting for ever
         else:
-            self.force_close()
+            self.stream.close()
 
-    # What the exchange does with it (`Downstream`); `writing_paused` is aiohttp's own.
+    # What the stream tells us (`StreamOwner`).
 
-    def write(self, pieces: list[bytes]) -> None:
-        """Send pieces in order; they leave in one segment when they fit."""
-        transport = self.transport
-        if transport is None or transport.is_closing():
-            return
-        data = joined_if_small(pieces)
-        if data is not None:
-            transport.write(data)
-        else:
-            transport.writelines(pieces)
-
-    def pause_reading(self) -> None:
-        """Leave what the caller sends in the kernel."""
-        if not self._reading_held and self.transport is not None:
-            self._reading_held = True
-            self._pause_transport_reading()
-            if self._looking is None:
-                self._look_later()
-
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: ARG002  # aiohttp's signature
-        """Go on reading."""
-        if self._reading_held:
-            self._reading_held = False
-            self._resume_transport_reading()
-
-    def abort(self) -> None:
-        """Reset the connection; a mere close would end a body that has no length."""
-        transport = self.transport
-        if transport is None:
-            return
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        transport.abort()
+    def client_vanished(self) -> bool:
+        """Abandon the exchange, but after a switch: then the client's last words are unread."""
+        exchange = self._exchange
+        if exchange is None or exchange.phase is _SWITCHED:
+            return False
+        exchange.break_off(DownstreamError(ErrorCode.CLIENT_DISCONNECTED))
+        return True
 
     def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
         """Go on with the next request, or end the connection."""
-        current = self._current
-        # A caller that has asked for more than this, or may, must not have its answer reset away.
-        last = current is not None and current.ended and not current.keep_alive
-        self._exchange = self._current = None
-        if self._listener.draining:
-            self._listener.note_end()
-        if self.transport is None or self.transport.is_closing():
+        request, reader, listener = self._request, self._reader, self._listener
+        stream = self.stream
+        self._exchange = self._request = None
+        if listener.draining:
+            listener.note_end()
+        if not stream.is_open:
+            self._state = _CLOSING
             return
-        if not keep_alive or self._listener.draining:
-            requests = self._requests
-            said_more = requests.queue or requests.refusal or requests.switching
-            self._leave(now, linger=not last or bool(said_more))
+        if keep_alive and not listener.draining:
+            self._deadline = now + IDLE_TIMEOUT_S
+            if stream.writing_paused:
+                stream.pause_reading()  # a client that only asks and never reads waits for itself
+            else:
+                stream.resume_reading()
+                self._next_request(now)
             return
-        self.deadline = now + (HEAD_TIMEOUT_S if self._requests.in_head else IDLE_TIMEOUT_S)
-        if self.writing_paused:
-            self.pause_reading()  # a caller that only asks and never reads waits for itself
-            return
-        if self._reading_held:
-            self.resume_reading()
-        if self._requests.queue or self._requests.refusal is not None:
-            self._start_next(now)
+        is_last = request is not None and request.ended and not request.head.keep_alive
+        if is_last and not (reader.has_unread or reader.state is REFUSED or reader.state is TUNNEL):
+            self._state = _CLOSING
+            self._deadline = now + IDLE_TIMEOUT_S
+            stream.close()
+        else:
+            # Closing with unread bytes would reset the response away.
+            self._state = _LINGERING
+            self._deadline = now + (IDLE_TIMEOUT_S if stream.unsent_bytes else LINGER_S)
+            stream.end_writing()
 
     # One request after the other.
 
-    def _go_on(self) -> None:
-        if self._exchange is None:
-            return
-        if self._body_due and self._current is not None:
-            if self._requests.refusal is not None and not self._current.ended:
-                self._exchange.malformed()
-                return
-            self._body_due = not self._current.ended
-            self._exchange.body_arrived()
-        switching = self._requests.switching
-        if self._requests.queue or (switching is not None and switching.ended):
-            self.pause_reading()  # the next request, or protocol, waits for this one
-        elif switching is not None:
-            self._exchange.body_arrived()
+    def _next_request(self, now: float) -> None:
+        """Begin to read the request behind the one that was answered."""
+        reader = self._reader
+        if reader.state is DONE:
+            reader.begin_next()
+        if reader.request is not None or reader.refusal is not None:
+            self._start_next(now)
+        elif reader.in_head:
+            self._deadline = now + HEAD_TIMEOUT_S
 
     def _start_next(self, now: float) -> None:
+        """Begin an exchange for a request that has arrived, and others while they end at once."""
         if self._starting:
-            return  # an exchange that ended as it began: the loop below goes on
+            return  # an exchange has ended as it began: the loop below goes on
         self._starting = True
-        requests = self._requests
-        while requests.queue and self._exchange is None:
-            inbound = self._current = requests.queue.popleft()
-            self._body_due = not inbound.ended
-            if self._listener.draining:
-                if self._listener.closed:
-                    self._refuse(ErrorCode.DRAINING)
-                    break
-                inbound.keep_alive = False
-            self._exchange = Exchange(self._proxy, inbound, self)
-            try:
-                self._exchange.begin(now)
-            except Exception:  # noqa: BLE001  # logged, counted and answered
-                self._own_up()
-            if requests.queue and self.writing_paused:
+        reader = self._reader
+        while self._exchange is None and self._state is _SERVING and not self.stream.writing_paused:
+            if reader.refusal is not None:
+                self._refuse(reader.refusal)
+            elif reader.request is not None:
+                self._begin(reader.request, now)
+            else:
                 break
         self._starting = False
-        if self._exchange is None and requests.refusal is not None and not self._lingering:
-            self._refuse(requests.refusal)
 
-    def _look_later(self) -> None:
-        self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+    def _begin(self, request: Request, now: float) -> None:
+        if self._listener.draining:
+            if self._listener.closed:
+                self._refuse(UnavailableError(ErrorCode.DRAINING))
+                return
+            request.head.keep_alive = False
+        exchange = self._exchange = Exchange(self._context, request, self.stream, self._received_at)
+        self._request = request
+        try:
+            exchange.begin(now)
+        except Exception:  # noqa: BLE001  # logged, counted and answered
+            self._fail_internal(exchange)
+        if self._exchange is exchange and self._reader.has_unread:
+            self.stream.pause_reading()  # the next request waits for this one
 
-    def _look(self) -> None:
-        """See whether the caller has left; while nothing is read, nobody tells us."""
-        self._looking = None
-        if not self._reading_held or self._exchange is None or self.transport is None:
-            return
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
-        switching = self._requests.switching
-        # After a switch its last words are still to be read; the end comes behind them.
-        if poll.poll(0) and (switching is None or switching.ended):
-            self._exchange.abandon()
-        else:
-            self._look_later()
+    def _go_on(self, exchange: Exchange, *, was_ended: bool) -> None:
+        """Let the exchange have what has arrived."""
+        reader = self._reader
+        if reader.refusal is not None:
+            if not was_ended:
+                exchange.break_off(reader.refusal)
+        elif not was_ended or exchange.phase is _SWITCHED:
+            exchange.body_arrived()
+        if reader.has_unread or (reader.state is TUNNEL and exchange.phase is not _SWITCHED):
+            self.stream.pause_reading()
 
-    def _own_up(self) -> None:
+    def _fail_internal(self, exchange: Exchange) -> None:
         """Let a bug of ours cost one request, and answer that."""
         _log.exception("request failed by a bug of the gateway")
-        if self._exchange is not None:
-            self._exchange.failed_by_a_bug()
+        exchange.break_off(GatewayError(ErrorCode.INTERNAL))
 
-    def _refuse(self, code: ErrorCode) -> None:
+    def _refuse(self, error: GatewayError) -> None:
         """Answer what is no request, or not a whole one, and leave."""
-        method = self._requests.refused_method
-        inbound = Inbound(method, b"", "1.1", (), keep_alive=False, received_at=self.received_at)
-        self._current = inbound
-        self._exchange = Exchange(self._proxy, inbound, self)
-        self._exchange.refuse(code)
+        request = self._request = unreadable_request(self._reader.refused_method)
+        self._exchange = Exchange(self._context, request, self.stream, self._received_at)
+        self._exchange.break_off(error)
 
-    def _leave(self, now: float, *, linger: bool) -> None:
-        """Close, but let the answer arrive: closing with unread bytes would reset it away."""
-        self._requests.queue.clear()
-        if self.transport is None:
-            return
-        if not linger:
-            self.deadline = now + IDLE_TIMEOUT_S
-            self.transport.close()
-            return
-        self._lingering = True
-        unread = self.transport.get_write_buffer_size()
-        self.deadline = now + (IDLE_TIMEOUT_S if unread else LINGER_S)
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self.resume_reading()
+
+_NEVER: Final = float("inf")

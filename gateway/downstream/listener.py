@@ -1,22 +1,23 @@
 """The data listener: aiohttp's low-level server, with connections of our own."""
 
 import asyncio
+from typing import cast
 
 from aiohttp import web
 
-from gateway.downstream.connection import CROWD, DownstreamConnection
-from gateway.proxy.exchange import Proxy
+from gateway.downstream.connection import CROWD, ClientConnection
+from gateway.proxy.context import ExchangeContext
 
 _REFUSED_POLITELY = 16
 """Connections that may be told so at a time; an answer takes up to 2 s to arrive for sure."""
 
 
 class DataListener(web.Server):
-    """Makes and knows the callers' connections; no router, application, or error pages."""
+    """Makes and knows the clients' connections; no router, application, or error pages."""
 
-    def __init__(self, proxy: Proxy, *, max_connections: int = 10_000) -> None:
+    def __init__(self, context: ExchangeContext, *, max_connections: int = 10_000) -> None:
         super().__init__(_unused)
-        self.proxy = proxy
+        self.context = context
         self.draining = False
         """Set when the gateway is on its way out: answers are the last on their connections."""
         self.closed = False
@@ -25,9 +26,13 @@ class DataListener(web.Server):
         self._count = 0
         self._all_ended: asyncio.Event | None = None
 
-    def __call__(self) -> DownstreamConnection:
-        """Make the protocol of a new connection."""
-        return DownstreamConnection(self, self)
+    def __call__(self) -> web.RequestHandler:
+        """Make the protocol of a new connection; it need not be one of aiohttp's."""
+        return cast(web.RequestHandler, ClientConnection(self))
+
+    def clients(self) -> list[ClientConnection]:
+        """Return the open connections."""
+        return cast(list[ClientConnection], self.connections)
 
     @property
     def crowded(self) -> bool:
@@ -41,7 +46,7 @@ class DataListener(web.Server):
 
     @property
     def flooded(self) -> bool:
-        """Whether there are more than can be answered that they are not."""
+        """Whether there are so many that not even a 503 can be sent."""
         return self._count > self._max_connections + _REFUSED_POLITELY
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
@@ -65,26 +70,21 @@ class DataListener(web.Server):
         await asyncio.sleep(0)  # a request that had arrived by now is read, and is one in flight
         self.closed = True
         self._all_ended = asyncio.Event()
-        for connection in self.connections:
-            if isinstance(connection, DownstreamConnection):
-                connection.drain()
+        for client in self.clients():
+            client.drain()
         self.note_end()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._all_ended.wait()
         except TimeoutError:
-            for connection in self.connections:
-                if isinstance(connection, DownstreamConnection):
-                    connection.abort()
+            for client in self.clients():
+                client.stream.abort()
             return False
         return True
 
     def note_end(self) -> None:
-        """Hear that a request has been answered; during a drain it may have been the last."""
-        if self._all_ended is not None and not any(
-            isinstance(connection, DownstreamConnection) and connection.busy
-            for connection in self.connections
-        ):
+        """Called when a request has been answered; during a drain it may have been the last."""
+        if self._all_ended is not None and not any(client.busy for client in self.clients()):
             self._all_ended.set()
 
 

@@ -1,4 +1,4 @@
-"""Where a redirect leads, seen from the caller. Pure: no redirect is ever followed here."""
+"""Where a redirect leads, seen from the client. Pure: no redirect is ever followed here."""
 
 import re
 
@@ -9,10 +9,10 @@ from gateway.http.target import split_target
 _REFERENCE = re.compile(rb"(?:(?:([Hh][Tt][Tt][Pp][Ss]?):)?//([^/?#@\\]*))?([^#]*)(#.*)?")
 
 
-def location_for_caller(value: bytes, *, origin: bytes, path: bytes, prefix: bytes) -> bytes:
-    """Return `Location` as the caller must read it (RFC 9110 section 10.2.2).
+def location_for_client(value: bytes, *, origin: bytes, path: bytes, prefix: bytes) -> bytes:
+    """Return `Location` as the client must read it (RFC 9110 section 10.2.2).
 
-    What leads to the service itself becomes a path on the gateway, else the caller would call the
+    What leads to the service itself becomes a path on the gateway, else the client would call the
     service without the token. Everything else is returned untouched: relative references hold
     for both, and another origin is none of ours.
 
@@ -20,7 +20,7 @@ def location_for_caller(value: bytes, *, origin: bytes, path: bytes, prefix: byt
         value: as received.
         origin: `scheme://authority` of the service, lower case, without the scheme's own port.
         path: of the service's URL, without a final slash.
-        prefix: of the caller's target, in place of `path`.
+        prefix: of the client's target, in place of `path`.
     """
     parts = _REFERENCE.fullmatch(value)
     if parts is None:

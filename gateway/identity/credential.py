@@ -15,9 +15,9 @@ class Credential:
     field_lines: bytes = field(repr=False)
     """Complete header lines, each ended by CRLF, ready to be written upstream; may be empty."""
     stale_at: float
-    """From here on it is replaced in the background. Seconds on the keeper's clock."""
+    """From here on it is replaced in the background. Seconds on the cache's clock."""
     expires_at: float
-    """From here on nobody may use it. Seconds on the keeper's clock, counted from the moment of
+    """From here on nobody may use it. Seconds on the cache's clock, counted from the moment of
     asking, so that network delay shortens a life and never extends it. `inf`: never expires."""
     wall_expires_at: float = float("inf")
     """The same instant in seconds since the epoch by our wall clock, for gauges and people only."""

@@ -19,7 +19,7 @@ class FileSource:
 
     def __init__(self, path: Path) -> None:
         self.file = SecretFile(path)
-        """To be watched, with `Keeper.secret_changed` to be called."""
+        """To be watched, with `CredentialCache.secret_changed` to be called."""
         self._key = ("file", str(path))
 
     @property

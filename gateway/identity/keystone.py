@@ -11,8 +11,8 @@ import aiohttp
 from pydantic import SecretStr
 from yarl import URL
 
+from gateway.clock import Clock
 from gateway.identity.answer import Answer, AskedProject, failure_of, grant_of, instant_of_date
-from gateway.identity.clock import Clock
 from gateway.identity.credential import Credential
 from gateway.identity.refresh import RefreshResult, expires_at, stale_at
 from gateway.identity.secret import digest

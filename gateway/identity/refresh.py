@@ -1,6 +1,6 @@
 """When to log in, and when to leave IAM alone. Pure: no I/O, no clock; `now` is passed in.
 
-Instants are seconds on the keeper's clock; `spread` is a random number in [0, 1).
+Instants are seconds on the cache's clock; `spread` is a random number in [0, 1).
 """
 
 from collections import deque
@@ -138,42 +138,3 @@ class RefusalLedger:
 
     def _recent(self, now: float) -> int:
         return sum(now < instant + self.WINDOW_S for instant in self._refused_at)
-
-
-class RejectionGuard:
-    """Decides whether a rejected token is worth a login: some rejections no token can cure.
-
-    Invariants: after a login that cured nothing, no other for 30 s, growing to 10 min; after
-    ones that did cure, four in a row at once, then 1 s apart, growing to 10 min. Ten quiet
-    minutes after a pause are a new beginning.
-    """
-
-    _BARREN_FIRST_S, _CURED_FIRST_S, _MOST_S, _FORGET_S = 30.0, 1.0, 600.0, 600.0
-    _FREE = 4
-
-    def __init__(self) -> None:
-        self._logins = 0
-        self._barren = 0
-        self._last_at = float("-inf")
-        self._opens_at = float("-inf")
-
-    def open(self, now: float) -> bool:
-        """Tell whether a rejection at `now` may cause a login."""
-        return now >= self._opens_at
-
-    def login_caused(self, now: float) -> None:
-        """Note that a rejection causes a login; until `cured` it counts as barren."""
-        if now >= self._opens_at + self._FORGET_S:
-            self._logins = self._barren = 0
-        self._logins += 1
-        self._barren += 1
-        self._last_at = now
-        pause_s = self._BARREN_FIRST_S * 2.0 ** min(self._barren - 1, 16)
-        self._opens_at = now + min(pause_s, self._MOST_S)
-
-    def cured(self) -> None:
-        """Note that the token of the last such login is accepted where the one before was not."""
-        self._barren = 0
-        excess = self._logins - self._FREE
-        pause_s = self._CURED_FIRST_S * 2.0 ** min(excess, 16) if excess >= 0 else 0.0
-        self._opens_at = self._last_at + min(pause_s, self._MOST_S)

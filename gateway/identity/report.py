@@ -26,8 +26,8 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class KeeperStatus:
-    """What readiness, gauges and people see of a keeper at one instant."""
+class IdentityStatus:
+    """What readiness, gauges and people see of a cache at one instant."""
 
     usable: bool
     reason: Reason | None

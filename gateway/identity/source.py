@@ -75,7 +75,7 @@ class LoginError(Exception):
 
 
 class CredentialSource(Protocol):
-    """Where credentials come from. A keeper is the only caller, and makes one call at a time."""
+    """Where credentials come from. A cache is the only caller, and makes one call at a time."""
 
     @property
     def account(self) -> Hashable:

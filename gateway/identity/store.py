@@ -1,16 +1,16 @@
-"""What outlives a keeper: tokens by everything they depend on, refusals by account."""
+"""What outlives a cache: tokens by everything they depend on, refusals by account."""
 
 from collections.abc import Hashable
 
 from cachetools import TLRUCache
 
-from gateway.identity.clock import Clock
+from gateway.clock import Clock
 from gateway.identity.refresh import RefusalLedger
 from gateway.identity.source import Login
 
 
 class TokenStore:
-    """Shared by all keepers of a process, so that a reload neither logs in again nor forgets.
+    """Shared by all caches of a process, so that a reload neither logs in again nor forgets.
 
     Invariants: never gives out an expired login; a login is found only under its own key.
     """

@@ -19,8 +19,8 @@ import httptools
 from aiohttp import http_parser
 
 from gateway.admin.listener import Reload
+from gateway.clock import boottime
 from gateway.errors import ConfigError
-from gateway.identity.clock import boottime
 from gateway.lifecycle.gateway import Gateway
 from gateway.lifecycle.signals import Signals
 from gateway.observe.access_log import AccessLog

@@ -3,16 +3,16 @@
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+from gateway.clock import monotonic_microseconds
 from gateway.observe.metrics import Histogram
 
 _LONGEST_STATUS = 200
 _BEAT_S = 0.25
 
-_log = logging.getLogger("gateway.serve")
+_log = logging.getLogger("gateway.lifecycle")
 
 
 class Supervisor:
@@ -47,8 +47,7 @@ class Supervisor:
 
     def reloading(self) -> None:
         """Say that the configuration is being read; `ready` must follow."""
-        usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={usec}")
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={monotonic_microseconds()}")
 
     def stopping(self) -> None:
         """Say that the end has begun."""

@@ -142,6 +142,11 @@ class ServiceMetrics:
         }
         self._retries = dict.fromkeys(retry_reasons, 0)
 
+    @property
+    def in_flight(self) -> int:
+        """Return how many requests have begun and not ended."""
+        return self.started - self.finished
+
     def admit_methods(self, methods: Iterable[str]) -> None:
         """Let there be series for methods that a reload has allowed; what was counted stays."""
         for method in methods:
@@ -383,7 +388,7 @@ class Metrics(Collector):
                 errors.add_metric([name, layer, error], count)
             for reason, count in by_reason.items():
                 retries.add_metric([name, reason], count)
-            in_flight.add_metric([name], service.started - service.finished)
+            in_flight.add_metric([name], service.in_flight)
             received.add_metric([name], service.request_bytes)
             sent.add_metric([name], service.response_bytes)
             gauges = connection_gauges()

@@ -1,21 +1,17 @@
-"""Whether a request may go on, and as what. Pure but for the memory of what was admitted before."""
+"""Whether a request may go on, and as what. Pure."""
 
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final
 
 from gateway.errors import DownstreamError, ErrorCode
-from gateway.http.fields import RequestFields, read_request_fields
 from gateway.http.host import AllowedHosts
-from gateway.http.target import split_target
-from gateway.proxy.inbound import Inbound, KnownHead
+from gateway.http.location import location_for_client
+from gateway.http.request import Request
+from gateway.http.request_head import RequestHead
 from gateway.proxy.service import RouteTable, Service
 
-KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""RFC 9110 section 9 without CONNECT and TRACE, which no gateway with a credential forwards, plus
-PATCH (RFC 5789)."""
-
-_VERSIONS = frozenset({"1.1", "1.0"})
-_SAME_SITE = frozenset({b"same-origin", b"none"})
+_SAME_SITE: Final = frozenset({b"same-origin", b"none"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,42 +22,43 @@ class Rules:
     hosts: AllowedHosts
     origins: frozenset[bytes] = frozenset()
     """Of web pages that may call, as browsers write them."""
-    known_heads: dict[bytes, KnownHead] = field(default_factory=dict, repr=False, compare=False)
-    """Heads that callers send again and again; downstream/ fills it. Gone with the rules."""
 
 
 class Admission:
-    """A request that may go on. Never changed: those with the same head may have it in common."""
+    """A request that may go on. Not changed."""
 
-    __slots__ = ("_method", "fields", "head", "path", "query", "service")
+    __slots__ = ("_path", "head", "service", "upstream_head")
 
-    def __init__(
-        self, service: Service, method: str, path: bytes, query: bytes, fields: RequestFields
-    ) -> None:
+    def __init__(self, service: Service, path: bytes, head: RequestHead) -> None:
         self.service = service
-        self.path = path
-        """Path to ask of the service."""
-        self.fields = fields
-        self.head = _head_of(service, method, path + query, fields)
+        self.head = head
+        self.upstream_head = _upstream_head(service, path + head.line.query, head)
         """Request line and fields for the service, without credential and last line end."""
-        self._method = method
-        self.query = query
-        """With its `?`, or empty; as received."""
+        self._path = path  # to ask of the service
 
     def within_trace(self, traceparent: bytes, *, joined: bool) -> "Admission":
         """Return the same request with a parent of ours in its trace.
 
-        What a caller says of a trace that cannot be joined is void (W3C Trace Context 3.3).
+        What a client says of a trace that cannot be joined is void (W3C Trace Context 3.3).
         """
         void = (b"traceparent:",) if joined else (b"traceparent:", b"tracestate:")
-        fields = copy(self.fields)
-        fields.lines = [line for line in fields.lines if not line.lower().startswith(void)]
-        fields.lines.append(b"traceparent: " + traceparent)
-        return Admission(self.service, self._method, self.path, self.query, fields)
+        head = copy(self.head)
+        head.lines = [line for line in head.lines if not line.lower().startswith(void)]
+        head.lines.append(b"traceparent: " + traceparent)
+        return Admission(self.service, self._path, head)
 
-    def prefix_of(self, target: bytes) -> bytes:
-        """Return what stands in `target`, the caller's, for the path of the service's URL."""
-        return target.partition(b"?")[0].removesuffix(self.path[len(self.service.path) :])
+    def location_for_client(self, value: bytes) -> bytes:
+        """Return a `Location` as the client must read it.
+
+        A redirect to within the service leads to the path that the client knows it by.
+        """
+        service = self.service
+        return location_for_client(
+            value,
+            origin=service.origin,
+            path=service.path,
+            prefix=self.head.line.path.removesuffix(self._path[len(service.path) :]),
+        )
 
 
 class RefusedByServiceError(DownstreamError):
@@ -72,102 +69,68 @@ class RefusedByServiceError(DownstreamError):
         self.service = service
 
 
-def admit(rules: Rules, inbound: Inbound) -> Admission:
+def admit(rules: Rules, request: Request) -> Admission:
     """Decide whether a request may be forwarded, before a byte of it is.
 
     Raises:
         DownstreamError: it may not; the code says why.
     """
-    known = inbound.known
-    if known is None:
-        return _judge(rules, inbound)
-    if known.admission is None or known.rules is not rules:
-        known.admission = _judge(rules, inbound)
-        known.rules = rules
-    return known.admission
-
-
-def _judge(rules: Rules, inbound: Inbound) -> Admission:
-    if inbound.version not in _VERSIONS:
+    head = request.head
+    line = head.line
+    if not line.supported:
         raise DownstreamError(ErrorCode.VERSION_NOT_SUPPORTED)
-    if not inbound.method:
-        raise DownstreamError(ErrorCode.METHOD_UNKNOWN)
-    fields = read_request_fields(inbound.fields, http_1_0=inbound.version == "1.0")
-    if fields.host is not None:
-        rules.hosts.admit(fields.host)
-    if fields.origin is not None:
-        if fields.origin not in rules.origins:
-            raise DownstreamError(ErrorCode.BROWSER_REFUSED)
-    elif fields.fetch_site is not None and fields.fetch_site.lower() not in _SAME_SITE:
+    if head.fault is not None:
+        raise head.fault
+    if head.host is not None:
+        rules.hosts.admit(head.host)
+    if (head.origin is not None or head.fetch_site is not None) and _is_foreign_page(rules, head):
         raise DownstreamError(ErrorCode.BROWSER_REFUSED)
-    known = rules.routes.find_known(inbound.target)
-    service, path, query = (*known, b"") if known is not None else _route(rules, inbound.target)
-    if fields.upgrade is not None:
-        _check_switch(service, inbound, fields)
-    elif inbound.method not in service.methods:
+    if line.fault is not None:
+        raise line.fault
+    service, path = rules.routes.find(line.path)
+    if head.upgrade is not None:
+        _check_switch(service, head)
+    elif line.method not in service.methods:
         raise RefusedByServiceError(ErrorCode.METHOD_NOT_ALLOWED, service)
-    if fields.content_length is not None and fields.content_length > service.max_body_bytes:
+    if head.content_length is not None and head.content_length > service.max_body_bytes:
         raise RefusedByServiceError(ErrorCode.BODY_TOO_LARGE, service)
-    return Admission(service, inbound.method, path, query, fields)
+    return Admission(service, path, head)
 
 
-def _check_switch(service: Service, inbound: Inbound, fields: RequestFields) -> None:
+def _is_foreign_page(rules: Rules, head: RequestHead) -> bool:
+    """Return whether a web page makes the request that is not allowed to."""
+    if head.origin is not None:
+        return head.origin not in rules.origins
+    return head.fetch_site is not None and head.fetch_site.lower() not in _SAME_SITE
+
+
+def _check_switch(service: Service, head: RequestHead) -> None:
     """Refuse all but a WebSocket handshake (RFC 6455 section 4.2.1), where it is enabled.
 
     Its key and version are the service's to judge.
     """
     if not (
         service.websocket
-        and fields.upgrade == b"websocket"
-        and b"upgrade" in fields.named
-        and inbound.method == "GET"
-        and inbound.version == "1.1"
-        and not fields.chunked
-        and not fields.content_length
-        and not fields.expects_continue
+        and head.upgrade == b"websocket"
+        and head.is_upgrade
+        and head.line.method == "GET"
+        and not head.line.http_1_0
+        and not head.chunked
+        and not head.content_length
+        and not head.expects_continue
     ):
         raise RefusedByServiceError(ErrorCode.UPGRADE_REFUSED, service)
 
 
-def _route(rules: Rules, target: bytes) -> tuple[Service, bytes, bytes]:
-    """Return service, path to ask of it, and query of a target that is not known yet."""
-    path, query = split_target(target)
-    service, path = rules.routes.find(path)
-    if not query:
-        rules.routes.remember(target, service, path)
-    return service, path, query
-
-
-def upstream_head(admission: Admission, credential_lines: bytes) -> bytes:
-    """Return the head for the service. Our lines are written after stripping.
-
-    Args:
-        admission: what may go on.
-        credential_lines: complete header lines of the credential.
-    """
-    return b"".join((admission.head, credential_lines, b"\r\n"))
-
-
-def _head_of(service: Service, method: str, target: bytes, fields: RequestFields) -> bytes:
-    if fields.upgrade is not None:
-        framing = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
-    elif fields.chunked:
-        framing = b"Transfer-Encoding: chunked\r\n"
-    elif fields.content_length is not None:
-        framing = b"Content-Length: %d\r\n" % fields.content_length
-    else:
-        framing = b""
-    lines = b"\r\n".join(fields.lines)
-    return b"".join(
-        (
-            method.encode("ascii"),
-            b" ",
-            target,
-            b" HTTP/1.1\r\n",
-            service.host_line,
-            lines,
-            b"\r\n" if lines else b"",
-            framing,
-            b"Via: 1.1 modelarts-gateway\r\n",
-        )
-    )
+def _upstream_head(service: Service, target: bytes, head: RequestHead) -> bytes:
+    """Return the head for the service. Our lines are written after stripping."""
+    lines = [b"%b %b HTTP/1.1" % (head.line.method.encode("ascii"), target), service.host_line]
+    lines.extend(head.lines)
+    if head.upgrade is not None:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
+    elif head.chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+    elif head.content_length is not None:
+        lines.append(b"Content-Length: %d" % head.content_length)
+    lines.append(b"Via: 1.1 modelarts-gateway\r\n")
+    return b"\r\n".join(lines)

@@ -2,18 +2,20 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
 
-class Watched(Protocol):
-    """Something that must not last for ever."""
+class Watched:
+    """Something that must not last for ever. Hashable by identity."""
 
-    deadline: float
-    """Seconds on the clock of the `Deadlines`; may be moved at any time."""
+    __slots__ = ()
+
+    def deadline(self) -> float:
+        """Return when to look at it again: seconds on the clock of the `Deadlines`."""
+        raise NotImplementedError
 
     def expire(self) -> None:
-        """Decide what being past `deadline` means: end something, or move the deadline."""
-        ...
+        """Decide what being past the deadline means."""
+        raise NotImplementedError
 
 
 class Deadlines:
@@ -28,7 +30,7 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, item: Watched) -> None:
-        """Begin to watch `item`, which must be hashable by identity."""
+        """Begin to watch `item`."""
         self._watched.add(item)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self.tick_s, self._tick)
@@ -47,7 +49,7 @@ class Deadlines:
     def _tick(self) -> None:
         self._timer = None
         now = self._clock()
-        for item in [item for item in self._watched if item.deadline <= now]:
+        for item in [item for item in self._watched if item.deadline() <= now]:
             item.expire()
         if self._watched and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self.tick_s, self._tick)

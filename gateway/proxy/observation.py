@@ -1,4 +1,4 @@
-"""What is told of an exchange when it is over: its metrics, and its line in the access log.
+"""How an exchange is accounted for when it is over: its metrics, its line in the access log.
 
 Ended exchanges are put aside and accounted for in batches, at most a tenth of a second later and
 always before a scrape: the same work costs a third of what it costs between two requests.
@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from gateway.errors import ErrorCode, Layer
-from gateway.http.fields import RawFields
+from gateway.http.request_head import RequestHead
 from gateway.http.trace_context import trace_id_of
 from gateway.observe.access_log import AccessLog, Record
 from gateway.observe.line_budget import LineBudget
 from gateway.observe.metrics import ServiceMetrics, upstream_error_of
 from gateway.proxy.admission import Admission
-from gateway.proxy.inbound import Inbound
+from gateway.proxy.attempt import Attempt
 from gateway.proxy.rejection import layer_of
-from gateway.proxy.relay import Relay
+from gateway.proxy.waits import Waits
 
 _BATCH = 64
 """Ended exchanges per batch: 0.2 to 0.4 ms of work, which no latency figure shows."""
@@ -39,13 +39,12 @@ _PLAIN_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _ID_PREFIX = os.urandom(6).hex()
 _ids = itertools.count(1)
 _make_tuple = tuple.__new__
-_NO_WAITS: tuple[tuple[str, float, float], ...] = ()
 _GATEWAY, _CLIENT = Layer.GATEWAY, Layer.CLIENT  # looking members up is dear (Python 3.11)
 _log = logging.getLogger("gateway.proxy")
 
 
 class Tracer(Protocol):
-    """What is asked of tracing, where it is on."""
+    """What the proxy asks of tracing, where it is on."""
 
     def begin(
         self, method: str, service: str, traceparent: bytes | None, received_at: float
@@ -59,81 +58,68 @@ class Tracer(Protocol):
 
 
 class Observation:
-    """What is learned of one exchange on the way. Durations are seconds, instants as inbound's."""
+    """What is known of one exchange. Durations are seconds, instants on the gateway's clock."""
 
-    __slots__ = (
-        "awaited_at",
-        "connect_s",
-        "credential_s",
-        "ended_at",
-        "error",
-        "first_byte_at",
-        "inbound",
-        "layer",
-        "metrics",
-        "request_bytes",
-        "request_id",
-        "response_bytes",
-        "retries",
-        "sent_at",
-        "span",
-        "status",
-        "traceparent",
-        "upstream_request_id",
-        "waited_s",
-        "waits",
-    )
+    status: int = 0
+    """What the client got; 0 when it left before it had a response."""
+    error: str = ""
+    """Label of what went wrong, and whose fault it is."""
+    layer = _GATEWAY
+    request_bytes: int = 0
+    response_bytes: int = 0
+    retries: int = 0
+    sent_at: float = 0.0
+    """When the last byte of the request was written; 0 while it was not."""
+    first_byte_at: float = 0.0
+    ended_at: float = 0.0
+    upstream_request_id: bytes = b""
+    span: Any = None
+    """The tracer's own, where there is one."""
+    _request_id: str = ""
 
-    def __init__(self, inbound: Inbound, metrics: ServiceMetrics) -> None:
-        self.inbound = inbound
-        self.metrics = metrics
-        """Of the service, once it is known."""
-        self.request_id = ""
-        self.status = 0
-        """What the caller got; 0 when it left before it had one."""
-        self.error = ""
-        """Label of what went wrong, and whose fault it is."""
-        self.layer = _GATEWAY
-        self.request_bytes = 0
-        self.response_bytes = 0
-        self.retries = 0
-        self.credential_s = 0.0
-        self.connect_s = 0.0
-        self.waited_s = 0.0
-        """Time in which we had nothing to do but wait for the caller's body or the answer."""
-        self.awaited_at = 0.0
-        """Since when the rest of the body, or a token and a connection, have been awaited."""
-        self.sent_at = 0.0
-        """When the last byte of the request was written; 0 while it was not."""
-        self.first_byte_at = 0.0
-        self.ended_at = 0.0
-        self.upstream_request_id = b""
-        self.traceparent: bytes | None = None
-        """As `RequestFields` has it."""
-        self.span: Any = None
-        """The tracer's own, where there is one."""
-        self.waits = _NO_WAITS
-        """Name, begin and end of each wait for a token or a connection."""
+    def __init__(self, head: RequestHead, received_at: float, unrouted: ServiceMetrics) -> None:
+        """Count the request as begun, for no service until `count_for`."""
+        self.head = head
+        self.received_at = received_at
+        self.metrics = unrouted
+        unrouted.started += 1
+        self.waits = Waits()
 
     @property
     def refused(self) -> bool:
-        """Whether it was answered by us with an error that is the caller's fault."""
+        """Whether it was answered by us with an error that is the client's fault."""
         return self.layer is _CLIENT and self.status != 0 and not self.first_byte_at
+
+    def count_for(self, metrics: ServiceMetrics) -> None:
+        """Count the request for a service instead."""
+        self.metrics.started -= 1
+        metrics.started += 1
+        self.metrics = metrics
+
+    def request_id(self) -> str:
+        """Return the client's own `X-Request-Id` if it is plain, else one made for this request."""
+        if not self._request_id:
+            self._request_id = self.head.request_id or f"{_ID_PREFIX}-{next(_ids)}"
+        return self._request_id
 
     def blame(self, code: ErrorCode) -> None:
         """Note an error of ours."""
         self.error = code.label
         self.layer = code.layer
 
-    def note_response(self, relay: Relay) -> None:
+    def note_attempt(self, attempt: Attempt) -> None:
         """Note what there is of a response."""
-        self.response_bytes = relay.response_bytes
-        self.first_byte_at = relay.first_byte_at
-        if relay.fields is not None:
-            self.upstream_request_id = relay.fields.request_id
-        if not self.error and relay.status >= 400:
-            self.error = upstream_error_of(relay.status)
-            self.layer = layer_of(relay.vendor_code)
+        head = attempt.head
+        self.response_bytes = attempt.relay.response_bytes
+        self.first_byte_at = attempt.first_byte_at
+        if head is None:
+            return
+        if attempt.relay.started:
+            self.status = head.status
+        self.upstream_request_id = head.request_id
+        if not self.error and attempt.check is not None:
+            self.error = upstream_error_of(head.status)
+            self.layer = layer_of(attempt.check.vendor_code)
 
 
 class Observer:
@@ -166,7 +152,7 @@ class Observer:
         self._telling: asyncio.TimerHandle | None = None
 
     def observe(self, seen: Observation) -> None:
-        """Take an exchange that has just ended."""
+        """Account, soon, for an exchange that has just ended."""
         seen.metrics.finished += 1
         self._ended.append(seen)
         if len(self._ended) >= _BATCH:
@@ -189,8 +175,8 @@ class Observer:
         records = []
         for seen in ended:
             record = _account_for(seen)
-            if seen.traceparent:
-                _exemplify(seen, record, seen.traceparent, wall_now - now)
+            if seen.head.traceparent:
+                _exemplify(seen, record, seen.head.traceparent, wall_now - now)
             if seen.span is not None and self.tracer is not None:
                 self.tracer.end(seen.span, record, _phases(seen))
             if not seen.error or not seen.refused or self._may_log(seen):
@@ -226,36 +212,19 @@ class Observer:
         )
 
 
-def request_id_of(inbound: Inbound) -> str:
-    """Return the caller's own `X-Request-Id` if it is plain, else a new one."""
-    known = inbound.known
-    if known is None:
-        own = _own_id_in(inbound.fields)
-    else:
-        if known.request_id is None:
-            known.request_id = _own_id_in(inbound.fields)
-        own = known.request_id
-    return own or f"{_ID_PREFIX}-{next(_ids)}"
-
-
-def _own_id_in(fields: RawFields) -> str:
-    for name, value in fields:
-        if len(name) == 12 and name.lower() == b"x-request-id" and _PLAIN_ID.fullmatch(value):
-            return value.decode("ascii")
-    return ""
-
-
 def trace(tracer: Tracer, seen: Observation, admission: Admission) -> Admission:
-    """Begin a span; return the request with that as its parent, in place of the caller's."""
-    inbound, told = seen.inbound, admission.fields.traceparent
-    parent = told if told and trace_id_of(told) else None
-    method = inbound.method or "HTTP"
-    seen.span, told = tracer.begin(method, seen.metrics.name, parent, inbound.received_at)
-    return admission.within_trace(told, joined=parent is not None)
+    """Begin a span; return the request with that as its parent, in place of the client's."""
+    head = admission.head
+    given = head.traceparent
+    parent = given if given and trace_id_of(given) else None
+    seen.span, ours = tracer.begin(
+        head.line.method, admission.service.name, parent, seen.received_at
+    )
+    return admission.within_trace(ours, joined=parent is not None)
 
 
 def _phases(seen: Observation) -> Iterator[tuple[str, float, float]]:
-    yield from seen.waits
+    yield from seen.waits.named
     if seen.first_byte_at:
         if 0 < seen.sent_at < seen.first_byte_at:
             yield "first byte", seen.sent_at, seen.first_byte_at
@@ -265,14 +234,13 @@ def _phases(seen: Observation) -> Iterator[tuple[str, float, float]]:
 
 
 def _account_for(seen: Observation) -> Record:
-    inbound, metrics = seen.inbound, seen.metrics
-    duration_s = seen.ended_at - inbound.received_at
-    overhead_s = duration_s - seen.waited_s - seen.credential_s - seen.connect_s
-    overhead_s = max(overhead_s, 0.0)
+    method, metrics, waits = seen.head.line.method, seen.metrics, seen.waits
+    duration_s = seen.ended_at - seen.received_at
+    overhead_s = max(duration_s - waits.total_s, 0.0)
     first_byte_s = 0.0
     if seen.status == 101 and seen.first_byte_at:
         # What is said after a switch takes hours; its handshake is what can be slow.
-        metrics.duration.observe(seen.first_byte_at - inbound.received_at)
+        metrics.duration.observe(seen.first_byte_at - seen.received_at)
     else:
         metrics.duration.observe(duration_s)
     metrics.overhead.observe(overhead_s)
@@ -282,7 +250,7 @@ def _account_for(seen: Observation) -> Record:
         metrics.first_byte.observe(first_byte_s)
     metrics.request_bytes += seen.request_bytes
     metrics.response_bytes += seen.response_bytes
-    metrics.count_request(inbound.method, seen.status)
+    metrics.count_request(method, seen.status)
     if seen.error:
         metrics.count_error(seen.layer, seen.error)
     upstream_id = seen.upstream_request_id
@@ -291,13 +259,13 @@ def _account_for(seen: Observation) -> Record:
         Record,
         (
             seen.ended_at,
-            seen.request_id or request_id_of(inbound),
+            seen.request_id(),
             metrics.name,
-            inbound.method or "other",
+            method or "other",
             seen.status,
             duration_s,
-            seen.credential_s,
-            seen.connect_s,
+            waits.credential_s,
+            waits.connect_s,
             first_byte_s,
             overhead_s,
             seen.request_bytes,

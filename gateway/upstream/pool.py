@@ -6,7 +6,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from aiohappyeyeballs import start_connection
 
@@ -187,7 +187,7 @@ class Pool:
                 origin.host, origin.port, type=socket.SOCK_STREAM
             )
         except socket.gaierror as error:
-            if known := self._known_in_spite_of(error, now):
+            if known := self._still_known_after(error, now):
                 return known
             raise
         self._resolved = (found, now)
@@ -198,7 +198,7 @@ class Pool:
         if not task.cancelled():
             task.exception()  # seen, even if everybody who asked has left
 
-    def _known_in_spite_of(self, error: socket.gaierror, now: float) -> Sequence[_AddressInfo]:
+    def _still_known_after(self, error: socket.gaierror, now: float) -> Sequence[_AddressInfo]:
         known, since = self._resolved
         stands = error.errno == socket.EAI_AGAIN and now - since < self.origin.max_age_s
         return known if stands else ()
@@ -212,7 +212,7 @@ class Pool:
         if len(addresses) == 1:
             host, port = addresses[0][4][:2]
             transport, _ = await loop.create_connection(
-                lambda: connection, str(host), int(port),
+                lambda: cast(asyncio.Protocol, connection), str(host), int(port),
                 ssl=origin.tls, server_hostname=server_hostname,
             )  # fmt: skip
             return transport
@@ -221,7 +221,10 @@ class Pool:
         )
         try:
             transport, _ = await loop.create_connection(
-                lambda: connection, sock=sock, ssl=origin.tls, server_hostname=server_hostname
+                lambda: cast(asyncio.Protocol, connection),
+                sock=sock,
+                ssl=origin.tls,
+                server_hostname=server_hostname,
             )
         except BaseException:
             sock.close()

@@ -1,4 +1,4 @@
-"""Gateways for tests of tokens: in this process with their own keeper, or as users run them."""
+"""Gateways for tests of tokens: in this process with their own cache, or as users run them."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.identity.credential import Credential
-from gateway.identity.keeper import Keeper
+from gateway.identity.credential_cache import CredentialCache
 from gateway.twin import IRIS_ID, Account, Twin
 from tests.support.client import Reply
 from tests.support.gateway import RunningGateway, running_gateway
@@ -51,19 +51,19 @@ def password_identity(auth_url: str, folder: Path, **changes: Any) -> dict[str, 
 
 
 class TokenGateway:
-    """A gateway in this process and the keeper of its identity `default`."""
+    """A gateway in this process and the cache of its identity `default`."""
 
     def __init__(self, running: RunningGateway) -> None:
         self.running = running
 
     @property
-    def keeper(self) -> Keeper:
-        return self.running.gateway._parts.keepers["default"]
+    def cache(self) -> CredentialCache:
+        return self.running.gateway._parts.credential_caches["default"]
 
     @property
     def credential(self) -> Credential | None:
         """What would be sent at this moment."""
-        return self.keeper.usable(self.running.gateway._clock())
+        return self.cache.usable(self.running.gateway._clock())
 
     @property
     def token(self) -> str:
@@ -110,7 +110,7 @@ async def token_gateway(
         path=f"/{path}",
         service=service,
         settings={"identities": {"default": identity}},
-        anonymous=True,  # the keeper's own credentials instead of fake ones
+        anonymous=True,  # the cache's own credentials instead of fake ones
     ) as running:
         yield TokenGateway(running)
 

@@ -119,7 +119,7 @@ async def test_f01_iam_refuses_or_resets_connections(tmp_path: Path, fault: str)
         assert it.readiness.services == {"iris": "default: IAM cannot be reached"}
         assert 1 <= it.gateway.logins(result="network") <= 6, "callers or a loop ask IAM"
         await it.gate.open()
-        status = it.gateway.keeper.status(it.gateway.running.gateway._clock())
+        status = it.gateway.cache.status(it.gateway.running.gateway._clock())
         assert await until(lambda: it.readiness.ready, 30) <= (status.next_login_s or 0) + 1
         assert (await it.gateway.call()).status == 200
 
@@ -168,7 +168,7 @@ async def test_f04_iam_fails(tmp_path: Path, status: int) -> None:
         await it.gateway.has_token()
         token = it.gateway.token
         it.fail("status", status=status, times=2)
-        it.gateway.keeper.secret_changed()  # a login at once, without waiting for the schedule
+        it.gateway.cache.secret_changed()  # a login at once, without waiting for the schedule
         await until(lambda: it.gateway.logins(result="bad_reply") == 1, 5)
         assert it.gateway.token == token
         reply, took_s = await it.gateway.timed()
@@ -239,7 +239,7 @@ async def test_f07_iam_answers_what_must_not_be_believed(tmp_path: Path, fault: 
         assert (await it.gateway.call()).status == 200
         token = it.gateway.token
         it.fail(fault, times=1)
-        it.gateway.keeper.secret_changed()
+        it.gateway.cache.secret_changed()
         await until(lambda: it.gateway.logins(result="bad_reply") == 2, 5)
         assert it.gateway.token == token
         assert (await it.gateway.call()).status == 200

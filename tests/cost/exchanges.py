@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from itertools import cycle, islice
 from typing import Any
 
-from gateway.assembly.build import build_gateway
-from gateway.downstream.connection import DownstreamConnection
+from gateway.assembly.gateway import build_gateway
+from gateway.downstream.connection import ClientConnection
 from gateway.downstream.listener import DataListener
 from gateway.identity.credential import Credential
 from gateway.observe.access_log import AccessLog
@@ -43,7 +43,31 @@ _BODY = JSON_BODY.encode()
 _RESULT = b'{"predictresult":"1"}' * 8
 _SMALL_REQUEST = [_request(len(_BODY)) + _BODY]
 _SMALL_ANSWER = [answer("200 OK", _RESULT, "Server: cost\r\n")]
+_REAL_REQUEST = (
+    b"POST /bench/predict HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n"
+    b"User-Agent: python-requests/2.32.5\r\n"
+    b"Accept-Encoding: gzip, deflate\r\nAccept: */*\r\nConnection: keep-alive\r\n"
+    b"Content-Type: application/json\r\n"
+    b"traceparent: 00-%032x-%016x-01\r\nContent-Length: %d\r\n\r\n%b"
+)
+_REAL_ANSWER = (
+    b"HTTP/1.1 200 OK\r\nDate: Sat, 28 Nov 2026 12:00:%02d GMT\r\n"
+    b"Content-Type: application/json\r\n"
+    b"Content-Length: %d\r\nConnection: keep-alive\r\nServer: api-gateway\r\n"
+    b"X-Request-Id: %032x\r\n\r\n%b"
+)
+
+
+def _real(number: int) -> tuple[list[bytes], list[bytes]]:
+    """Return one exchange as production has it: ids of its own, a body of another length."""
+    body, result = _BODY + b" " * (number * 7 % 61), _RESULT + b" " * (number * 5 % 47)
+    trace = 0x0AF7651916CD43DD8448EB211C80319C ^ number * 0x9E3779B97F4A7C15
+    request = _REAL_REQUEST % (trace, 0xB7AD6B7169203331 ^ number, len(body), body)
+    return [request], [_REAL_ANSWER % (number // 8, len(result), trace, result)]
+
+
 SHAPES: dict[str, list[tuple[list[bytes], list[bytes]]]] = {
+    "real": [_real(number) for number in range(256)],
     "json": [(_SMALL_REQUEST, _SMALL_ANSWER)],
     "json-new": [
         (
@@ -94,9 +118,9 @@ class Pair:
 
     def __init__(self, listener: DataListener, service: Service) -> None:
         self._caller = MemoryTransport()
-        down = DownstreamConnection(listener, listener)
+        down = ClientConnection(listener)
         down.connection_made(self._caller)
-        up = Connection(listener.proxy.clock())
+        up = Connection(listener.context.clock())
         up.connection_made(MemoryTransport())
         service.pool.active += 1
         service.pool.give_back(up, up.opened_at)
@@ -127,16 +151,16 @@ def prepared() -> Iterator[Callable[[str, int], None]]:
     parts = gateway._parts
     service = parts.services[0]
     never = float("inf")
-    for keeper in parts.keepers.values():
+    for cache in parts.credential_caches.values():
         line = f"X-Auth-Token: {TOKEN}\r\n".encode("ascii")
-        keeper._credential = Credential(line, stale_at=never, expires_at=never)
+        cache._credential = Credential(line, stale_at=never, expires_at=never)
     pair = Pair(parts.data, service)
 
     def run(shape: str, count: int) -> None:
         exchange = pair.exchange
         for request, reply in islice(cycle(SHAPES[shape]), count):
             exchange(request, reply)
-        parts.data.proxy.observer.settle()
+        parts.data.context.observer.settle()
 
     try:
         yield run

@@ -20,10 +20,10 @@ _COUNT = 128
 """Two batches of the access log."""
 PHASES = ("receive", "admit", "credential", "forward", "relay", "observe")
 _ENTRIES = {
-    "DownstreamConnection.data_received": "receive",
-    "DownstreamConnection.exchange_ended": "receive",
+    "ClientConnection.data_received": "receive",
+    "ClientConnection.exchange_ended": "receive",
     "admit": "admit",
-    "Keeper.usable": "credential",
+    "CredentialCache.usable": "credential",
     "Pool.take": "forward",
     "Exchange._launch": "forward",
     "Exchange.body_arrived": "forward",

@@ -171,8 +171,8 @@ async def test_caller_that_leaves_without_reading_a_large_answer_aborts_it() -> 
         caller = await gateway.connect(read_buffer=65536)
         caller.send(POST)
         await caller.head()
-        [downstream] = gateway.gateway._parts.data.connections
-        await until(lambda: downstream.writing_paused)
+        [downstream] = gateway.gateway._parts.data.clients()
+        await until(lambda: downstream.stream.writing_paused)
         caller.reset()
         async with asyncio.timeout(SOON_S):
             await gateway.settled()
@@ -196,8 +196,8 @@ async def test_caller_that_leaves_while_the_service_does_not_read_aborts_the_cal
         caller = await gateway.connect()
         caller.send(b"POST /iris HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000000\r\n\r\n")
         await until(lambda: upstream.requests)
-        [downstream] = gateway.gateway._parts.data.connections
-        while not downstream._reading_held:  # type: ignore[attr-defined]
+        [downstream] = gateway.gateway._parts.data.clients()
+        while not downstream.stream._is_held:
             caller.send(bytes(65536))
             await asyncio.sleep(0)
         await until(lambda: caller.unsent == 0)

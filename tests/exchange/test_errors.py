@@ -233,7 +233,7 @@ async def test_a_chunked_body_may_not_grow_beyond(piecewise: bool, ended: bool) 
         assert_ours(reply, ErrorCode.BODY_TOO_LARGE, gateway, upstream.port)
         await gateway.settled()
         assert not [seen for seen in upstream.requests if seen.whole]
-        assert gateway.gateway._parts.data.proxy.kept_bytes == 0
+        assert gateway.gateway._parts.data.context.replay_budget.kept_bytes == 0
         if ended:
             assert not reply.closes
             caller.send(POST)

@@ -11,7 +11,7 @@ from statistics import median
 import pytest
 import trustme
 
-from gateway.http.framing import LAST_CHUNK, chunk
+from gateway.http.chunked import LAST_CHUNK, chunk
 from tests.support.client import connect
 from tests.support.gateway import running_gateway
 from tests.support.served import served

@@ -156,9 +156,9 @@ async def test_kernel_keeps_less_for_a_crowd() -> None:
             caller = await gateway.connect()
             caller.send(GET)
             await caller.reply()
-            newest = gateway.gateway._parts.data.connections[-1]
-            assert newest.transport is not None
-            sock = newest.transport.get_extra_info("socket")
+            newest = gateway.gateway._parts.data.clients()[-1]
+            assert newest.stream.transport is not None
+            sock = newest.stream.transport.get_extra_info("socket")
             buffers.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
 
     assert min(buffers[:CROWD]) > max(buffers[CROWD:])

@@ -396,7 +396,7 @@ async def test_a_bug_in_admission_leaves_nothing_in_flight(
 ) -> None:
     """Even where the service is not known yet, what began and what ended are the same number."""
     async with running_gateway(1) as gateway:
-        proxy = gateway.gateway._parts.data.proxy
+        proxy = gateway.gateway._parts.data.context
         rules = proxy.rules
         proxy.rules = replace(rules, routes=None)  # type: ignore[arg-type]  # the bug
         with caplog.at_level(logging.CRITICAL, "gateway"):
@@ -408,7 +408,7 @@ async def test_a_bug_in_admission_leaves_nothing_in_flight(
 
 
 def _replace_credentials(gateway: RunningGateway, credentials: FakeCredentials) -> None:
-    for service in gateway.gateway._parts.data.proxy.rules.routes.services:
+    for service in gateway.gateway._parts.data.context.rules.routes.services:
         object.__setattr__(service, "credentials", credentials)
 
 

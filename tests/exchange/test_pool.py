@@ -24,7 +24,7 @@ def counts(gateway: RunningGateway) -> tuple[float, float]:
 
 def moved_by(gateway: RunningGateway, time: FakeTime) -> None:
     """Let `time` decide on the age of connections from here on."""
-    gateway.gateway._parts.data.proxy.clock = time.clock
+    gateway.gateway._parts.data.context.clock = time.clock
     gateway.services[0].pool._clock = time.clock
 
 

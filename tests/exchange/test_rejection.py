@@ -59,8 +59,8 @@ def assert_our_503(reply: Reply, code: str) -> None:
 
 def assert_nothing_is_kept(gateway: RunningGateway) -> None:
     """Nothing is in flight and no body is in memory."""
-    proxy = gateway.gateway._parts.data.proxy
-    assert proxy.kept_bytes == 0
+    proxy = gateway.gateway._parts.data.context
+    assert proxy.replay_budget.kept_bytes == 0
     assert gateway.sample("gateway_requests_in_flight") == 0
 
 
@@ -373,16 +373,16 @@ async def test_all_requests_share_one_budget(budget_left: int) -> None:
         scripted_upstream(rejecting_first_token()) as upstream,
         running_gateway(upstream.port) as gateway,
     ):
-        proxy = gateway.gateway._parts.data.proxy
-        proxy.max_kept_bytes = 100
-        proxy.kept_bytes = 100 - budget_left
+        proxy = gateway.gateway._parts.data.context
+        proxy.replay_budget.max_bytes = 100
+        proxy.replay_budget.kept_bytes = 100 - budget_left
         reply = await gateway.ask(POST)
 
         if budget_left == 2:
             assert reply.status == 200
         else:
             assert_our_503(reply, "TokenRenewed")
-        assert proxy.kept_bytes == 100 - budget_left
+        assert proxy.replay_budget.kept_bytes == 100 - budget_left
 
 
 async def test_a_body_under_way_gives_its_share_of_the_budget_back() -> None:
@@ -397,13 +397,13 @@ async def test_a_body_under_way_gives_its_share_of_the_budget_back() -> None:
         scripted_upstream(script) as upstream,
         running_gateway(upstream.port) as gateway,
     ):
-        proxy = gateway.gateway._parts.data.proxy
-        proxy.max_kept_bytes = 10
+        proxy = gateway.gateway._parts.data.context
+        proxy.replay_budget.max_bytes = 10
         caller = await gateway.connect()
         caller.send(CHUNKED + b"a\r\n0123456789\r\n")
-        await until(lambda: proxy.kept_bytes == 10)
+        await until(lambda: proxy.replay_budget.kept_bytes == 10)
         caller.send(b"1\r\nx\r\n")
-        await until(lambda: not (proxy.kept_bytes))
+        await until(lambda: not (proxy.replay_budget.kept_bytes))
         caller.send(b"0\r\n\r\n")
         assert (await caller.reply()).status == 200
     assert upstream.only.content == b"0123456789x"
@@ -426,10 +426,10 @@ async def test_every_ending_gives_back_what_was_kept(ending: str) -> None:
         scripted_upstream(script) as upstream,
         running_gateway(upstream.port) as gateway,
     ):
-        proxy = gateway.gateway._parts.data.proxy
+        proxy = gateway.gateway._parts.data.context
         caller = await gateway.connect()
         caller.send(CHUNKED + b"5\r\nhello\r\n")
-        await until(lambda: proxy.kept_bytes == 5)
+        await until(lambda: proxy.replay_budget.kept_bytes == 5)
         cut.set()
         match ending:
             case "caller leaves":
@@ -593,7 +593,7 @@ async def test_body_that_trickles_in_is_kept_in_few_pieces_and_sent_again_whole(
             caller.send(b"2\r\n%b\r\n" % piece)
             await until(lambda piece=piece: piece in upstream.requests[0].body)  # type: ignore[misc]
         [downstream] = gateway.gateway._parts.data.connections
-        assert len(downstream._exchange._kept) <= 17  # type: ignore[attr-defined]
+        assert len(downstream._exchange._body._replay._pieces) <= 17  # type: ignore[attr-defined]
         caller.send(b"0\r\n\r\n")
         assert (await caller.reply()).body == b"ok"
         assert_nothing_is_kept(gateway)

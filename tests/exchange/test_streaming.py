@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.http.framing import LAST_CHUNK, chunk
+from gateway.http.chunked import LAST_CHUNK, chunk
 from tests.support.client import Caller
 from tests.support.gateway import POST, RunningGateway, running_gateway
 from tests.support.until import until
@@ -212,13 +212,17 @@ async def test_slow_service_pauses_the_caller(framing: str) -> None:
 def held_upstream(gateway: RunningGateway) -> int:
     """Return how many bytes the gateway itself holds for the callers and for the services."""
     held = 0
-    for connection in gateway.gateway._parts.data.connections:
-        assert connection.transport is not None
-        exchange = connection._exchange  # type: ignore[attr-defined]
-        relay = exchange._relay
-        held += connection.transport.get_write_buffer_size()
-        held += relay.connection._transport.get_write_buffer_size()
-        held += sum(map(len, exchange._inbound.body))
+    for connection in gateway.gateway._parts.data.clients():
+        exchange = connection._exchange
+        assert connection.stream.transport is not None
+        assert exchange is not None
+        assert exchange._attempt is not None
+        upstream = exchange._attempt.connection._transport
+        assert upstream is not None
+        held += (
+            connection.stream.transport.get_write_buffer_size() + upstream.get_write_buffer_size()
+        )
+        held += sum(map(len, exchange._request.body))
     return held
 
 

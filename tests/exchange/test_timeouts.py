@@ -296,14 +296,14 @@ async def test_caller_is_not_blamed_for_the_time_the_service_took() -> None:
         await until(lambda: upstream.requests)
         sent = 0
         [downstream] = gateway.gateway._parts.data.connections
-        while not downstream._reading_held:  # type: ignore[attr-defined]
+        while not downstream.stream._is_held:  # type: ignore[attr-defined]
             caller.send(bytes(65536))
             sent += 65536
             await asyncio.sleep(0)
-        await until(lambda: caller.unsent == 0 or downstream._reading_held)  # type: ignore[attr-defined]
+        await until(lambda: caller.unsent == 0 or downstream.stream._is_held)  # type: ignore[attr-defined]
         time.now += 59
         read_on.set()
-        await until(lambda: not downstream._reading_held)  # type: ignore[attr-defined]
+        await until(lambda: not downstream.stream._is_held)  # type: ignore[attr-defined]
         await until(lambda: len(upstream.received) >= sent)
         time.now += 2
         await ticks()
@@ -344,7 +344,7 @@ TICK_S = 0.01
 
 def moved_by(gateway: RunningGateway, time: FakeTime) -> None:
     """Let `time` decide on what is late from here on."""
-    proxy = gateway.gateway._parts.data.proxy
+    proxy = gateway.gateway._parts.data.context
     proxy.clock = time.clock
     proxy.deadlines.close()
     proxy.deadlines = Deadlines(time.clock, tick_s=TICK_S)
@@ -395,9 +395,9 @@ async def test_head_must_arrive_in_time(used: bool) -> None:
             assert (await caller.reply()).status == 200
         await until(lambda: gateway.gateway._parts.data.connections)
         time.now += 5
-        [connection] = gateway.gateway._parts.data.connections
+        [connection] = gateway.gateway._parts.data.clients()
         caller.send(b"P")
-        await until(lambda: connection._requests.in_head)  # type: ignore[attr-defined]
+        await until(lambda: connection._reader.in_head)
         for piece in (b"OST", b" /iris", b" HTTP/1.1\r\nHost"):
             time.now += HEAD_TIMEOUT_S / 3 - 0.1
             caller.send(piece)
@@ -465,8 +465,10 @@ async def test_refused_upload_is_read_for_a_while_only() -> None:
     assert (reply.status, reply.closes) == (404, True)
 
 
-def _has_relayed(exchange: Exchange, count: int) -> bool:
-    return exchange._relay is not None and exchange._relay.response_bytes >= count
+def _has_relayed(exchange: Exchange | None, count: int) -> bool:
+    if exchange is None:
+        return False
+    return exchange._attempt is not None and exchange._attempt.relay.response_bytes >= count
 
 
 async def test_caller_that_never_reads_the_end_of_its_answer_is_cut_off() -> None:
@@ -492,14 +494,14 @@ async def test_caller_that_never_reads_the_end_of_its_answer_is_cut_off() -> Non
         caller._writer.transport.pause_reading()  # type: ignore[attr-defined]
         caller.send(POST)
         await until(lambda: gateway.gateway._parts.data.connections)
-        [connection] = gateway.gateway._parts.data.connections
-        transport = connection.transport
+        [connection] = gateway.gateway._parts.data.clients()
+        transport = connection.stream.transport
         assert transport is not None
         count = 0
         while transport.get_write_buffer_size() == 0:
-            await until(lambda: connection._exchange is not None)  # type: ignore[attr-defined]
+            await until(lambda: connection._exchange is not None)
             count += 16384
-            await until(partial(_has_relayed, connection._exchange, count))  # type: ignore[attr-defined]
+            await until(partial(_has_relayed, connection._exchange, count))
             more.set()
         last.set()
         more.set()

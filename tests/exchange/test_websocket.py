@@ -15,7 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from gateway.downstream.connection import LOOK_S, DownstreamConnection
+from gateway.downstream.client_stream import LOOK_S
 from tests.support.client import Caller
 from tests.support.gateway import POST, RunningGateway, running_gateway
 from tests.support.upstream import OK, Link, Script, answer, scripted_upstream
@@ -165,10 +165,9 @@ async def test_what_was_said_last_arrives_before_the_end() -> None:
 
 async def until_held(gateway: RunningGateway) -> None:
     """Return when nothing is read from the newest caller, so that its bytes stay in the kernel."""
-    connection = gateway.gateway._parts.data.connections[-1]
-    assert isinstance(connection, DownstreamConnection)
+    connection = gateway.gateway._parts.data.clients()[-1]
     async with asyncio.timeout(5):
-        while not connection._reading_held:  # noqa: ASYNC110  # nobody signals it
+        while not connection.stream._is_held:  # noqa: ASYNC110  # nobody signals it
             await asyncio.sleep(0.01)
 
 
@@ -186,9 +185,8 @@ async def test_last_words_wait_for_a_service_that_is_slow() -> None:
 
     async with switching(script) as (gateway, caller, _):
         await caller.head()
-        connection = gateway.gateway._parts.data.connections[-1]
-        assert isinstance(connection, DownstreamConnection)
-        while not connection._reading_held:
+        connection = gateway.gateway._parts.data.clients()[-1]
+        while not connection.stream._is_held:
             caller.send(bytes(65536))
             sent += 65536
             await asyncio.sleep(0.001)

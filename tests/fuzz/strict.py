@@ -12,12 +12,12 @@ Fields = list[tuple[bytes, bytes]]
 _TEXT = rb"[\t -~\x80-\xff]*"
 _VALUE = rb"(?:[!-~\x80-\xff](?:" + _TEXT + rb"[!-~\x80-\xff])?)?"
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*(" + _VALUE + rb")[ \t]*")
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;" + _TEXT + rb")?")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;" + _TEXT + rb")?")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: " + _TEXT + rb")?")
 _METHOD = rb"GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS"
 _REQUEST_LINE = re.compile(rb"(" + _METHOD + rb") ([!-~]+) HTTP/1\.([01])")
-# What the gateway's documents admit to taking besides, from callers only.
-_CALLERS_REQUEST_LINE = re.compile(rb"(" + _METHOD + rb") +([!-~]+) +(?:HTTP/1\.|RTSP/1\.)([01])")
+# From callers, a higher minor version is taken as well (RFC 9110 section 2.5).
+_CALLERS_REQUEST_LINE = re.compile(rb"(" + _METHOD + rb") ([!-~]+) HTTP/1\.([0-9])")
 
 
 class MalformedError(Exception):
@@ -154,7 +154,7 @@ def read_request(data: bytes, at: int = 0, *, from_caller: bool) -> tuple[Reques
     Args:
         data: the bytes of one connection.
         at: where to begin.
-        from_caller: take what the gateway's documents admit to taking.
+        from_caller: take empty lines before it, and a higher minor version.
 
     Raises:
         MalformedError: it is none.

@@ -10,7 +10,7 @@ SETTLING_STEPS = 12
 
 
 class FakeTime:
-    """Implements `gateway.identity.clock.Clock` by `clock` and `Alarm` by `alarm`."""
+    """Implements `gateway.clock.Clock` by `clock` and `Alarm` by `alarm`."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now

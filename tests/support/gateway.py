@@ -14,7 +14,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Exemplar
 
-from gateway.assembly.build import build_gateway
+from gateway.assembly.gateway import build_gateway
 from gateway.identity.credential import Credential
 from gateway.lifecycle.gateway import Gateway
 from gateway.observe.access_log import AccessLog
@@ -104,7 +104,7 @@ class RunningGateway:
 
     async def next_record(self) -> dict[str, Any]:
         """Return the next line of the access log that has not been returned yet."""
-        self.gateway._parts.data.proxy.observer.settle()
+        self.gateway._parts.data.context.observer.settle()
         line = await self._lines.readline()
         record = json.loads(line)
         assert isinstance(record, dict)
@@ -206,7 +206,7 @@ async def running_gateway(
 
 
 def _give_credentials(gateway: Gateway, credentials: Credentials) -> None:
-    proxy = gateway._parts.data.proxy
+    proxy = gateway._parts.data.context
     services = tuple(
         replace(service, credentials=credentials) for service in gateway._parts.services
     )

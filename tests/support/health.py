@@ -5,14 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 from gateway.http.host import AllowedHosts
 from gateway.identity.refresh import RefreshResult
-from gateway.identity.report import KeeperStatus, Reason
+from gateway.identity.report import IdentityStatus, Reason
 from gateway.identity.source import TokenFacts
 from gateway.observe.access_log import Record
 from gateway.settings.effective import EffectiveValue
 
 _ISSUED = datetime(2026, 1, 1, tzinfo=UTC)
 
-GOOD = KeeperStatus(
+GOOD = IdentityStatus(
     usable=True,
     reason=None,
     locked=False,
@@ -29,7 +29,7 @@ GOOD = KeeperStatus(
         expires_at=_ISSUED + timedelta(hours=24),
     ),
 )
-BAD = KeeperStatus(
+BAD = IdentityStatus(
     usable=False,
     reason=Reason.REFUSED,
     locked=True,
@@ -44,7 +44,7 @@ BAD = KeeperStatus(
 class State:
     """Implements `Health`."""
 
-    def __init__(self, *statuses: KeeperStatus) -> None:
+    def __init__(self, *statuses: IdentityStatus) -> None:
         self.started = True
         self.draining = False
         self.admin_hosts = AllowedHosts(["gateway.internal"], addresses=True)
@@ -55,7 +55,7 @@ class State:
     def services(self) -> dict[str, str]:
         return {f"service-{n}": f"identity-{n}" for n in range(len(self.statuses))}
 
-    def identities(self) -> dict[str, KeeperStatus]:
+    def identities(self) -> dict[str, IdentityStatus]:
         return {f"identity-{n}": status for n, status in enumerate(self.statuses)}
 
     def uptime_s(self) -> float:

@@ -11,17 +11,20 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, cast
 
-from gateway.downstream.connection import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, LINGER_S, LOOK_S
+from gateway.downstream.client_stream import LOOK_S
+from gateway.downstream.connection import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, LINGER_S
 from gateway.downstream.listener import DataListener
 from gateway.errors import CredentialError, ErrorCode, UpstreamError
 from gateway.http.host import AllowedHosts
+from gateway.http.request_head import METHODS
 from gateway.identity.credential import Credential
 from gateway.observe.access_log import AccessLog
 from gateway.observe.metrics import NO_SERVICE, ConnectionGauges, Metrics, ServiceMetrics
-from gateway.proxy.admission import KNOWN_METHODS, Rules
+from gateway.proxy.admission import Rules
+from gateway.proxy.context import ExchangeContext
 from gateway.proxy.deadlines import Deadlines
-from gateway.proxy.exchange import MAX_KEPT_BYTES, RETRY_REASONS, Proxy
 from gateway.proxy.observation import Observer
+from gateway.proxy.replay import MAX_KEPT_BYTES, ReplayBudget, Retry
 from gateway.proxy.service import RouteTable, Service
 from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
@@ -201,7 +204,7 @@ class MemoryPool:
 
     def _open(self) -> Connection:
         connection = Connection(self._clock.now())
-        self.ends.append(ServiceEnd(MemoryTransport(connection)))
+        self.ends.append(ServiceEnd(MemoryTransport(cast(asyncio.Protocol, connection))))
         return connection
 
 
@@ -230,14 +233,14 @@ class Stage:
         """How many exchanges this scenario leaves unfinished."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
         now = self.clock.now
-        unrouted = ServiceMetrics(NO_SERVICE, KNOWN_METHODS, RETRY_REASONS)
-        counts = ServiceMetrics("iris", [*methods.split(), "GET"], RETRY_REASONS)
+        unrouted = ServiceMetrics(NO_SERVICE, METHODS, list(Retry))
+        counts = ServiceMetrics("iris", [*methods.split(), "GET"], list(Retry))
         self._counts = (unrouted, counts)
         service = Service(
             name="iris",
             path=b"/v1/infers/abc",
             origin=b"http://service.test",
-            host_line=b"Host: service.test\r\n",
+            host_line=b"Host: service.test",
             methods=frozenset(methods.split()),
             max_body_bytes=max_body_bytes,
             replay_bytes=replay_bytes,
@@ -252,12 +255,12 @@ class Stage:
         observer = Observer(
             AccessLog(self._log.fileno()), unrouted, clock=now, wall_clock=lambda: EPOCH + now()
         )
-        self._proxy = Proxy(
+        self._context = ExchangeContext(
             rules=Rules(RouteTable((service,)), AllowedHosts([]), origins),
             deadlines=Deadlines(now),
             clock=now,
             observer=observer,
-            max_kept_bytes=max_kept_bytes,
+            replay_budget=ReplayBudget(max_kept_bytes),
         )
         self._metrics = Metrics()
         self._metrics.before_scrape = observer.settle
@@ -265,7 +268,7 @@ class Stage:
         self._metrics.add_service(
             counts, lambda: ConnectionGauges(self.pool.active, self.pool.idle)
         )
-        self._listener = DataListener(self._proxy, max_connections=max_connections)
+        self._listener = DataListener(self._context, max_connections=max_connections)
         self._clients: list[Client] = []
         if connection_at_hand:
             self.pool.offers_one()
@@ -314,7 +317,7 @@ class Stage:
 
     def look_at_deadlines(self) -> None:
         """Do now what is done about twice a second: act on every deadline that is over."""
-        deadlines = self._proxy.deadlines
+        deadlines = self._context.deadlines
         if deadlines._timer is not None:
             deadlines._timer.cancel()
         deadlines._tick()
@@ -340,17 +343,12 @@ class Stage:
     @property
     def kept_bytes(self) -> int:
         """Bytes of bodies that are in memory in order to be sent again."""
-        return self._proxy.kept_bytes
-
-    @property
-    def known_heads(self) -> int:
-        """How many heads of requests are remembered."""
-        return len(self._proxy.rules.known_heads)
+        return self._context.replay_budget.kept_bytes
 
     @property
     def records(self) -> list[dict[str, Any]]:
         """The lines of the access log so far."""
-        self._proxy.observer.settle()
+        self._context.observer.settle()
         self._log.seek(0)
         return [json.loads(line) for line in self._log.read().splitlines()]
 

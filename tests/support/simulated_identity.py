@@ -1,6 +1,6 @@
-"""An identity with books on it: its keeper is the gateway's own, and the books hold it to account.
+"""An identity with books on it: its cache is the gateway's own, and the books hold it to account.
 
-Nothing here looks inside the keeper; what it may and must do is worked out from what IAM said.
+Nothing here looks inside the cache; what it may and must do is worked out from what IAM said.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from gateway.errors import CredentialError
 from gateway.identity.credential import Credential
-from gateway.identity.keeper import Keeper
+from gateway.identity.credential_cache import CredentialCache
 from gateway.identity.refresh import RefreshResult, RefreshTrigger
 from gateway.identity.source import Login, LoginError
 from gateway.identity.store import TokenStore
@@ -64,7 +64,7 @@ class Surroundings:
 
 
 class Identity:
-    """A keeper with the books on it: what it did, and what it may and must do therefore."""
+    """A cache with the books on it: what it did, and what it may and must do therefore."""
 
     def __init__(
         self, world: Surroundings, name: str, iam: SimulatedIam, user: str, project: str
@@ -104,11 +104,11 @@ class Identity:
         self.usable_from = 0.0
         """From when on, in a healthy world, there must be a token."""
         self.recovers_by(self.due())
-        self.keeper = self.make_keeper()
+        self.cache = self.make_cache()
 
-    def make_keeper(self) -> Keeper:
+    def make_cache(self) -> CredentialCache:
         world = self.world
-        return Keeper(
+        return CredentialCache(
             self.name,
             SimulatedSource(
                 self.iam,
@@ -135,7 +135,7 @@ class Identity:
         return unreadable()
 
     def must(self, condition: bool, text: str) -> None:
-        """Remember a broken rule; raised here, a keeper would survive it as any other fault."""
+        """Remember a broken rule; raised here, a cache would survive it as any other fault."""
         if not condition:
             self.world.broken.append(f"{self.name} at {self.world.now:.3f}: {text}")
 
@@ -239,16 +239,16 @@ class Identity:
         elif self.last is REFUSED:
             self.failures[REFUSED] = 0
             self.not_before = self.due_by = now
-        self.keeper.secret_changed()
+        self.cache.secret_changed()
         self.healthy_since = None
         self.review()
 
     def login_under_way(self) -> bool:
-        return self.keeper.status(self.world.now).next_login_s is None
+        return self.cache.status(self.world.now).next_login_s is None
 
     async def close(self) -> None:
         self.closing = True
-        await self.keeper.aclose()
+        await self.cache.aclose()
 
     async def reload(self) -> None:
         await self.close()
@@ -260,8 +260,8 @@ class Identity:
         self.failures.clear()
         self.not_before = self.due_by = now
         self.recovers_by(self.due())
-        self.keeper = self.make_keeper()
-        self.keeper.start()
+        self.cache = self.make_cache()
+        self.cache.start()
 
     def suspended(self, late_s: float) -> None:
         now = self.world.now
@@ -307,43 +307,43 @@ class Identity:
 
     async def call(self, answer_s: float) -> None:
         """Do as an exchange does: send, and after a rejection once more."""
-        keeper = self.keeper  # a reload makes another
+        cache = self.cache  # a reload makes another
         try:
             by_heart = self.world.random.random() < 0.5  # as the proxy does, to save a task
-            credential = keeper.usable(self.world.now) if by_heart else None
-            credential = credential or await self.obtain(keeper)
+            credential = cache.usable(self.world.now) if by_heart else None
+            credential = credential or await self.obtain(cache)
             self.check_valid(credential)
             await asyncio.sleep(answer_s)
-            if self.iam.accepts(credential.field_lines) or not self.reject(keeper, credential):
+            if self.iam.accepts(credential.field_lines) or not self.reject(cache, credential):
                 return
-            again = await self.obtain(keeper)
+            again = await self.obtain(cache)
             self.check_valid(again)
             await asyncio.sleep(answer_s)
             if self.iam.accepts(again.field_lines):
-                keeper.accepted(again)
+                cache.accepted(again)
             else:
-                self.reject(keeper, again)
+                self.reject(cache, again)
         except CredentialError:
-            self.must(keeper.usable(self.world.now) is None, "told that there is no token")
+            self.must(cache.usable(self.world.now) is None, "told that there is no token")
 
-    async def obtain(self, keeper: Keeper) -> Credential:
+    async def obtain(self, cache: CredentialCache) -> Credential:
         loop = self.world.loop
         began, turns, suspensions = loop.virtual_s, loop.turns, self.world.suspensions
-        usable = keeper.usable(self.world.now)
+        usable = cache.usable(self.world.now)
         self.waiting += 1
         try:
-            return await keeper.obtain()
+            return await cache.obtain()
         finally:
             self.waiting -= 1
             self.must(usable is None or loop.turns == turns, "waited in spite of a token")
             if suspensions == self.world.suspensions:
                 self.must(loop.virtual_s <= began + WAIT_S + BLINK_S, "waited for too long")
 
-    def reject(self, keeper: Keeper, credential: Credential) -> bool:
+    def reject(self, cache: CredentialCache, credential: Credential) -> bool:
         now = self.world.now
-        before, under_way = keeper.usable(now), self.login_under_way()
-        coming = keeper.reject(credential)
-        after = keeper.usable(now)
+        before, under_way = cache.usable(now), self.login_under_way()
+        coming = cache.reject(credential)
+        after = cache.usable(now)
         if before is not credential or not coming:
             self.must(after is before, "a rejection of another, or in vain, cost a token")
             if before is None and coming:
@@ -375,7 +375,7 @@ class Identity:
     # ---- every turn ----------------------------------------------------------------------------
 
     def check(self, now: float, *, quiet: bool) -> None:
-        usable = self.keeper.usable(now)
+        usable = self.cache.usable(now)
         if usable is not self.current:
             self._check_change(usable, now)
         elif usable is not None and now >= self.current_ends:
@@ -398,7 +398,7 @@ class Identity:
             self.check_valid(usable)
             self.current_ends = self.iam.issued[usable.field_lines].expires_at
             if usable is not self.won and now < usable.stale_at:
-                self.succeeded(usable)  # by taking over another keeper's
+                self.succeeded(usable)  # by taking over another cache's
                 self.not_before = now
         elif before is not None and before not in self.given_up:
             self.must(now >= before.expires_at, "a token that works was dropped")

@@ -255,7 +255,7 @@ class World:
     async def tell(self, story: Sequence[tuple[float, Event]]) -> None:
         """Let `story` happen, and everything come to a good end."""
         for identity in self.identities:
-            identity.keeper.start()
+            identity.cache.start()
         for wait_s, event in story:
             await self.wait(min(wait_s, self.longest_wait()))
             await event.happen(self)
@@ -270,7 +270,7 @@ class World:
         now = self.surroundings.now
         await self.wait(max(identity.usable_from for identity in self.identities) - now + 10)
         for identity in self.identities:
-            usable = identity.keeper.usable(self.surroundings.now)
+            usable = identity.cache.usable(self.surroundings.now)
             identity.must(usable is not None, "never recovered")
         await self.wait(1)
 

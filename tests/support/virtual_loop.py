@@ -58,7 +58,7 @@ class _Set:
 
 
 class Machine:
-    """Keeps the clocks, implements `gateway.identity.clock.Alarm`, and can be suspended.
+    """Keeps the clocks, implements `gateway.clock.Alarm`, and can be suspended.
 
     Its alarms behave as `LoopAlarm`'s, at a small part of the cost: the loop's timers stand still
     during a suspension, and are looked at again within half a minute after it.

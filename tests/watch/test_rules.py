@@ -9,7 +9,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.assembly.build import MAX_IN_FLIGHT
+from gateway.assembly.services import MAX_IN_FLIGHT
 from gateway.errors import ErrorCode, Layer
 from gateway.identity.refresh import RefreshResult, RefreshTrigger
 from gateway.observe.metrics import (

@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway import __version__
 from gateway.admin.health import Health, readiness
-from gateway.identity.report import KeeperStatus
+from gateway.identity.report import IdentityStatus
 from gateway.observe.access_log import Record
 from gateway.observe.metrics import (
     NO_SERVICE,
@@ -88,7 +88,7 @@ def _histogram(histogram: Histogram) -> dict[str, Any]:
     }
 
 
-def _identity(status: KeeperStatus, logins: Mapping[str, int]) -> dict[str, Any]:
+def _identity(status: IdentityStatus, logins: Mapping[str, int]) -> dict[str, Any]:
     facts = status.facts
     return {
         "usable": status.usable,

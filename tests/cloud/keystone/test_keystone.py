@@ -238,10 +238,10 @@ async def test_outage_of_keystone_is_survived(keystone: Keystone, tmp_path: Path
                 assert error_code(reply) == "Gateway.TokenUnavailable"
                 assert 1 <= retry_after(reply) <= 31
                 assert took_s < 0.5
-            assert gateway.keeper.status(gateway.running.gateway._clock()).locked is False
+            assert gateway.cache.status(gateway.running.gateway._clock()).locked is False
         finally:
             await asyncio.to_thread(keystone.start)
-        pause_s = gateway.keeper.status(gateway.running.gateway._clock()).next_login_s
+        pause_s = gateway.cache.status(gateway.running.gateway._clock()).next_login_s
         waited_s = await until(lambda: gateway.credential is not None, 30)
         assert waited_s <= (pause_s or 0) + 2
         assert (await gateway.call()).status == 200

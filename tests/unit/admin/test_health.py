@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.admin.health import readiness
-from gateway.identity.report import KeeperStatus, Reason
+from gateway.identity.report import IdentityStatus, Reason
 from tests.support.health import BAD, GOOD, State
 
 
@@ -17,7 +17,7 @@ from tests.support.health import BAD, GOOD, State
     ],
 )
 def test_one_service_is_enough(
-    statuses: tuple[KeeperStatus, ...], draining: bool, ready: bool
+    statuses: tuple[IdentityStatus, ...], draining: bool, ready: bool
 ) -> None:
     """Ready while one service can be served and nobody has asked the gateway to leave."""
     state = State(*statuses)

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from gateway.admin.listener import admin_application
-from gateway.identity.report import KeeperStatus, Reason
+from gateway.identity.report import IdentityStatus, Reason
 from gateway.observe.metrics import Metrics
 from tests.support.client import Reply, connect
 from tests.support.health import BAD, GOOD, State
@@ -74,7 +74,7 @@ async def admin(state: State, *, may_quit: bool = False) -> AsyncIterator[Admin]
 async def test_probes(  # noqa: PLR0917  # one column of the table each
     started: bool,
     draining: bool,
-    statuses: tuple[KeeperStatus, ...],
+    statuses: tuple[IdentityStatus, ...],
     live: int,
     startup: int,
     ready: int,

@@ -1,43 +1,40 @@
-"""What serve/ relies on in aiohttp: fails loudly when a new version changes it."""
+"""What downstream/ relies on in aiohttp's server: fails loudly when a new version changes it."""
 
 import asyncio
 import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
-import pytest
 from aiohttp import web
-from aiohttp.base_protocol import BaseProtocol
 
-from gateway.downstream.connection import DownstreamConnection
 from tests.support.until import until
 
 
-class Recording(web.RequestHandler):
-    """A connection as ours is one, without anything of ours."""
+class Recording(asyncio.Protocol):
+    """A connection as ours is one: the event loop's protocol, and none of aiohttp's."""
 
-    __slots__ = ("lost", "started")
+    _task_handler = None
 
     def __init__(self, server: web.Server) -> None:
-        super().__init__(
-            server,
-            loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type]  # None is taken, and means none
-            keepalive_timeout=0,
-        )
-        self.started = asyncio.Event()
-        self.lost = asyncio.Event()
+        self.server = server
+        self.transport: asyncio.Transport | None = None
+        self.shut_down_within: list[float | None] = []
 
-    async def start(self) -> None:
-        self.started.set()
+    def _as_handler(self) -> web.RequestHandler:
+        return cast(web.RequestHandler, self)
 
-    def data_received(self, data: bytes) -> None:
-        assert self.transport is not None
-        self.transport.write(data)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.server.connection_made(self._as_handler(), self.transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        self.lost.set()
+        self.server.connection_lost(self._as_handler(), exc)
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # aiohttp's
+        self.shut_down_within.append(timeout)
+        assert self.transport is not None
+        self.transport.close()
 
 
 class Listener(web.Server):
@@ -49,127 +46,48 @@ class Listener(web.Server):
 
         super().__init__(unused)
 
-    def __call__(self) -> Recording:
-        return Recording(self)
+    def __call__(self) -> web.RequestHandler:
+        return cast(web.RequestHandler, Recording(self))
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[
-    tuple[Listener, Recording, asyncio.StreamReader, asyncio.StreamWriter]
-]:
+async def connected() -> AsyncIterator[tuple[Listener, Recording, asyncio.StreamReader]]:
     """A listener, its one connection, and the other side of it."""
     listener = Listener()
     server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
     await until(lambda: listener.connections)
-    [connection] = listener.connections
-    assert isinstance(connection, Recording)
+    [connection] = cast(list[Recording], listener.connections)
     try:
-        yield listener, connection, reader, writer
+        yield listener, connection, reader
     finally:
         writer.close()
         server.close()
         await listener.shutdown(0)
 
 
-async def test_a_connection_starts_and_is_known_until_it_is_lost() -> None:
-    """`connection_made` runs `start` and registers; `connection_lost` forgets."""
-    async with connected() as (listener, connection, _, writer):
-        async with asyncio.timeout(5):
-            await connection.started.wait()
-            writer.close()
-            await connection.lost.wait()
-
-        assert listener.connections == []
-        assert connection.transport is None
+async def test_connection_is_known_until_it_is_lost() -> None:
+    """The server keeps what tells it of itself, and forgets it when it is gone."""
+    async with connected() as (listener, connection, _):
+        assert connection.transport is not None
+        connection.transport.close()
+        await until(lambda: not listener.connections)
 
 
-async def test_no_timer_and_no_task_stay_with_an_idle_connection() -> None:
-    """With `keepalive_timeout=0`, and after `start` has returned, nothing of aiohttp's waits."""
-    async with connected() as (_, connection, _, _):
-        async with asyncio.timeout(5):
-            await connection.started.wait()
-        await asyncio.sleep(0.05)
-
-        assert connection._keepalive_handle is None
-        assert connection._task_handler is None or connection._task_handler.done()
-        assert connection._waiter is None
-
-
-async def test_flow_control_is_told_by_writing_paused() -> None:
-    """`pause_writing` and `resume_writing` set the property that the relay asks for."""
-    async with connected() as (_, connection, _, _):
-        assert isinstance(inspect.getattr_static(BaseProtocol, "writing_paused"), property)
-        assert connection.writing_paused is False
-        connection.pause_writing()
-        assert connection.writing_paused is True
-        connection.resume_writing()
-        assert connection.writing_paused is False
-
-
-async def test_the_transport_can_be_paused_without_aiohttps_parser() -> None:
-    """Bytes stay in the kernel between the two, and come after."""
-    async with connected() as (_, connection, reader, writer):
-        connection._pause_transport_reading()
-        writer.write(b"hello")
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await reader.read(5)
-        connection._resume_transport_reading()
-        async with asyncio.timeout(5):
-            assert await reader.readexactly(5) == b"hello"
-
-
-async def test_force_close_closes() -> None:
-    """Even when nothing was ever asked."""
-    async with connected() as (_, connection, reader, _):
-        connection.force_close()
-        async with asyncio.timeout(5):
-            assert await reader.read() == b""
-            await connection.lost.wait()
-
-
-async def test_shutdown_closes_what_is_open() -> None:
-    """`Server.shutdown(0)` leaves no connection."""
-    async with connected() as (listener, connection, reader, _):
+async def test_shutdown_asks_each_connection() -> None:
+    """`Server.shutdown(0)` awaits each one's `shutdown`, and knows none afterwards."""
+    async with connected() as (listener, connection, reader):
         await listener.shutdown(0)
+        assert connection.shut_down_within == [0]
+        assert listener.connections == []
         async with asyncio.timeout(5):
             assert await reader.read() == b""
-            await connection.lost.wait()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "connection_made", "connection_lost", "data_received", "eof_received", "resume_writing",
-        "resume_reading", "pause_reading", "start", "force_close", "writing_paused",
-        "_pause_transport_reading", "_resume_transport_reading",
-    ],
-)  # fmt: skip
-def test_what_is_overridden_or_called_is_there(name: str) -> None:
-    """Else an override of ours would be a method that nobody calls."""
-    assert hasattr(web.RequestHandler, name)
+def test_signatures_are_those_that_we_call() -> None:
+    """`connection_made` takes handler and transport, `connection_lost` handler and exception."""
+    made = inspect.signature(web.Server.connection_made).parameters
+    lost = inspect.signature(web.Server.connection_lost).parameters
 
-
-@pytest.mark.parametrize(
-    "name",
-    ["connection_made", "connection_lost", "data_received", "eof_received", "resume_writing",
-     "resume_reading", "pause_reading", "start"],
-)  # fmt: skip
-def test_overrides_take_what_aiohttp_passes(name: str) -> None:
-    """Their parameters have the same names and kinds."""
-    theirs = inspect.signature(getattr(web.RequestHandler, name)).parameters
-    ours = inspect.signature(getattr(DownstreamConnection, name)).parameters
-
-    assert [(p.name, p.kind) for p in ours.values()] == [(p.name, p.kind) for p in theirs.values()]
-
-
-def test_ours_adds_no_name_that_aiohttp_uses_already() -> None:
-    """A slot of ours must not shadow one of theirs, nor a method of theirs be ours by accident."""
-    meant = {
-        "connection_made", "connection_lost", "data_received", "eof_received", "resume_writing",
-        "resume_reading", "pause_reading", "start",
-    }  # fmt: skip
-    ours = {name for name in vars(DownstreamConnection) if not name.startswith("__")}
-
-    assert {name for name in ours if hasattr(web.RequestHandler, name)} == meant
+    assert list(made) == ["self", "handler", "transport"]
+    assert list(lost) == ["self", "handler", "exc"]

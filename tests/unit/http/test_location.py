@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.location import location_for_caller
+from gateway.http.location import location_for_client
 
 PATH = b"/v1/infers/abc"
 
 
 def mapped(value: bytes, origin: bytes = b"https://s.example", path: bytes = PATH) -> bytes:
-    return location_for_caller(value, origin=origin, path=path, prefix=b"/iris")
+    return location_for_client(value, origin=origin, path=path, prefix=b"/iris")
 
 
 @pytest.mark.parametrize(
@@ -51,16 +51,16 @@ def test_everything_else_is_passed_untouched(value: bytes) -> None:
 
 
 def test_a_service_at_the_root_has_every_path() -> None:
-    """The path of its URL is empty; the caller's prefix is not, or is."""
+    """The path of its URL is empty; the client's prefix is not, or is."""
     assert mapped(b"https://s.example", path=b"") == b"/iris/"
     assert mapped(b"/x", path=b"") == b"/iris/x"
     assert mapped(b"x", path=b"") == b"x"
-    assert location_for_caller(b"/x", origin=b"https://s", path=b"", prefix=b"") == b"/x"
+    assert location_for_client(b"/x", origin=b"https://s", path=b"", prefix=b"") == b"/x"
 
 
 @given(st.binary(max_size=40), st.sampled_from([b"", b"https://s.example", b"//s.example", PATH]))
 def test_nothing_leads_to_another_host(tail: bytes, start: bytes) -> None:
-    """Whatever is rewritten is a path below the caller's prefix."""
+    """Whatever is rewritten is a path below the client's prefix."""
     value = start + tail
     result = mapped(value)
 

@@ -1,4 +1,4 @@
-"""A thousand gateways at one IAM: how hard they hit it, by simulation of the real keeper."""
+"""A thousand gateways at one IAM: how hard they hit it, by simulation of the real cache."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from gateway.identity.credential import Credential
-from gateway.identity.keeper import Keeper
+from gateway.identity.credential_cache import CredentialCache
 from gateway.identity.refresh import RefreshResult, expires_at, stale_at
 from gateway.identity.source import Login
 from gateway.identity.store import TokenStore
@@ -22,7 +22,7 @@ LATENCY_S = 0.1
 
 
 class Fleet:
-    """Gateways that share nothing but IAM; each has one keeper."""
+    """Gateways that share nothing but IAM; each has one cache."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         self.loop = loop
@@ -31,8 +31,8 @@ class Fleet:
         self.down = False
         self.asked_at: list[float] = []
         """When logins began, of all gateways."""
-        self.keepers = [
-            Keeper(
+        self.caches = [
+            CredentialCache(
                 f"gateway-{number}",
                 _Source(self),
                 store=TokenStore(self.machine.clock),
@@ -46,14 +46,14 @@ class Fleet:
 
     async def start(self) -> None:
         """Start all within the first minute."""
-        for keeper in self.keepers:
-            self.loop.call_later(self.random.random() * MINUTE, keeper.start)
+        for cache in self.caches:
+            self.loop.call_later(self.random.random() * MINUTE, cache.start)
         await asyncio.sleep(MINUTE)
 
     @property
     def usable(self) -> int:
         now = self.machine.clock()
-        return sum(keeper.usable(now) is not None for keeper in self.keepers)
+        return sum(cache.usable(now) is not None for cache in self.caches)
 
     def peak(self, since: float, until: float = float("inf")) -> int:
         """Return the most logins in any one second, wherever it begins, of that time."""
@@ -61,13 +61,13 @@ class Fleet:
 
     async def reject_all(self) -> None:
         """Let the next request of each gateway be refused; there are ten a second of each."""
-        for keeper in self.keepers:
-            self.loop.call_later(self.random.random() / 10, self._reject, keeper)
+        for cache in self.caches:
+            self.loop.call_later(self.random.random() / 10, self._reject, cache)
         await asyncio.sleep(0.1)
 
-    def _reject(self, keeper: Keeper) -> None:
-        if (credential := keeper.usable(self.machine.clock())) is not None:
-            keeper.reject(credential)
+    def _reject(self, cache: CredentialCache) -> None:
+        if (credential := cache.usable(self.machine.clock())) is not None:
+            cache.reject(credential)
 
 
 class _Source:
@@ -108,8 +108,8 @@ def run(story: Callable[[Fleet], Awaitable[None]]) -> None:
     async def live(loop: VirtualLoop) -> None:
         fleet = Fleet(loop)
         await story(fleet)
-        for keeper in fleet.keepers:
-            await keeper.aclose()
+        for cache in fleet.caches:
+            await cache.aclose()
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         loop = runner.get_loop()

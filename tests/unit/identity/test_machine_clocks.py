@@ -1,4 +1,4 @@
-"""Tokens on a machine whose wall clock is wrong, and on one that sleeps: real keeper and alarm."""
+"""Tokens on a machine whose wall clock is wrong, and on one that sleeps: real cache and alarm."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,10 +7,10 @@ from random import Random
 import pytest
 from pydantic import SecretStr
 
+from gateway.clock import LoopAlarm
 from gateway.errors import CredentialError
-from gateway.identity.clock import LoopAlarm
 from gateway.identity.credential import Credential
-from gateway.identity.keeper import Keeper
+from gateway.identity.credential_cache import CredentialCache
 from gateway.identity.store import TokenStore
 from tests.support.fake_source import Remembering
 from tests.support.simulated_iam import Account, Fault, SimulatedIam, SimulatedSource, Times
@@ -27,7 +27,7 @@ class Gateway:
         self.iam = SimulatedIam("iam", self.machine)
         self.iam.accounts["user"] = Account("secret")
         self.asked_at: list[float] = []
-        self.keeper = Keeper(
+        self.cache = CredentialCache(
             "default",
             SimulatedSource(
                 self.iam,
@@ -47,13 +47,13 @@ class Gateway:
         )
 
     async def started(self) -> Credential:
-        self.keeper.start()
+        self.cache.start()
         await asyncio.sleep(1)
         return self.current
 
     @property
     def current(self) -> Credential:
-        credential = self.keeper.usable(self.machine.clock())
+        credential = self.cache.usable(self.machine.clock())
         assert credential is not None
         return credential
 
@@ -70,7 +70,7 @@ def run(story: Callable[[Gateway], Awaitable[None]]) -> Gateway:
         try:
             await story(gateway)
         finally:
-            await gateway.keeper.aclose()
+            await gateway.cache.aclose()
         return gateway
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
@@ -126,7 +126,7 @@ def test_skew_of_the_wall_clock_is_told() -> None:
     async def story(it: Gateway) -> None:
         it.machine.wall_off_s = 2 * HOUR
         first = await it.started()
-        skew_s = it.keeper.status(it.machine.clock()).skew_s
+        skew_s = it.cache.status(it.machine.clock()).skew_s
         assert skew_s is not None
         assert 2 * HOUR <= skew_s <= 2 * HOUR + 1
         shown = first.wall_expires_at - (EPOCH + 2 * HOUR)
@@ -143,8 +143,8 @@ def test_first_call_after_a_night_and_a_day_does_not_carry_the_dead_token() -> N
         await asyncio.sleep(HOUR)
         it.machine.suspend(25 * HOUR, late_s=0.0)
         assert not it.accepted(first)
-        assert it.keeper.usable(it.machine.clock()) is None
-        second = await it.keeper.obtain()
+        assert it.cache.usable(it.machine.clock()) is None
+        second = await it.cache.obtain()
         assert it.accepted(second)
         assert len(it.asked_at) == 2
         await asyncio.sleep(60)
@@ -161,7 +161,7 @@ def test_first_call_after_a_suspension_is_told_the_truth_if_iam_is_down() -> Non
         it.machine.suspend(25 * HOUR, late_s=0.0)
         it.iam.fault = Fault.REFUSED
         with pytest.raises(CredentialError):
-            await it.keeper.obtain()
+            await it.cache.obtain()
         it.iam.fault = Fault.NONE
         await asyncio.sleep(1.1)
         assert it.accepted(it.current)
@@ -193,7 +193,7 @@ def test_answer_that_slept_on_its_way_is_not_used_beyond_its_end() -> None:
 
     async def story(it: Gateway) -> None:
         it.iam.latency_s = 2.0
-        it.keeper.start()
+        it.cache.start()
         await asyncio.sleep(1.9)
         it.iam.fault = Fault.HANG  # for the logins after this one
         it.machine.suspend(23 * HOUR, late_s=0.0)
@@ -202,6 +202,6 @@ def test_answer_that_slept_on_its_way_is_not_used_beyond_its_end() -> None:
         assert it.accepted(first)
         await asyncio.sleep(HOUR)
         assert not it.accepted(first)
-        assert it.keeper.usable(it.machine.clock()) is None
+        assert it.cache.usable(it.machine.clock()) is None
 
     run(story)

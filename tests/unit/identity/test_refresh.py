@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from gateway.identity.refresh import (
     RefreshResult,
     RefusalLedger,
-    RejectionGuard,
     expires_at,
     family,
     pause_after,
     stale_at,
 )
+from gateway.identity.rejection_guard import RejectionGuard
 
 LAST = 1 - 2**-53
 SPREADS = st.floats(0, LAST)

@@ -1,6 +1,6 @@
 """Years of a gateway's life, simulated: outages, revocations, wrong secrets, sleeping machines.
 
-The keeper, store, ledger, guard, source and the reading of answers are the gateway's own; only
+The cache, store, ledger, guard, source and the reading of responses are the gateway's own; only
 sockets and time are not. What must hold is checked on every turn of the event loop.
 """
 

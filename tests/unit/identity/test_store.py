@@ -1,4 +1,4 @@
-"""Tokens and refusals that outlive a keeper."""
+"""Tokens and refusals that outlive a cache."""
 
 from collections.abc import Hashable
 

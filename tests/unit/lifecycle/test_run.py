@@ -7,7 +7,7 @@ import textwrap
 
 _SCRIPT = textwrap.dedent("""
     import asyncio, contextlib, os, signal
-    from gateway.assembly.build import build_gateway
+    from gateway.assembly.gateway import build_gateway
     from gateway.lifecycle.run import run_until_told, set_up_logging
     from gateway.lifecycle.signals import Signals
     from gateway.settings import load

@@ -4,17 +4,29 @@ import json
 
 import pytest
 
-from gateway.errors import ErrorCode
-from gateway.proxy.answers import error_answer
+from gateway.errors import (
+    CredentialError,
+    DownstreamError,
+    ErrorCode,
+    GatewayError,
+    UnavailableError,
+    UpstreamError,
+)
+from gateway.proxy.admission import RefusedByServiceError
+from gateway.proxy.answers import error_response
+from tests.unit.proxy.test_routes import service
 
 ANSWERED = [code for code in ErrorCode if code.status]
 
 
+def response_to(error: GatewayError, *, with_body: bool = True, close: bool = False) -> bytes:
+    return error_response(error, "id-1", with_body=with_body, close=close)
+
+
 @pytest.mark.parametrize("code", ANSWERED, ids=lambda code: code.label)
-def test_every_code_has_an_answer(code: ErrorCode) -> None:
+def test_every_code_has_a_response(code: ErrorCode) -> None:
     """With the shape of the vendor's, a length that is true, and no field twice."""
-    answer = error_answer(code, "id-1", retry_after_s=None, allow=(), with_body=True, close=False)
-    head, _, body = answer.partition(b"\r\n\r\n")
+    head, _, body = response_to(UpstreamError(code)).partition(b"\r\n\r\n")
     line, *fields = head.split(b"\r\n")
 
     assert line.startswith(b"HTTP/1.1 %d " % code.status)
@@ -33,12 +45,8 @@ def test_every_code_has_an_answer(code: ErrorCode) -> None:
 
 def test_without_body_only_the_body_is_missing() -> None:
     """HEAD gets the same head as GET."""
-    whole, head = (
-        error_answer(
-            ErrorCode.OVERLOADED, "i", retry_after_s=1, allow=(), with_body=with_body, close=True
-        )
-        for with_body in (True, False)
-    )
+    error = UnavailableError(ErrorCode.OVERLOADED)
+    whole, head = (response_to(error, with_body=with_body) for with_body in (True, False))
 
     assert head.endswith(b"\r\n\r\n")
     assert whole.startswith(head)
@@ -51,22 +59,23 @@ def test_without_body_only_the_body_is_missing() -> None:
 )
 def test_retry_after_is_whole_seconds_rounded_up(seconds: float, shown: bytes) -> None:
     """And never 0, which would invite a storm."""
-    answer = error_answer(
-        ErrorCode.OVERLOADED, "i", retry_after_s=seconds, allow=(), with_body=True, close=False
-    )
+    error = CredentialError(ErrorCode.LOGIN_THROTTLED, retry_after_s=seconds)
 
-    assert b"\r\nRetry-After: " + shown + b"\r\n" in answer
+    assert b"\r\nRetry-After: " + shown + b"\r\n" in response_to(error)
+
+
+def test_only_what_passes_by_itself_says_when_to_come_back() -> None:
+    """We are busy or without a token for a while; a bad request stays one."""
+    assert b"\r\nRetry-After: 1\r\n" in response_to(UnavailableError(ErrorCode.DRAINING))
+    assert b"Retry-After" not in response_to(DownstreamError(ErrorCode.BAD_REQUEST))
+    assert b"Retry-After" not in response_to(UpstreamError(ErrorCode.DNS_ERROR))
 
 
 def test_allow_is_sorted_and_close_is_said() -> None:
     """Both only where they are meant."""
-    answer = error_answer(
-        ErrorCode.METHOD_NOT_ALLOWED,
-        "i",
-        retry_after_s=None,
-        allow={"PUT", "GET"},
-        with_body=True,
-        close=True,
-    )
+    refused = service("a", b"/a", methods="PUT,GET")
+    error = RefusedByServiceError(ErrorCode.METHOD_NOT_ALLOWED, refused)
+    too_large = RefusedByServiceError(ErrorCode.BODY_TOO_LARGE, refused)
 
-    assert b"\r\nAllow: GET, PUT\r\nConnection: close\r\n\r\n" in answer
+    assert b"\r\nAllow: GET, PUT\r\nConnection: close\r\n\r\n" in response_to(error, close=True)
+    assert b"Allow" not in response_to(too_large)

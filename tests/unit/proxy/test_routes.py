@@ -1,4 +1,6 @@
-"""Which service a path belongs to."""
+"""Which service a path belongs to, and what is admitted."""
+
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
@@ -6,15 +8,13 @@ from hypothesis import strategies as st
 
 from gateway.errors import DownstreamError, ErrorCode
 from gateway.http.host import AllowedHosts
-from gateway.identity.credential import Credential
+from gateway.http.request import Request
+from gateway.http.request_reader import RequestReader
 from gateway.observe.metrics import ServiceMetrics
-from gateway.proxy.admission import RefusedByServiceError, Rules, admit, upstream_head
-from gateway.proxy.inbound import Inbound, KnownHead
+from gateway.proxy.admission import RefusedByServiceError, Rules, admit
 from gateway.proxy.service import RouteTable, Service, sharing_a_path
 from gateway.upstream.pool import Origin, Pool
 from tests.support.gateway import FakeCredentials
-
-CREDENTIAL = Credential(b"X-Auth-Token: t\r\n", stale_at=0, expires_at=0)
 
 
 def service(name: str, path: bytes, *, methods: str = "POST", max_body: int = 10) -> Service:
@@ -23,7 +23,7 @@ def service(name: str, path: bytes, *, methods: str = "POST", max_body: int = 10
         name=name,
         path=path,
         origin=b"https://service.example",
-        host_line=b"Host: service.example\r\n",
+        host_line=b"Host: service.example",
         methods=frozenset(methods.split(",")),
         max_body_bytes=max_body,
         replay_bytes=0,
@@ -115,7 +115,6 @@ def test_a_shared_path_belongs_to_nobody() -> None:
     assert found(table, b"/other/x") == ("other", b"/p/x")
     assert found(table, b"/q/x") == ("third", b"/q/x")
     assert sharing_a_path([one, other, third]) == [(one, other)]
-    assert table.find_known(b"/p") is None
 
 
 def test_a_name_wins_over_another_services_path() -> None:
@@ -138,35 +137,12 @@ def test_what_is_found_is_below_the_services_path(parts: list[bytes]) -> None:
     assert path.endswith(asked[len(one.path) :])
 
 
-def test_what_was_found_is_remembered_and_the_oldest_forgotten_before_it_is_too_much() -> None:
-    """As the rule has found it, 256 targets at most, and no long ones; names are always known."""
-    table = RouteTable((A, ROOT))
-    targets = [b"/a/%d" % number for number in range(300)]
-    for target in targets:
-        table.remember(target, *table.find(target))
+def test_finding_takes_as_long_among_many_services() -> None:
+    """A look-up per slash of the path, whatever the number of services."""
+    services = tuple(service(f"s{number}", b"/v1/%d" % number) for number in range(100))
 
-    known = [target for target in targets if table.find_known(target) is not None]
-    assert len(known) < 256
-    assert known[-1] == targets[-1]
-    assert all(table.find_known(target) == table.find(target) for target in known)
-    assert table.find_known(b"/a") == (A, A.path)
-    assert table.find_known(b"/root") == (ROOT, b"/")
-    table.remember(b"/a/" + bytes(254), A, b"/")
-    assert table.find_known(b"/a/" + bytes(254)) is None
-
-
-def test_a_target_is_admitted_alike_the_second_time() -> None:
-    """Whether it is remembered or not, as one with a query is not."""
-    rules = Rules(RouteTable((A, AB)), AllowedHosts([]))
-    for target in (b"/a/x", b"/a/x?q", b"/ab/", b"/v1/infers/1/deeper/x"):
-        first, second = admit(rules, inbound(target)), admit(rules, inbound(target))
-
-        assert (first.service, first.path, first.query) == (
-            second.service,
-            second.path,
-            second.query,
-        )
-        assert (rules.routes.find_known(target) is None) == (b"?" in target)
+    assert found(RouteTable(services), b"/s99/a/b") == ("s99", b"/v1/99/a/b")
+    assert found(RouteTable(services), b"/v1/7/a") == ("s7", b"/v1/7/a")
 
 
 # Admission.
@@ -177,9 +153,27 @@ HOST = (b"Host", b"localhost")
 
 def inbound(
     target: bytes = b"/a", *fields: tuple[bytes, bytes], method: str = "POST", version: str = "1.1"
-) -> Inbound:
-    """A request with Host."""
-    return Inbound(method, target, version, (HOST, *fields), keep_alive=True, received_at=0)
+) -> Request:
+    """A request with Host, as the reader reads it."""
+    return read(method, target, version, (HOST, *fields))
+
+
+def read(
+    method: str, target: bytes, version: str, fields: Iterable[tuple[bytes, bytes]]
+) -> Request:
+    """Return the request whose head says so.
+
+    Raises:
+        DownstreamError: the reader refuses it.
+    """
+    start = b"%b %b HTTP/%b" % (method.encode(), target, version.encode())
+    lines = [start, *(b"%b: %b" % field for field in fields)]
+    reader = RequestReader()
+    reader.feed(b"\r\n".join(lines) + b"\r\n\r\n")
+    if reader.refusal is not None:
+        raise reader.refusal
+    assert reader.request is not None
+    return reader.request
 
 
 @pytest.mark.parametrize(
@@ -187,7 +181,6 @@ def inbound(
     [
         (inbound(version="2.0"), ErrorCode.VERSION_NOT_SUPPORTED),
         (inbound(version="0.9"), ErrorCode.VERSION_NOT_SUPPORTED),
-        (inbound(method=""), ErrorCode.METHOD_UNKNOWN),
         (inbound(b"/a", (b"Origin", b"https://x")), ErrorCode.BROWSER_REFUSED),
         (inbound(b"/a", (b"Sec-Fetch-Site", b"cross-site")), ErrorCode.BROWSER_REFUSED),
         (inbound(b"/a", (b"Sec-Fetch-Site", b"same-site")), ErrorCode.BROWSER_REFUSED),
@@ -197,7 +190,7 @@ def inbound(
         (inbound(b"/a", (b"Content-Length", b"11")), ErrorCode.BODY_TOO_LARGE),
     ],
 )
-def test_what_is_not_admitted(request_: Inbound, code: ErrorCode) -> None:
+def test_what_is_not_admitted(request_: Request, code: ErrorCode) -> None:
     """And by whose rule: what a service refuses is counted as its own."""
     with pytest.raises(DownstreamError) as caught:
         admit(RULES, request_)
@@ -218,51 +211,25 @@ def test_a_person_or_our_own_page_may_call(site: bytes) -> None:
 def test_target_of_the_request_that_is_sent(target: bytes) -> None:
     """The service's path for the prefix, the rest as it came."""
     admission = admit(RULES, inbound(target, (b"Content-Length", b"10")))
-    head = upstream_head(admission, CREDENTIAL.field_lines)
+    head = admission.upstream_head
 
     tail = target.removeprefix(b"/a").removeprefix(b"/v1/infers/1")
     assert head == (
         b"POST /v1/infers/1" + tail + b" HTTP/1.1\r\nHost: service.example\r\n"
-        b"Content-Length: 10\r\nVia: 1.1 modelarts-gateway\r\nX-Auth-Token: t\r\n\r\n"
+        b"Content-Length: 10\r\nVia: 1.1 modelarts-gateway\r\n"
     )
 
 
 def test_the_head_without_a_body_and_with_chunks() -> None:
     """No framing is invented where there was none, and one only where there was one."""
-    bare = upstream_head(admit(RULES, inbound()), b"")
-    chunked = upstream_head(
-        admit(RULES, inbound(b"/a", (b"A", b"1"), (b"Transfer-Encoding", b"chunked"))), b""
-    )
+    bare = admit(RULES, inbound()).upstream_head
+    fields = ((b"A", b"1"), (b"Transfer-Encoding", b"chunked"))
+    chunked = admit(RULES, inbound(b"/a", *fields)).upstream_head
 
     assert bare == (
-        b"POST /v1/infers/1 HTTP/1.1\r\nHost: service.example\r\nVia: 1.1 modelarts-gateway\r\n\r\n"
+        b"POST /v1/infers/1 HTTP/1.1\r\nHost: service.example\r\nVia: 1.1 modelarts-gateway\r\n"
     )
     assert chunked == (
         b"POST /v1/infers/1 HTTP/1.1\r\nHost: service.example\r\nA: 1\r\n"
-        b"Transfer-Encoding: chunked\r\nVia: 1.1 modelarts-gateway\r\n\r\n"
+        b"Transfer-Encoding: chunked\r\nVia: 1.1 modelarts-gateway\r\n"
     )
-
-
-def known(head: KnownHead) -> Inbound:
-    """A request that is recognised."""
-    request = inbound(head.target, *head.fields[1:])
-    request.known = head
-    return request
-
-
-def test_a_known_head_is_judged_once() -> None:
-    """By the same rules; by others again."""
-    head = KnownHead("POST", b"/a", (HOST,), 0)
-    moved = Rules(RouteTable((service("a", b"/v2"),)), AllowedHosts([]))
-
-    assert admit(RULES, known(head)) is admit(RULES, known(head))
-    assert admit(moved, known(head)).path == b"/v2"
-    assert admit(RULES, known(head)).path == b"/v1/infers/1"
-
-
-def test_a_known_head_is_refused_each_time() -> None:
-    """Nothing is remembered of what is not admitted."""
-    head = KnownHead("POST", b"/nobody", (HOST,), 0)
-    for _ in range(2):
-        with pytest.raises(DownstreamError):
-            admit(RULES, known(head))

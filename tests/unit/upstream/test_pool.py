@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from gateway.errors import ErrorCode, UpstreamError
-from gateway.upstream.connection import Connection, ResponseHead
+from gateway.http.response_head import ResponseHead
+from gateway.upstream.connection import Connection, ResponseListener
 from gateway.upstream.pool import Origin, Pool, _AddressInfo
 from tests.support.fake_time import FakeTime
 from tests.support.until import until
@@ -16,14 +17,16 @@ from tests.support.upstream import OK, Upstream, scripted_upstream
 ASK = [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"]
 
 
-class Reader:
-    """Implements `ResponseSink`: waits for an end."""
+class Reader(ResponseListener):
+    """Waits for an end."""
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()
 
-    def on_response(self, head: ResponseHead | None, body: list[bytes], *, complete: bool) -> None:
-        if complete and (head or body):
+    def on_response(self, head: ResponseHead, body: list[bytes], *, complete: bool) -> None:
+        assert head.status
+        assert all(body)
+        if complete:
             self.ended.set()
 
     def on_failure(self, error: UpstreamError) -> None:
@@ -358,7 +361,7 @@ async def test_what_a_name_was_holds_while_no_name_server_answers(
     pool = Pool(Origin(host="127.0.0.1", port=9), clock=time.clock)
     known = await pool._addresses()
     time.now += age_s
-    assert (pool._known_in_spite_of(socket.gaierror(code, ""), time.now) == known) is stands
+    assert (pool._still_known_after(socket.gaierror(code, ""), time.now) == known) is stands
 
 
 def test_representation_counts() -> None:

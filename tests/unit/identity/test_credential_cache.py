@@ -1,4 +1,4 @@
-"""The keeper, driven by a clock and a source that do as they are told."""
+"""The cache, driven by a clock and a source that do as they are told."""
 
 import asyncio
 import gc
@@ -10,9 +10,9 @@ import pytest
 
 from gateway.errors import CredentialError, ErrorCode
 from gateway.identity.credential import Credential
-from gateway.identity.keeper import Keeper
+from gateway.identity.credential_cache import CredentialCache
 from gateway.identity.refresh import RefreshResult, RefreshTrigger
-from gateway.identity.report import KeeperStatus, Reason
+from gateway.identity.report import IdentityStatus, Reason
 from gateway.identity.source import Login
 from gateway.identity.store import TokenStore
 from tests.support.fake_source import FakeSource, Remembering, failing
@@ -24,7 +24,7 @@ OK, REFUSED, THROTTLED, NETWORK, TIMEOUT, BAD_REPLY = RefreshResult
 
 
 class Bench:
-    """A keeper with everything around it under the test's control."""
+    """A cache with everything around it under the test's control."""
 
     def __init__(self, *, life_s: float = DAY, spread: float = 0.0) -> None:
         self.time = FakeTime()
@@ -32,13 +32,13 @@ class Bench:
         self.store = TokenStore(self.time.clock)
         self.observed = Remembering()
         self.spread = spread
-        self.keeper = self.another()
+        self.cache = self.another()
 
     def another(
         self, source: FakeSource | None = None, observer: Remembering | None = None
-    ) -> Keeper:
-        """Make a keeper that shares what keepers of a process share."""
-        return Keeper(
+    ) -> CredentialCache:
+        """Make a cache that shares what caches of a process share."""
+        return CredentialCache(
             "default",
             source or self.source,
             store=self.store,
@@ -50,25 +50,25 @@ class Bench:
 
     async def started(self) -> Credential:
         """Start and return the first credential."""
-        self.keeper.start()
+        self.cache.start()
         await self.time.settle()
         return self.current
 
     @property
     def current(self) -> Credential:
-        credential = self.keeper.usable(self.time.now)
+        credential = self.cache.usable(self.time.now)
         assert credential is not None
         return credential
 
     @property
-    def status(self) -> KeeperStatus:
-        return self.keeper.status(self.time.now)
+    def status(self) -> IdentityStatus:
+        return self.cache.status(self.time.now)
 
     async def refusal(self) -> CredentialError:
         """Ask for a credential and return the error, which must come at once."""
         before = self.time.now
         with pytest.raises(CredentialError) as caught:
-            await self.keeper.obtain()
+            await self.cache.obtain()
         assert self.time.now == before
         return caught.value
 
@@ -80,7 +80,7 @@ async def bench(*, life_s: float = DAY, spread: float = 0.0) -> AsyncIterator[Be
         yield made
     finally:
         made.source.gate.set()
-        await made.keeper.aclose()
+        await made.cache.aclose()
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -90,11 +90,11 @@ async def bench(*, life_s: float = DAY, spread: float = 0.0) -> AsyncIterator[Be
 async def test_start_logs_in_and_serves_from_memory() -> None:
     """One login at start-up; afterwards neither path asks IAM."""
     async with bench() as it:
-        assert it.keeper.usable(it.time.now) is None
+        assert it.cache.usable(it.time.now) is None
         assert it.status.reason is Reason.STARTING
         first = await it.started()
         assert first.field_lines == b"X-Auth-Token: token-1\r\n"
-        assert await it.keeper.obtain() is first
+        assert await it.cache.obtain() is first
         assert it.observed.logins == [(STARTUP, OK)]
         status = it.status
         assert (status.usable, status.reason, status.locked) == (True, None, False)
@@ -110,15 +110,15 @@ async def test_credential_is_usable_until_the_very_instant_it_expires() -> None:
     """Decided by the clock, on both sides of the limit."""
     async with bench() as it:
         first = await it.started()
-        assert it.keeper.usable(first.expires_at - 1e-6) is first
-        assert it.keeper.usable(first.expires_at) is None
+        assert it.cache.usable(first.expires_at - 1e-6) is first
+        assert it.cache.usable(first.expires_at) is None
 
 
 async def test_thousand_cold_callers_make_one_login() -> None:
     """F09: and all get the same credential."""
     async with bench() as it:
         it.source.gate.clear()
-        callers = [asyncio.create_task(it.keeper.obtain()) for _ in range(1000)]
+        callers = [asyncio.create_task(it.cache.obtain()) for _ in range(1000)]
         await it.time.settle()
         it.source.gate.set()
         assert set(await asyncio.gather(*callers)) == {it.current}
@@ -130,7 +130,7 @@ async def test_leader_that_leaves_takes_nobody_along() -> None:
     """F10: whoever caused the login may be cancelled; the others get its credential."""
     async with bench() as it:
         it.source.gate.clear()
-        leader, *others = [asyncio.create_task(it.keeper.obtain()) for _ in range(3)]
+        leader, *others = [asyncio.create_task(it.cache.obtain()) for _ in range(3)]
         await it.time.settle()
         leader.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -144,7 +144,7 @@ async def test_login_goes_on_when_every_caller_has_left() -> None:
     """The next one profits."""
     async with bench() as it:
         it.source.gate.clear()
-        caller = asyncio.create_task(it.keeper.obtain())
+        caller = asyncio.create_task(it.cache.obtain())
         await it.time.settle()
         caller.cancel()
         await asyncio.wait({caller})
@@ -159,9 +159,9 @@ async def test_caller_waits_no_longer_than_it_should() -> None:
     """F03: 1.8 s after its own arrival, whatever IAM does; the login goes on."""
     async with bench() as it:
         it.source.gate.clear()
-        first = asyncio.create_task(it.keeper.obtain())
+        first = asyncio.create_task(it.cache.obtain())
         await it.time.advance(1.0)
-        second = asyncio.create_task(it.keeper.obtain())
+        second = asyncio.create_task(it.cache.obtain())
         await it.time.advance(0.7)
         assert not first.done()
         await it.time.advance(0.1)
@@ -181,7 +181,7 @@ async def test_callers_that_gave_up_leave_nothing_behind() -> None:
         it.source.gate.clear()
         kept = []
         for _ in range(3):
-            callers = [asyncio.create_task(it.keeper.obtain()) for _ in range(100)]
+            callers = [asyncio.create_task(it.cache.obtain()) for _ in range(100)]
             await it.time.advance(5)
             await asyncio.gather(*callers, return_exceptions=True)
             del callers
@@ -203,7 +203,7 @@ async def test_token_is_renewed_ahead_of_time_without_any_traffic() -> None:
         await it.time.advance(1)
         assert it.source.logins == 2
         assert it.current is first
-        assert await it.keeper.obtain() is first
+        assert await it.cache.obtain() is first
         it.source.gate.set()
         await it.time.settle()
         assert it.current is not first
@@ -229,15 +229,15 @@ async def test_failed_renewal_keeps_the_token_that_works(result: RefreshResult) 
         assert it.status.usable
         assert it.status.skew_s == 0.25
         await it.time.advance(1)
-        assert it.keeper.usable(it.time.now) is None
+        assert it.cache.usable(it.time.now) is None
         assert it.status.reason is Reason[result.name]
 
 
-async def test_keeper_recovers_by_itself() -> None:
+async def test_cache_recovers_by_itself() -> None:
     """F41: no caller is needed for readiness to come back, half a minute at the most."""
     async with bench() as it:
         it.source.script.extend(failing(NETWORK) for _ in range(10))
-        it.keeper.start()
+        it.cache.start()
         await it.time.advance(4.9)
         assert not it.status.usable
         await it.time.advance(0.1)
@@ -260,7 +260,7 @@ async def test_short_lives_do_not_make_a_busy_loop() -> None:
         for _ in range(200):
             await it.time.advance(0.05)
             try:
-                await it.keeper.obtain()
+                await it.cache.obtain()
             except CredentialError as error:
                 errors.append(error)
         assert it.source.logins - before <= 11
@@ -274,7 +274,7 @@ async def test_token_that_expired_on_its_way_is_a_bad_reply() -> None:
     """F07: it is not stored, not sent, and not asked for again at once."""
     async with bench(life_s=3.0) as it:
         it.source.gate.clear()
-        it.keeper.start()
+        it.cache.start()
         await it.time.advance(4.0)
         it.source.gate.set()
         await it.time.settle()
@@ -287,8 +287,8 @@ async def test_dead_token_is_not_sent_after_a_suspension() -> None:
     async with bench() as it:
         first = await it.started()
         it.time.suspend(25 * HOUR)
-        assert it.keeper.usable(it.time.now) is None
-        assert await it.keeper.obtain() is not first
+        assert it.cache.usable(it.time.now) is None
+        assert await it.cache.obtain() is not first
         await it.time.advance(HOUR)
         assert it.observed.logins == [(STARTUP, OK), (DEMAND, OK)]
 
@@ -297,7 +297,7 @@ async def test_fault_of_ours_is_survived_and_not_quoted(caplog: pytest.LogCaptur
     """An unforeseen exception is a failed login, named by type and place, and tried again."""
     async with bench() as it:
         it.source.script.append(KeyError("canary"))
-        it.keeper.start()
+        it.cache.start()
         await it.time.advance(2)
         assert it.observed.logins == [(STARTUP, BAD_REPLY), (SCHEDULE, OK)]
         assert "KeyError in fetch:" in caplog.text
@@ -308,7 +308,7 @@ async def test_login_cancelled_from_elsewhere_is_made_again() -> None:
     """A cancellation that leaks out of somebody's clean-up must not end the renewals."""
     async with bench() as it:
         it.source.gate.clear()
-        it.keeper.start()
+        it.cache.start()
         await it.time.settle()
         [login] = [task for task in asyncio.all_tasks() if task.get_name() == "login-default"]
         login.cancel()
@@ -336,7 +336,7 @@ async def test_pause_is_told_to_callers_at_once(
     """F01-F06: no waiting and no login in the pause; Retry-After is whole and true."""
     async with bench() as it:
         it.source.script.append(failing(result))
-        it.keeper.start()
+        it.cache.start()
         await it.time.settle()
         for _ in range(20):
             error = await it.refusal()
@@ -354,7 +354,7 @@ async def test_callers_of_a_failing_login_all_hear_of_it() -> None:
     async with bench() as it:
         it.source.script.append(failing(REFUSED))
         it.source.gate.clear()
-        callers = [asyncio.create_task(it.keeper.obtain()) for _ in range(50)]
+        callers = [asyncio.create_task(it.cache.obtain()) for _ in range(50)]
         await it.time.settle()
         it.source.gate.set()
         errors = await asyncio.gather(*callers, return_exceptions=True)
@@ -368,7 +368,7 @@ async def test_retry_after_is_counted_down() -> None:
     """F05: nobody triggers a login before it is over, and the remaining time is told."""
     async with bench() as it:
         it.source.script.append(failing(THROTTLED, retry_after_s=60))
-        it.keeper.start()
+        it.cache.start()
         await it.time.advance(20.5)
         assert (await it.refusal()).retry_after_s == 40
         await it.time.advance(39.4)
@@ -383,7 +383,7 @@ async def test_refusals_in_a_row_slow_down_and_others_do_not_count_as_such() -> 
         it.source.script.extend(
             [failing(REFUSED), failing(NETWORK), failing(NETWORK), failing(REFUSED)]
         )
-        it.keeper.start()
+        it.cache.start()
         await it.time.advance(3 * HOUR)
         first, *rest = it.source.asked_at
         assert [instant - first for instant in rest[:4]] == [900, 900.5, 901, 901 + 1800]
@@ -393,7 +393,7 @@ async def test_success_ends_a_row_of_failures() -> None:
     """The next refusal is the first of its row again: 15 minutes, not 30."""
     async with bench(life_s=HOUR) as it:
         it.source.script.extend([failing(REFUSED), HOUR, failing(REFUSED)])
-        it.keeper.start()
+        it.cache.start()
         await it.time.advance(900 + HOUR / 2)
         assert it.observed.logins == [(STARTUP, REFUSED), (SCHEDULE, OK), (SCHEDULE, REFUSED)]
         assert it.status.next_login_s == 900
@@ -404,7 +404,7 @@ async def test_transient_failures_of_all_kinds_back_off_together() -> None:
     async with bench(spread=0.999) as it:
         for _ in range(20):
             it.source.script.extend(failing(result) for result in (NETWORK, TIMEOUT, BAD_REPLY))
-        it.keeper.start()
+        it.cache.start()
         await it.time.advance(10 * 60)
         assert it.source.logins < 30
 
@@ -414,32 +414,32 @@ async def test_never_more_than_two_refusals_in_a_quarter_of_an_hour() -> None:
     async with bench() as it:
         others = [it.another() for _ in range(3)]
         it.source.script.extend(failing(REFUSED) for _ in range(1000))
-        for keeper in (it.keeper, *others):
-            keeper.start()
+        for cache in (it.cache, *others):
+            cache.start()
         for number in range(400):
             it.source.secret = f"wrong-{number}"
-            for keeper in (it.keeper, *others):
-                keeper.secret_changed()
+            for cache in (it.cache, *others):
+                cache.secret_changed()
             await it.time.advance(10)
             await it.refusal()
         asked = it.source.asked_at
         assert len(asked) > 6
         for first, third in zip(asked, asked[2:], strict=False):
             assert third >= first + 900
-        for keeper in others:
-            await keeper.aclose()
+        for cache in others:
+            await cache.aclose()
 
 
 async def test_identities_of_one_account_start_without_harm() -> None:
     """The third waits a moment for the others' verdict, then logs in as well."""
     async with bench() as it:
         others = [it.another(FakeSource(it.time)) for _ in range(3)]
-        for keeper in (it.keeper, *others):
-            keeper.start()
+        for cache in (it.cache, *others):
+            cache.start()
         await it.time.advance(1)
-        assert all(keeper.status(it.time.now).usable for keeper in (it.keeper, *others))
-        for keeper in others:
-            await keeper.aclose()
+        assert all(cache.status(it.time.now).usable for cache in (it.cache, *others))
+        for cache in others:
+            await cache.aclose()
 
 
 # ---- rejections -------------------------------------------------------------------------------
@@ -450,16 +450,16 @@ async def test_rejected_token_is_replaced_once_for_a_whole_burst() -> None:
     async with bench() as it:
         first = await it.started()
         it.source.gate.clear()
-        assert all(it.keeper.reject(first) for _ in range(25))
-        assert it.keeper.usable(it.time.now) is None
+        assert all(it.cache.reject(first) for _ in range(25))
+        assert it.cache.usable(it.time.now) is None
         assert it.status.reason is Reason.RENEWING
-        callers = [asyncio.create_task(it.keeper.obtain()) for _ in range(25)]
+        callers = [asyncio.create_task(it.cache.obtain()) for _ in range(25)]
         await it.time.settle()
         it.source.gate.set()
-        second = it.keeper.usable(it.time.now) or await callers[0]
+        second = it.cache.usable(it.time.now) or await callers[0]
         assert second is not first
         assert set(await asyncio.gather(*callers)) == {second}
-        assert all(it.keeper.reject(first) for _ in range(25))
+        assert all(it.cache.reject(first) for _ in range(25))
         assert it.current is second
         assert it.observed.logins == [(STARTUP, OK), (REJECTED, OK)]
 
@@ -467,8 +467,8 @@ async def test_rejected_token_is_replaced_once_for_a_whole_burst() -> None:
 async def test_rejection_right_after_login_is_acted_on() -> None:
     """The least interval is against short lives, not against revocations."""
     async with bench() as it:
-        assert it.keeper.reject(await it.started())
-        assert (await it.keeper.obtain()).field_lines == b"X-Auth-Token: token-2\r\n"
+        assert it.cache.reject(await it.started())
+        assert (await it.cache.obtain()).field_lines == b"X-Auth-Token: token-2\r\n"
 
 
 async def test_rejection_no_token_can_cure_is_passed_on() -> None:
@@ -478,8 +478,8 @@ async def test_rejection_no_token_can_cure_is_passed_on() -> None:
         started_at = it.time.now
         while it.time.now < started_at + 250:
             rejected = it.current
-            if it.keeper.reject(rejected):
-                assert await it.keeper.obtain() is not rejected
+            if it.cache.reject(rejected):
+                assert await it.cache.obtain() is not rejected
             else:
                 assert it.current is rejected
             await it.time.advance(1)
@@ -491,22 +491,22 @@ async def test_accepted_successor_lets_the_next_revocation_be_cured_at_once() ->
     async with bench() as it:
         token = await it.started()
         for _ in range(4):
-            assert it.keeper.reject(token)
-            token = await it.keeper.obtain()
-            it.keeper.accepted(token)
-        assert not it.keeper.reject(token)
+            assert it.cache.reject(token)
+            token = await it.cache.obtain()
+            it.cache.accepted(token)
+        assert not it.cache.reject(token)
         await it.time.advance(1)
-        assert it.keeper.reject(token)
+        assert it.cache.reject(token)
 
 
 async def test_late_acceptance_of_an_old_token_proves_nothing() -> None:
     """Only the current one's counts."""
     async with bench() as it:
         first = await it.started()
-        it.keeper.reject(first)
-        second = await it.keeper.obtain()
-        it.keeper.accepted(first)
-        assert not it.keeper.reject(second)
+        it.cache.reject(first)
+        second = await it.cache.obtain()
+        it.cache.accepted(first)
+        assert not it.cache.reject(second)
 
 
 @pytest.mark.parametrize("result", [NETWORK, THROTTLED, REFUSED])
@@ -517,19 +517,19 @@ async def test_rejection_while_iam_is_left_alone_costs_no_token(result: RefreshR
         it.source.script.append(failing(result))
         await it.time.advance(DAY / 2)
         assert it.status.last_result is result
-        assert not it.keeper.reject(first)
+        assert not it.cache.reject(first)
         assert it.current is first
         assert it.source.logins == 2
 
 
 async def test_failed_replacement_of_a_rejected_token_is_made_up_for() -> None:
-    """The rejected one does not come back; callers are told, and the keeper goes on trying."""
+    """The rejected one does not come back; callers are told, and the cache goes on trying."""
     async with bench() as it:
         first = await it.started()
         it.source.script.append(failing(NETWORK))
-        assert it.keeper.reject(first)
+        assert it.cache.reject(first)
         with pytest.raises(CredentialError):
-            await it.keeper.obtain()
+            await it.cache.obtain()
         assert it.store.get(("fake", "first")) is None
         await it.time.advance(1)
         assert it.current.field_lines == b"X-Auth-Token: token-3\r\n"
@@ -541,10 +541,10 @@ async def test_rejection_while_a_login_is_under_way_starts_no_other() -> None:
         first = await it.started()
         it.source.gate.clear()
         await it.time.advance(DAY / 2)
-        assert it.keeper.reject(first)
-        assert it.keeper.usable(it.time.now) is None
+        assert it.cache.reject(first)
+        assert it.cache.usable(it.time.now) is None
         it.source.gate.set()
-        assert (await it.keeper.obtain()) is not first
+        assert (await it.cache.obtain()) is not first
         assert it.observed.logins == [(STARTUP, OK), (SCHEDULE, OK)]
 
 
@@ -559,7 +559,7 @@ async def test_new_secret_is_tried_at_once_while_the_old_token_serves() -> None:
         it.source.gate.clear()
         it.source.script.append(failing(REFUSED))
         it.source.secret = "second"
-        it.keeper.secret_changed()
+        it.cache.secret_changed()
         await it.time.settle()
         assert it.source.logins == 2
         assert it.current is first
@@ -574,10 +574,10 @@ async def test_new_secret_lifts_the_pause_of_a_refusal() -> None:
     """F06: whoever corrects the password need not wait, nor restart anything."""
     async with bench() as it:
         it.source.script.append(failing(REFUSED))
-        it.keeper.start()
+        it.cache.start()
         await it.time.advance(60)
         it.source.secret = "right"
-        it.keeper.secret_changed()
+        it.cache.secret_changed()
         await it.time.settle()
         assert it.observed.logins == [(STARTUP, REFUSED), (SECRET_CHANGE, OK)]
         assert not it.status.locked
@@ -587,11 +587,11 @@ async def test_second_wrong_secret_exhausts_the_patience() -> None:
     """The right one, third, has to wait until the first refusal is 15 minutes old."""
     async with bench() as it:
         it.source.script.extend([failing(REFUSED), failing(REFUSED)])
-        it.keeper.start()
+        it.cache.start()
         for secret in ("second", "right"):
             await it.time.advance(60)
             it.source.secret = secret
-            it.keeper.secret_changed()
+            it.cache.secret_changed()
         await it.time.settle()
         error = await it.refusal()
         assert (error.code, error.retry_after_s) == (ErrorCode.LOGIN_REFUSED, 780)
@@ -605,9 +605,9 @@ async def test_refusal_of_a_new_secret_is_the_first_of_its_row() -> None:
     """15 minutes from then on: what the old secret came to does not count against it."""
     async with bench() as it:
         it.source.script.extend([failing(REFUSED), failing(REFUSED)])
-        it.keeper.start()
+        it.cache.start()
         await it.time.advance(60)
-        it.keeper.secret_changed()
+        it.cache.secret_changed()
         await it.time.settle()
         assert it.status.next_login_s == 900
 
@@ -616,25 +616,25 @@ async def test_account_at_its_limit_is_locked_for_all_its_identities() -> None:
     """Whoever was refused: the others may not log in either, and say why."""
     async with bench() as it:
         it.source.script.extend([failing(REFUSED), failing(REFUSED)])
-        it.keeper.start()
+        it.cache.start()
         await it.time.settle()
-        it.keeper.secret_changed()
+        it.cache.secret_changed()
         await it.time.settle()
-        keeper = it.another()
+        cache = it.another()
         with pytest.raises(CredentialError) as caught:
-            await keeper.obtain()
+            await cache.obtain()
         assert (caught.value.code, caught.value.retry_after_s) == (ErrorCode.LOGIN_REFUSED, 900)
-        assert keeper.status(it.time.now).locked
-        await keeper.aclose()
+        assert cache.status(it.time.now).locked
+        await cache.aclose()
 
 
 async def test_new_secret_does_not_lift_what_iam_asked_for() -> None:
     """Retry-After is no matter of secrets."""
     async with bench() as it:
         it.source.script.append(failing(THROTTLED, retry_after_s=60))
-        it.keeper.start()
+        it.cache.start()
         await it.time.advance(1)
-        it.keeper.secret_changed()
+        it.cache.secret_changed()
         await it.time.advance(58)
         assert it.source.logins == 1
         await it.time.advance(1)
@@ -649,10 +649,10 @@ async def test_secret_that_changes_during_a_login_gets_its_own(
     async with bench() as it:
         it.source.script.append(old_outcome)
         it.source.gate.clear()
-        it.keeper.start()
+        it.cache.start()
         await it.time.settle()
         it.source.secret = "second"
-        it.keeper.secret_changed()
+        it.cache.secret_changed()
         it.source.gate.set()
         await it.time.advance(1)
         assert it.observed.logins[1:] == [(SECRET_CHANGE, OK)]
@@ -661,7 +661,7 @@ async def test_secret_that_changes_during_a_login_gets_its_own(
 # ---- sharing ----------------------------------------------------------------------------------
 
 
-async def test_keeper_after_a_reload_takes_the_token_over() -> None:
+async def test_cache_after_a_reload_takes_the_token_over() -> None:
     """F45: no login, nothing observed, and it is renewed when its time comes."""
     async with bench() as it:
         first = await it.started()
@@ -672,7 +672,7 @@ async def test_keeper_after_a_reload_takes_the_token_over() -> None:
         assert successor.usable(it.time.now) is first
         assert it.source.logins == 1
         assert observed.logins == []
-        await it.keeper.aclose()
+        await it.cache.aclose()
         await it.time.advance(DAY / 2)
         assert observed.logins == [(SCHEDULE, OK)]
         await successor.aclose()
@@ -685,7 +685,7 @@ async def test_token_that_was_taken_over_delays_nothing() -> None:
         await it.time.advance(0.9)
         successor = it.another()
         successor.start()
-        await it.keeper.aclose()
+        await it.cache.aclose()
         await it.time.advance(0.1)
         assert it.source.logins == 2
         await successor.aclose()
@@ -708,7 +708,7 @@ async def test_stale_token_is_taken_over_while_a_new_one_is_fetched() -> None:
 
 
 async def test_token_that_ends_sooner_is_not_taken_over() -> None:
-    """Two keepers that log in at once may store theirs in the wrong order."""
+    """Two caches that log in at once may store theirs in the wrong order."""
     async with bench() as it:
         first = await it.started()
         sooner = Credential(b"", stale_at=it.time.now, expires_at=first.expires_at - 1)
@@ -725,11 +725,11 @@ async def test_token_of_another_secret_is_not_taken_over() -> None:
         other = FakeSource(it.time)
         other.secret = "wrong"
         other.script.append(failing(REFUSED))
-        keeper = it.another(other)
-        keeper.start()
+        cache = it.another(other)
+        cache.start()
         await it.time.settle()
-        assert keeper.usable(it.time.now) is None
-        await keeper.aclose()
+        assert cache.usable(it.time.now) is None
+        await cache.aclose()
 
 
 async def test_rejected_token_is_not_taken_over_again() -> None:
@@ -737,7 +737,7 @@ async def test_rejected_token_is_not_taken_over_again() -> None:
     async with bench() as it:
         first = await it.started()
         it.source.gate.clear()
-        it.keeper.reject(first)
+        it.cache.reject(first)
         successor = it.another(FakeSource(it.time))
         successor.start()
         await it.time.settle()
@@ -753,9 +753,9 @@ async def test_logins_are_logged_without_their_secrets(caplog: pytest.LogCapture
     caplog.set_level(logging.DEBUG)
     async with bench() as it:
         it.source.script.append(failing(REFUSED))
-        it.keeper.start()
+        it.cache.start()
         await it.time.settle()
-        it.keeper.secret_changed()
+        it.cache.secret_changed()
         await it.time.settle()
         warning, info = caplog.records
     assert (warning.levelname, info.levelname) == ("WARNING", "INFO")
@@ -776,17 +776,17 @@ async def test_log_is_not_flooded(life_s: float | None, caplog: pytest.LogCaptur
     async with bench(life_s=life_s or DAY) as it:
         if life_s is None:
             it.source.script.extend(failing(NETWORK) for _ in range(2000))
-        it.keeper.start()
+        it.cache.start()
         await it.time.advance(600)
         assert it.source.logins > 100
         assert 9 <= len(caplog.records) <= 11
 
 
 async def test_duration_is_observed() -> None:
-    """By the keeper's clock, the reading of the secret included."""
+    """By the cache's clock, the reading of the secret included."""
     async with bench() as it:
         it.source.gate.clear()
-        it.keeper.start()
+        it.cache.start()
         await it.time.advance(1.5)
         it.source.gate.set()
         await it.time.settle()
@@ -797,7 +797,7 @@ async def test_status_tells_when_the_next_login_is_due() -> None:
     """None while one is under way."""
     async with bench() as it:
         it.source.gate.clear()
-        it.keeper.start()
+        it.cache.start()
         await it.time.settle()
         assert it.status.next_login_s is None
         it.source.script.append(failing(THROTTLED))
@@ -814,13 +814,13 @@ async def test_closing_ends_the_login_and_lets_everybody_go() -> None:
     """No task, no alarm and no login is left; late callers are told at once."""
     async with bench() as it:
         it.source.gate.clear()
-        caller = asyncio.create_task(it.keeper.obtain())
+        caller = asyncio.create_task(it.cache.obtain())
         await it.time.settle()
-        await it.keeper.aclose()
+        await it.cache.aclose()
         with pytest.raises(CredentialError):
             await caller
         assert (await it.refusal()).code is ErrorCode.TOKEN_UNAVAILABLE
-        it.keeper.secret_changed()
+        it.cache.secret_changed()
         await it.time.advance(2 * DAY)
         assert it.source.logins == 1
         assert it.observed.logins == []
@@ -829,7 +829,7 @@ async def test_closing_ends_the_login_and_lets_everybody_go() -> None:
 
 
 async def test_credential_that_never_expires_sets_no_alarm() -> None:
-    """A token file is looked at by its watcher, not by the keeper."""
+    """A token file is looked at by its watcher, not by the cache."""
     async with bench(life_s=float("inf")) as it:
         await it.started()
         assert it.time.next_alarm is None

@@ -1,4 +1,4 @@
-"""The clock that lifetimes are counted on, and alarms set by it. The only place that reads time."""
+"""The clocks, and alarms set by them: the one place of the gateway that reads the time."""
 
 import asyncio
 import time
@@ -31,6 +31,14 @@ boottime: Clock = partial(
     getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC),  # Linux alone has the former
 )
 """Seconds since the machine started, those it was suspended for included."""
+
+wall_clock: Clock = time.time  # noqa: TID251  # here alone; everybody else gets it passed in
+"""Seconds since the epoch, for people, gauges and clock skew; nothing is decided by it."""
+
+
+def monotonic_microseconds() -> int:
+    """Return CLOCK_MONOTONIC in microseconds, as sd_notify(3) wants it."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
 
 class LoopAlarm:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.assembly.build import build_gateway, unusable_secrets
+from gateway.assembly.gateway import build_gateway
+from gateway.assembly.identities import unusable_secrets
 from gateway.lifecycle.gateway import Gateway
 from gateway.observe.access_log import AccessLog
 from gateway.settings import load
@@ -59,15 +60,15 @@ async def running() -> AsyncIterator[Running]:
 
 
 async def test_nothing_new_of_the_same_settings(running: Running) -> None:
-    """Keepers, pools and counters are the same objects, the rules are others."""
+    """Caches, pools and counters are the same objects, the rules are others."""
     before, parts = running.pools(), running.gateway._parts
     await running.reload()
     now = running.gateway._parts
 
     assert running.pools() == before
-    assert now.keepers == parts.keepers
+    assert now.credential_caches == parts.credential_caches
     assert now.rules is not parts.rules
-    assert parts.data.proxy.rules is now.rules
+    assert parts.data.context.rules is now.rules
     assert [s.metrics for s in now.services] == [s.metrics for s in parts.services]
 
 
@@ -140,23 +141,22 @@ async def test_replaced_ways_are_counted_until_they_are_empty(running: Running) 
     assert not active()
 
 
-async def test_an_identity_that_changes_has_another_keeper(
-    running: Running, tmp_path: Path
-) -> None:
+async def test_an_identity_that_changes_has_another_cache(running: Running, tmp_path: Path) -> None:
     """The old one ends; that of the other identity stays, and one that is gone is closed."""
-    before = running.gateway._parts.keepers
+    before = running.gateway._parts.credential_caches
     token = tmp_path / "token"
     token.write_text("token")
     running.settings["identities"]["default"] = {"method": "file", "token_file": str(token)}
     await running.reload()
-    now = running.gateway._parts.keepers
+    now = running.gateway._parts.credential_caches
     assert now["default"] is not before["default"]
     assert now["other"] is before["other"]
     running.settings["services"].pop("two")
     running.settings["identities"].pop("other")
     await running.reload()
-    assert running.gateway._parts.keepers == {"default": now["default"]}
-    assert len([t for t in running.gateway._retiring if t.get_name() == "retire"]) == 2
+    assert running.gateway._parts.credential_caches == {"default": now["default"]}
+    retiring = running.gateway._reloader._caches.tasks()
+    assert len([t for t in retiring if t.get_name() == "retire"]) == 2
 
 
 def test_a_secret_without_content_is_named(tmp_path: Path) -> None:

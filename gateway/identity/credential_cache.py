@@ -2,35 +2,32 @@
 
 import asyncio
 import math
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from gateway.errors import CredentialError, ErrorCode
-from gateway.identity.clock import Alarm, Clock
+from gateway.clock import Alarm, Clock
+from gateway.errors import CredentialError
 from gateway.identity.credential import Credential, Freshness, freshness
-from gateway.identity.refresh import (
-    RefreshResult,
-    RefreshTrigger,
-    RejectionGuard,
-    family,
-    pause_after,
-)
-from gateway.identity.report import KeeperStatus, LoginLog, Reason
+from gateway.identity.login_history import LoginHistory
+from gateway.identity.next_login import NextLogin
+from gateway.identity.refresh import RefreshResult, RefreshTrigger
+from gateway.identity.rejection_guard import RejectionGuard
+from gateway.identity.report import IdentityStatus, LoginLog, Reason
 from gateway.identity.source import CredentialSource, Login, LoginError
 from gateway.identity.store import TokenStore
+from gateway.identity.waiters import Waiters
 
 
 class Observer(Protocol):
-    """Told of each login that was made, once, after the keeper has drawn its conclusions."""
+    """Told of each login that was made, once, after the cache has drawn its conclusions."""
 
     def refreshed(self, trigger: RefreshTrigger, result: RefreshResult, duration_s: float) -> None:
         """Count one login. Must not raise."""
         ...
 
 
-class Keeper:
+class CredentialCache:
     """Hands out a usable credential, and makes a request wait only when there is none at all.
 
     Invariants:
@@ -56,9 +53,9 @@ class Keeper:
         random: Callable[[], float],
         wait_s: float = 1.8,
     ) -> None:
-        """Make a keeper that does nothing before `start`.
+        """Make a cache that does nothing before `start`.
 
-        `store` and `clock` are shared by all keepers; `random` returns [0, 1); a caller of
+        `store` and `clock` are shared by all caches; `random` returns [0, 1); a caller of
         `obtain` waits for `wait_s` at most, so that he has his answer within 2 s even if IAM
         never gives one.
         """
@@ -66,30 +63,20 @@ class Keeper:
         self._source = source
         self._store = store
         self._clock = clock
-        self._alarm = alarm
         self._observer = observer
-        self._random = random
-        self._wait_s = wait_s
-        self._ledger = store.ledger(source.account)
-        self._guard = RejectionGuard()
         self._log = LoginLog(name)
+        self._history = LoginHistory(store.ledger(source.account), random)
+        self._guard = RejectionGuard()
+        self._waiters = Waiters(alarm, wait_s)
+        self._next_login = NextLogin(alarm, self._ring)
 
         self._credential: Credential | None = None  # that of `_login`, at hand; `_keep` sets both
         self._login: Login | None = None
-        self._skew_s: float | None = None
-
         self._task: asyncio.Task[Login] | None = None
-        self._waiters: set[asyncio.Future[None]] = set()
-        self._next_trigger = RefreshTrigger.STARTUP
-        self._quiet_until = -math.inf
-        self._rings_at = math.inf
-        self._cancel_alarm: Callable[[], None] = _nothing
-        self._failures: Counter[RefreshResult] = Counter()
-        self._last: RefreshResult | None = None
         self._closed = False
 
     def start(self) -> None:
-        """Begin the first login; from here on the keeper looks after itself until `aclose`."""
+        """Begin the first login; from here on the cache looks after itself until `aclose`."""
         self._ring()
 
     def usable(self, now: float) -> Credential | None:
@@ -114,14 +101,7 @@ class Keeper:
             return credential
         if not self._begin(trigger, now):
             raise self._unavailable(now)
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        cancel_alarm = self._alarm(now + self._wait_s, partial(_resolve, waiter))
-        try:
-            await waiter
-        finally:
-            cancel_alarm()
-            self._waiters.discard(waiter)
+        await self._waiters.wait(now)
         now = self._clock()
         if (credential := self.usable(now)) is None:
             raise self._unavailable(now)
@@ -140,8 +120,7 @@ class Keeper:
         now = self._clock()
         if not self._guard.open(now):
             return False
-        if self._last is RefreshResult.OK:
-            self._quiet_until = now  # the least interval is for tokens that die of age
+        self._history.token_rejected(now)
         if not self._begin(RefreshTrigger.REJECTED, now):
             return False
         self._guard.login_caused(now)
@@ -159,49 +138,50 @@ class Keeper:
 
     def secret_changed(self) -> None:
         """Try the new secret as soon as IAM may be asked; meanwhile the credential stays."""
-        self._next_trigger = RefreshTrigger.SECRET_CHANGE
-        self._forgive(self._clock())
+        self._next_login.trigger = RefreshTrigger.SECRET_CHANGE
+        self._history.secret_changed(self._clock())
         if self._task is None:
             self._ring()
 
-    def status(self, now: float) -> KeeperStatus:
-        """Describe the keeper at `now`, by the clock it was given."""
+    def status(self, now: float) -> IdentityStatus:
+        """Describe the cache at `now`, by the clock it was given."""
         usable = self.usable(now)
-        waiting = self._task is None and self._rings_at < math.inf
-        return KeeperStatus(
+        due_at = self._next_login.due_at
+        waiting = self._task is None and due_at < math.inf
+        return IdentityStatus(
             usable=usable is not None,
             reason=None if usable is not None else self._reason(),
-            locked=self._locked(now),
+            locked=self._history.locked(now),
             wall_expires_at=None if usable is None else usable.wall_expires_at,
-            next_login_s=max(0.0, self._rings_at - now) if waiting else None,
-            last_result=self._last,
-            skew_s=self._skew_s,
+            next_login_s=max(0.0, due_at - now) if waiting else None,
+            last_result=self._history.last,
+            skew_s=self._history.skew_s,
             facts=None if usable is None or self._login is None else self._login.facts,
         )
 
     async def aclose(self) -> None:
         """End the login under way, let the waiting go, and begin no other."""
         self._closed = True
-        self._set_alarm(math.inf)
+        self._next_login.set_for(math.inf)
         if (task := self._task) is not None:
             task.cancel()
             await asyncio.wait({task})
-        self._wake()
+        self._waiters.wake()
 
     def _begin(self, trigger: RefreshTrigger, now: float) -> bool:
         """See to it that a login is under way; False if IAM must be left alone."""
         if self._task is not None:
             return True
-        if self._closed or now < self._opens_at(now):
+        if self._closed or now < self._history.opens_at(now):
             return False
-        self._next_trigger = RefreshTrigger.SCHEDULE
-        self._ledger.begin()
+        self._next_login.trigger = RefreshTrigger.SCHEDULE
+        self._history.begin()
         self._task = asyncio.create_task(self._renew(now), name=f"login-{self._name}")
         self._task.add_done_callback(partial(self._settle, trigger, now))
         return True
 
     async def _renew(self, now: float) -> Login:
-        """Take over what another keeper, or the one before a reload, has; else log in."""
+        """Take over what another cache, or the one before a reload, has; else log in."""
         known = self._store.get(await self._source.cache_key())
         mine = self._credential
         if known is not None and (mine is None or known.credential.expires_at > mine.expires_at):
@@ -216,102 +196,51 @@ class Keeper:
         self._task = None
         outcome = _outcome_of(task, now)
         result = RefreshResult.OK if isinstance(outcome, Login) else outcome.result
-        self._ledger.end(now, refused=result is RefreshResult.REFUSED)
+        self._history.end(now, refused=result is RefreshResult.REFUSED)
         if self._closed:
-            self._wake()
+            self._waiters.wake()
             return
         taken_over = outcome is self._login
-        self._last = result
-        if outcome.skew_s is not None:
-            self._skew_s = outcome.skew_s
         if isinstance(outcome, Login):
-            self._failures.clear()
-            if not taken_over:
-                self._quiet_until = began + self._pause_s(result, None)
+            self._history.succeeded(outcome, began=began, taken_over=taken_over)
             self._store.put(outcome)
             self._keep(outcome)
             due_at = outcome.credential.stale_at
         else:
-            self._failures[family(result)] += 1
-            self._quiet_until = now + self._pause_s(result, outcome.retry_after_s)
+            self._history.failed(outcome, now)
             due_at = now
-        if self._next_trigger is RefreshTrigger.SECRET_CHANGE:  # it changed in the meantime
-            self._forgive(now)
+        if self._next_login.trigger is RefreshTrigger.SECRET_CHANGE:  # it changed in the meantime
+            self._history.secret_changed(now)
             due_at = now
-        self._set_alarm(max(due_at, self._opens_at(now)))
-        self._wake()
+        self._next_login.set_for(max(due_at, self._history.opens_at(now)))
+        self._waiters.wake()
         if not taken_over:
             if isinstance(outcome, Login):
                 self._log.succeeded(trigger, outcome, now=now)
             else:
-                next_s, usable = self._rings_at - now, self.usable(now) is not None
+                next_s, usable = self._next_login.due_at - now, self.usable(now) is not None
                 self._log.failed(trigger, outcome, now=now, next_s=next_s, usable=usable)
             self._observer.refreshed(trigger, result, now - began)
 
     def _ring(self) -> None:
         now = self._clock()
-        if not self._begin(self._next_trigger, now):
-            self._set_alarm(self._opens_at(now))
-
-    def _set_alarm(self, instant: float) -> None:
-        self._cancel_alarm()
-        self._cancel_alarm = _nothing
-        self._rings_at = math.inf if self._closed else instant
-        if self._rings_at < math.inf:
-            self._cancel_alarm = self._alarm(instant, self._ring)
+        if not self._begin(self._next_login.trigger, now) and not self._closed:
+            self._next_login.set_for(self._history.opens_at(now))
 
     def _keep(self, login: Login | None) -> None:
         self._login = login
         self._credential = None if login is None else login.credential
         if login is not None:
-            self._wake()
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            _resolve(waiter)
-
-    def _opens_at(self, now: float) -> float:
-        return max(self._quiet_until, self._ledger.opens_at(now))
-
-    def _pause_s(self, result: RefreshResult, retry_after_s: float | None) -> float:
-        return pause_after(
-            result,
-            failures_in_a_row=self._failures[family(result)],
-            retry_after_s=retry_after_s,
-            spread=self._random(),
-        )
-
-    def _forgive(self, now: float) -> None:
-        """Let a new secret be tried in spite of what the old one came to."""
-        if self._last is RefreshResult.REFUSED:
-            self._quiet_until = now
-            del self._failures[RefreshResult.REFUSED]
-
-    def _locked(self, now: float) -> bool:
-        return self._last is RefreshResult.REFUSED or self._ledger.exhausted(now)
+            self._waiters.wake()
 
     def _reason(self) -> Reason:
-        if self._closed:
-            return Reason.CLOSED
-        match self._last:
-            case None:
-                return Reason.STARTING
-            case RefreshResult.OK:
-                return Reason.RENEWING
-            case _:
-                return Reason[self._last.name]
+        return Reason.CLOSED if self._closed else self._history.reason()
 
     def _unavailable(self, now: float) -> CredentialError:
-        if self._locked(now):
-            code = ErrorCode.LOGIN_REFUSED
-        elif self._last is RefreshResult.THROTTLED:
-            code = ErrorCode.LOGIN_THROTTLED
-        else:
-            code = ErrorCode.TOKEN_UNAVAILABLE
         return CredentialError(
-            code,
+            self._history.error_code(now),
             f"identity {self._name}: {self._reason()}",
-            retry_after_s=float(max(1, math.ceil(self._opens_at(now) - now))),
+            retry_after_s=float(max(1, math.ceil(self._history.opens_at(now) - now))),
         )
 
 
@@ -332,12 +261,3 @@ def _outcome_of(task: asyncio.Task[Login], now: float) -> Login | LoginError:
         line = line.tb_next
     where = f"{line.tb_frame.f_code.co_name}:{line.tb_lineno}" if line is not None else "nowhere"
     return LoginError(RefreshResult.BAD_REPLY, f"fault: {type(error).__name__} in {where}")
-
-
-def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
-def _nothing() -> None:
-    pass

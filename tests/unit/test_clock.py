@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from gateway.identity.clock import LoopAlarm, boottime
+from gateway.clock import LoopAlarm, boottime
 
 
 def test_boottime_is_the_clock_that_counts_suspension() -> None:

@@ -1,0 +1,215 @@
+"""Settings → a gateway, and other parts for it on reload: the one place where all rooms meet."""
+
+import resource
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from gateway.assembly.identities import BuiltCache, build_cache, unusable_secrets
+from gateway.assembly.services import BuiltPools, build_pools, build_service
+from gateway.assembly.tls import TlsContexts
+from gateway.clock import boottime, wall_clock
+from gateway.downstream.listener import DataListener
+from gateway.errors import ConfigError
+from gateway.http.host import AllowedHosts
+from gateway.http.request_head import METHODS
+from gateway.identity.store import TokenStore
+from gateway.lifecycle.gateway import Gateway
+from gateway.lifecycle.parts import Parts, Rebuilt
+from gateway.lifecycle.supervisor import Supervisor
+from gateway.observe.access_log import AccessLog
+from gateway.observe.metrics import NO_SERVICE, ConnectionGauges, Metrics, ServiceMetrics
+from gateway.proxy.admission import Rules
+from gateway.proxy.context import ExchangeContext
+from gateway.proxy.deadlines import Deadlines
+from gateway.proxy.observation import Observer, Tracer
+from gateway.proxy.replay import Retry
+from gateway.proxy.service import RouteTable
+from gateway.settings import ListenAddress, Loaded, Settings
+from gateway.settings.effective import EffectiveValue, effective
+
+_RESERVED_FILES = 32
+"""For the admin listener, logins, secrets and what Python itself opens."""
+
+_S = TypeVar("_S")
+_B = TypeVar("_B")
+
+Read = Callable[[], Loaded]
+"""Reads the configuration; raises ConfigError."""
+
+
+def build_gateway(
+    settings: Settings,
+    access_log: AccessLog,
+    *,
+    configuration: Sequence[EffectiveValue] = (),
+    read: Read | None = None,
+    supervisor: Supervisor | None = None,
+    tracer: Tracer | None = None,
+) -> Gateway:
+    """Build everything; nothing is opened or read yet but certificates.
+
+    Args:
+        settings: checked.
+        access_log: takes a line per request.
+        configuration: the same settings as the status page shows them.
+        read: reads the configuration again, for a reload; None: it stays as it is.
+        supervisor: is told the state of the gateway.
+        tracer: takes a span per exchange.
+
+    Raises:
+        ConfigError: a certificate or key cannot be used.
+    """
+    builder = _GatewayBuilder(settings, access_log, tracer)
+    return Gateway(
+        replace(builder.build(settings), configuration=configuration),
+        rebuild=None if read is None else partial(builder.rebuild, read),
+        supervisor=supervisor,
+    )
+
+
+class _GatewayBuilder:
+    """Builds the parts of one gateway, and again when its configuration changes.
+
+    Invariants: what would be made of the same settings and the same files is not made again, so
+    that tokens, connections and counters outlive a reload; a build that fails leaves no trace.
+    """
+
+    def __init__(
+        self, settings: Settings, access_log: AccessLog, tracer: Tracer | None = None
+    ) -> None:
+        self._first = settings
+        self._store = TokenStore(boottime)
+        self._metrics = Metrics()
+        self._metrics.lost_log_lines = lambda: access_log.lost
+        unrouted = ServiceMetrics(NO_SERVICE, METHODS, list(Retry))
+        self._metrics.add_service(unrouted, lambda: ConnectionGauges(0, 0))
+        context = ExchangeContext(
+            rules=Rules(RouteTable(()), AllowedHosts([])),
+            deadlines=Deadlines(boottime),
+            clock=boottime,
+            observer=Observer(
+                access_log, unrouted, clock=boottime, wall_clock=wall_clock, tracer=tracer
+            ),
+        )
+        self._metrics.before_scrape = context.observer.settle
+        self._listener = DataListener(context, max_connections=_most_connections())
+        self._caches: dict[str, BuiltCache] = {}
+        self._pools: dict[str, BuiltPools] = {}
+        self._contexts = TlsContexts()
+
+    def rebuild(self, read: Read) -> Rebuilt:
+        """Read the configuration and build other parts; see `Rebuild`."""
+        loaded_at = wall_clock()
+        loaded = read()
+        settings = loaded.settings
+        problems = unusable_secrets(settings)
+        if problems:
+            raise ConfigError(problems)
+        before = self._caches
+        parts = replace(self.build(settings), loaded_at=loaded_at, configuration=effective(loaded))
+        changed = frozenset(
+            name
+            for name, built in self._caches.items()
+            if before.get(name) is built and built.is_secret_stale()
+        )
+        return Rebuilt(parts, (*loaded.warnings, *self._not_applied(settings)), changed)
+
+    def build(self, settings: Settings) -> Parts:
+        """Build the parts that `settings` describe.
+
+        Raises:
+            ConfigError: a certificate or key cannot be used.
+        """
+        contexts = TlsContexts(self._contexts)
+        problems: list[str] = []
+        caches = _build_each(
+            settings.identities,
+            self._caches,
+            partial(build_cache, store=self._store, metrics=self._metrics),
+            problems,
+        )
+        pools = _build_each(
+            settings.services, self._pools, partial(build_pools, contexts=contexts), problems
+        )
+        if problems:
+            raise ConfigError(problems)
+        contexts.forget_previous()
+        self._caches, self._pools, self._contexts = caches, pools, contexts
+        services = [
+            build_service(
+                name, service, caches[service.identity].cache, pools[name].pool, self._metrics
+            )
+            for name, service in settings.services.items()
+        ]
+        first = self._first
+        own_name = [] if first.listen.path else [_host_name(first.listen)]
+        return Parts(
+            data=self._listener,
+            rules=Rules(
+                RouteTable(tuple(services)),
+                AllowedHosts([*settings.allowed_hosts, *own_name]),
+                frozenset(origin.encode("ascii") for origin in settings.allowed_origins),
+            ),
+            tick_s=_tick_of(settings),
+            services=services,
+            service_series=[(s.metrics, pools[s.name].gauges) for s in services],
+            identity_series=[built.series for built in caches.values()],
+            loaded_at=wall_clock(),
+            identity_of={name: s.identity for name, s in settings.services.items()},
+            credential_caches={name: built.cache for name, built in caches.items()},
+            watchers={
+                name: [partial(f.watch, built.cache.secret_changed) for f in built.secret_files]
+                for name, built in caches.items()
+            },
+            metrics=self._metrics,
+            listen=first.listen,
+            socket_mode=int(first.listen_mode, 8),
+            admin_listen=first.admin_listen,
+            admin_hosts=AllowedHosts(
+                [*settings.allowed_hosts, _host_name(first.admin_listen)], addresses=True
+            ),
+            quit_enabled=first.quitquitquit,
+            announce_s=settings.drain.announce,
+            drain_s=settings.drain.timeout,
+        )
+
+    def _not_applied(self, settings: Settings) -> Iterator[str]:
+        """Yield a warning for each changed key that takes effect only at the start."""
+        for key in ("listen", "listen_mode", "admin_listen", "quitquitquit"):
+            now, then = getattr(settings, key), getattr(self._first, key)
+            if now != then:
+                yield f"{key}: {now} takes effect at the next start; until then it is {then}"
+
+
+def _build_each(
+    settings: Mapping[str, _S],
+    known: Mapping[str, _B],
+    build: Callable[[str, _S, _B | None], _B],
+    problems: list[str],
+) -> dict[str, _B]:
+    """Build one thing per name; append to `problems` what cannot be built."""
+    built = {}
+    for name, its_settings in settings.items():
+        try:
+            built[name] = build(name, its_settings, known.get(name))
+        except ConfigError as error:
+            problems += error.problems
+    return built
+
+
+def _most_connections() -> int:
+    """Return how many clients there may be: each needs a second file for its way upstream."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(8, limit // 2 - _RESERVED_FILES)
+
+
+def _tick_of(settings: Settings) -> float:
+    """Return how late, in seconds, a deadline may be noticed: a fifth of the shortest timeout."""
+    shortest = min(min(s.timeouts.first_byte, s.timeouts.idle) for s in settings.services.values())
+    return max(0.02, min(0.5, shortest / 5))
+
+
+def _host_name(address: ListenAddress) -> str:
+    return f"[{address.host}]" if ":" in address.host else address.host

@@ -1,0 +1,174 @@
+"""Identity settings → sources of credentials and the caches that hold them."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, assert_never
+
+from pydantic import SecretStr
+
+from gateway.assembly.tls import file_digests, tls_context
+from gateway.clock import LoopAlarm, boottime, wall_clock
+from gateway.errors import ConfigError
+from gateway.identity.credential_cache import CredentialCache
+from gateway.identity.file import AnonymousSource, FileSource
+from gateway.identity.keystone import ApplicationCredentialLogin, KeystoneSource, PasswordLogin
+from gateway.identity.refresh import RefreshResult, RefreshTrigger
+from gateway.identity.secret import SecretFile
+from gateway.identity.source import CredentialSource, LoginError
+from gateway.identity.store import TokenStore
+from gateway.observe.metrics import IdentityGauges, IdentityMetrics, IdentitySeries, Metrics
+from gateway.settings import Identity, Settings
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIdentity:
+    """A source of credentials and the files that it reads secrets from."""
+
+    source: CredentialSource
+    secret_files: tuple[SecretFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltCache:
+    """The cache of an identity, and what belongs to it."""
+
+    made_of: object
+    """Equal for settings and files that would make the same."""
+    cache: CredentialCache
+    secret_files: tuple[SecretFile, ...]
+    series: IdentitySeries
+
+    def is_secret_stale(self) -> bool:
+        """Return whether a secret file's content differs from what was last used. Blocks."""
+        return any(map(_is_stale, self.secret_files))
+
+
+def build_identity(name: str, identity: Identity) -> BuiltIdentity:
+    """Build the source of an identity's credentials.
+
+    Raises:
+        ConfigError: a certificate or key cannot be used.
+    """
+    match identity.method:
+        case "none":
+            return BuiltIdentity(AnonymousSource())
+        case "file":
+            source = FileSource(_required(identity.token_file))
+            return BuiltIdentity(source, (source.file,))
+        case "password":
+            read_secret, files = _secret_of(identity.password, identity.password_file)
+            login: PasswordLogin | ApplicationCredentialLogin = PasswordLogin(
+                tokens_url=identity.tokens_url,
+                username=_required(identity.username),
+                user_domain=_required(identity.user_domain),
+                project=identity.project,
+                project_id=identity.project_id,
+                project_domain=identity.project_domain,
+                read_secret=read_secret,
+            )
+        case "application_credential":
+            read_secret, files = _secret_of(identity.secret, identity.secret_file)
+            login = ApplicationCredentialLogin(
+                tokens_url=identity.tokens_url,
+                credential_id=_required(identity.id),
+                read_secret=read_secret,
+            )
+        case _:
+            assert_never(identity.method)
+    source_of_tokens = KeystoneSource(
+        login,
+        clock=boottime,
+        wall_clock=wall_clock,
+        random=random.random,
+        tls=tls_context(f"identities.{name}.tls", identity.tls)
+        if identity.tokens_url.startswith("https:")
+        else None,
+        server_hostname=identity.tls.server_name,
+    )
+    return BuiltIdentity(source_of_tokens, files)
+
+
+def build_cache(
+    name: str, identity: Identity, known: BuiltCache | None, *, store: TokenStore, metrics: Metrics
+) -> BuiltCache:
+    """Build the cache of an identity's credentials, or return `known` if it would be the same.
+
+    Args:
+        name: of the identity.
+        identity: its settings.
+        known: what has been built under this name before, if anything.
+        store: shared by all caches.
+        metrics: counters of this name are taken from there, if there are any.
+
+    Raises:
+        ConfigError: a certificate or key cannot be used.
+    """
+    made_of = (identity, file_digests(identity.tls))
+    if known is not None and known.made_of == made_of:
+        return known
+    built = build_identity(name, identity)
+    counts = metrics.identity(name) or IdentityMetrics(
+        name, map(str, RefreshTrigger), map(str, RefreshResult)
+    )
+    cache = CredentialCache(
+        name,
+        built.source,
+        store=store,
+        clock=boottime,
+        alarm=LoopAlarm(),
+        observer=counts,
+        random=random.random,
+    )
+    return BuiltCache(made_of, cache, built.secret_files, (counts, lambda: _gauges_of(cache)))
+
+
+def unusable_secrets(settings: Settings, *, tokens: bool = True) -> list[str]:
+    """Return a line for each secret file that has no usable content. Blocks.
+
+    `tokens` False passes over `token_file`, which somebody else may have yet to fill.
+    """
+    problems = []
+    for name, identity in settings.identities.items():
+        for key in ("password_file", "secret_file", "token_file")[: 2 + tokens]:
+            file = getattr(identity, key)
+            if file is not None:
+                try:
+                    SecretFile(file).read()
+                except LoginError as error:
+                    problems.append(f"identities.{name}.{key}: {error}")
+    return problems
+
+
+def _gauges_of(cache: CredentialCache) -> IdentityGauges:
+    status = cache.status(boottime())
+    return IdentityGauges(
+        expiry_timestamp_s=status.wall_expires_at or 0.0,
+        locked=status.locked,
+        clock_skew_s=status.skew_s or 0.0,
+    )
+
+
+def _is_stale(file: SecretFile) -> bool:
+    try:
+        return file.is_stale()
+    except LoginError:  # it was readable a moment ago; its watcher will report it
+        return False
+
+
+def _secret_of(
+    value: SecretStr | None, file: Path | None
+) -> tuple[Callable[[], SecretStr], tuple[SecretFile, ...]]:
+    if value is not None:
+        return lambda: value, ()
+    secret_file = SecretFile(_required(file))
+    return secret_file.read, (secret_file,)
+
+
+def _required(value: _T | None) -> _T:
+    if value is None:
+        raise ConfigError(["identities: a required key is missing"])  # the settings' own rule
+    return value

@@ -1,0 +1,99 @@
+"""Service settings → origins, connection pools and services."""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.assembly.tls import TlsContexts, tls_context
+from gateway.clock import boottime
+from gateway.observe.metrics import ConnectionGauges, Metrics, ServiceMetrics
+from gateway.proxy.replay import Retry
+from gateway.proxy.service import Credentials, Service
+from gateway.settings import Service as ServiceSettings
+from gateway.settings import Tls
+from gateway.upstream.pool import Origin, Pool
+
+MAX_IN_FLIGHT = 1000
+"""Requests of one service under way at a time; the next one is refused at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPools:
+    """The connections to a service."""
+
+    pool: Pool
+    earlier: tuple[Pool, ...]
+    """Replaced ones with connections in use."""
+
+    def gauges(self) -> ConnectionGauges:
+        """Return the numbers of connections, those of replaced pools included."""
+        pools = (self.pool, *self.earlier)
+        return ConnectionGauges(sum(p.active for p in pools), sum(p.idle for p in pools))
+
+
+def build_origin(
+    name: str,
+    settings: ServiceSettings,
+    context_of: Callable[[str, Tls], ssl.SSLContext] = tls_context,
+) -> Origin:
+    """Return where a service lives and how it is reached; `context_of` makes a context for a key.
+
+    Raises:
+        ConfigError: a certificate or key cannot be used.
+    """
+    is_https = settings.scheme == "https"
+    return Origin(
+        host=settings.host,
+        port=settings.port,
+        tls=context_of(f"services.{name}.tls", settings.tls) if is_https else None,
+        server_name=settings.tls.server_name,
+        connect_timeout_s=settings.timeouts.connect,
+    )
+
+
+def build_pools(
+    name: str, settings: ServiceSettings, known: BuiltPools | None, contexts: TlsContexts
+) -> BuiltPools:
+    """Build the pool of a service, or return `known` if its origin would be the same.
+
+    Args:
+        name: of the service.
+        settings: of the service.
+        known: what has been built under this name before, if anything.
+        contexts: shared by all services.
+
+    Raises:
+        ConfigError: a certificate or key cannot be used.
+    """
+    origin = build_origin(name, settings, contexts.get)
+    if known is not None and known.pool.origin == origin:
+        return known
+    earlier = [] if known is None else [known.pool, *known.earlier]
+    return BuiltPools(Pool(origin, clock=boottime), tuple(p for p in earlier if p.active))
+
+
+def build_service(
+    name: str, settings: ServiceSettings, credentials: Credentials, pool: Pool, metrics: Metrics
+) -> Service:
+    """Build a service; counters of this name are taken from `metrics`, if there are any."""
+    counts = metrics.service(name)
+    if counts is None:
+        counts = ServiceMetrics(name, settings.methods, list(Retry))
+    switch = {"GET"} if settings.websocket else set()
+    counts.admit_methods({*settings.methods, *switch})
+    return Service(
+        name=name,
+        path=settings.path.encode("ascii"),
+        origin=f"{settings.scheme}://{settings.authority}".encode("ascii"),
+        host_line=f"Host: {settings.authority}".encode("ascii"),
+        methods=frozenset(settings.methods),
+        max_body_bytes=settings.max_body,
+        replay_bytes=settings.replay_buffer,
+        first_byte_s=settings.timeouts.first_byte,
+        idle_s=settings.timeouts.idle,
+        websocket=settings.websocket,
+        max_in_flight=MAX_IN_FLIGHT,
+        credentials=credentials,
+        pool=pool,
+        metrics=counts,
+    )

@@ -1,0 +1,38 @@
+"""Bytes that come or leave in pieces: when a copy of them costs less than keeping them apart."""
+
+from collections.abc import Sequence
+from typing import Final
+
+_SMALL_BYTES: Final = 16 * 1024
+"""One TLS record; up to here a copy costs less than a second buffer (or record) on the way out."""
+_FEW_PIECES: Final = 16
+"""Up to 16 pieces are forwarded unmerged, whatever their size."""
+_SMALL_PIECE_BYTES: Final = 512
+"""On average; below it the pieces cost more, as objects, than a copy of them, however many."""
+
+
+def joined_if_small(pieces: Sequence[bytes]) -> bytes | None:
+    """Return `pieces` as one, or None when a copy would cost more than writing them one by one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    if len(pieces) == 2:  # a head and a body: most of all
+        first, second = pieces
+        return first + second if len(first) + len(second) <= _SMALL_BYTES else None
+    return b"".join(pieces) if size_of(pieces) <= _SMALL_BYTES else None
+
+
+def gathered(pieces: list[bytes]) -> list[bytes]:
+    """Return `pieces`, as one if they are small: as an object, two bytes take 28 times that."""
+    if len(pieces) <= _FEW_PIECES:
+        return pieces
+    return [b"".join(pieces)] if is_fragmented(pieces, size_of(pieces)) else pieces
+
+
+def is_fragmented(pieces: Sequence[bytes], size: int) -> bool:
+    """Return whether `pieces`, of `size` bytes together, take many times that in memory."""
+    return len(pieces) > _FEW_PIECES and size < _SMALL_PIECE_BYTES * len(pieces)
+
+
+def size_of(pieces: Sequence[bytes]) -> int:
+    """Return how many bytes `pieces` hold."""
+    return len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))

@@ -1,0 +1,99 @@
+"""What an identity's logins have come to, and from when on IAM may be asked again."""
+
+from collections import Counter
+from collections.abc import Callable
+
+from gateway.errors import ErrorCode
+from gateway.identity.refresh import RefreshResult, RefusalLedger, family, pause_after
+from gateway.identity.report import Reason
+from gateway.identity.source import Login, LoginError
+
+
+class LoginHistory:
+    """Owns the last result, the failures in a row, and the pause that follows from them.
+
+    Does no I/O and reads no clock: `now` is passed in. It shares the account's ledger with the
+    caches of the same account, so that it knows of their refusals, too.
+    """
+
+    def __init__(self, ledger: RefusalLedger, random: Callable[[], float]) -> None:
+        """Begin without any login; `random` returns [0, 1)."""
+        self._ledger = ledger
+        self._random = random
+        self._quiet_until = float("-inf")
+        self._failures: Counter[RefreshResult] = Counter()
+        self.last: RefreshResult | None = None
+        """How the last login ended."""
+        self.skew_s: float | None = None
+        """Our wall clock minus IAM's, as last measured."""
+
+    def begin(self) -> None:
+        """Note that a login starts; `end` must follow."""
+        self._ledger.begin()
+
+    def end(self, now: float, *, refused: bool) -> None:
+        """Note that a login has ended, even one whose outcome nobody wants any more."""
+        self._ledger.end(now, refused=refused)
+
+    def succeeded(self, login: Login, *, began: float, taken_over: bool) -> None:
+        """Note a login, or that one of another cache was taken over, which IAM has not noticed."""
+        self._note(RefreshResult.OK, login.skew_s)
+        self._failures.clear()
+        if not taken_over:
+            self._quiet_until = began + self._pause_s(RefreshResult.OK, None)
+
+    def failed(self, error: LoginError, now: float) -> None:
+        """Note a login that failed, and leave IAM alone for as long as that calls for."""
+        self._note(error.result, error.skew_s)
+        self._failures[family(error.result)] += 1
+        self._quiet_until = now + self._pause_s(error.result, error.retry_after_s)
+
+    def token_rejected(self, now: float) -> None:
+        """Lift the least interval between logins: it is for tokens that die of age."""
+        if self.last is RefreshResult.OK:
+            self._quiet_until = now
+
+    def secret_changed(self, now: float) -> None:
+        """Let a new secret be tried in spite of what the old one came to."""
+        if self.last is RefreshResult.REFUSED:
+            self._quiet_until = now
+            del self._failures[RefreshResult.REFUSED]
+
+    def opens_at(self, now: float) -> float:
+        """Return when the next login may start; not later than `now` if it may at once."""
+        return max(self._quiet_until, self._ledger.opens_at(now))
+
+    def locked(self, now: float) -> bool:
+        """Tell whether a refusal is what stands in the way of the next login."""
+        return self.last is RefreshResult.REFUSED or self._ledger.exhausted(now)
+
+    def reason(self) -> Reason:
+        """Return why there is no usable credential, if there is none."""
+        match self.last:
+            case None:
+                return Reason.STARTING
+            case RefreshResult.OK:
+                return Reason.RENEWING
+            case _:
+                return Reason[self.last.name]
+
+    def error_code(self, now: float) -> ErrorCode:
+        """Return what callers are told if there is no usable credential."""
+        if self.locked(now):
+            return ErrorCode.LOGIN_REFUSED
+        if self.last is RefreshResult.THROTTLED:
+            return ErrorCode.LOGIN_THROTTLED
+        return ErrorCode.TOKEN_UNAVAILABLE
+
+    def _note(self, result: RefreshResult, skew_s: float | None) -> None:
+        self.last = result
+        if skew_s is not None:
+            self.skew_s = skew_s
+
+    def _pause_s(self, result: RefreshResult, retry_after_s: float | None) -> float:
+        return pause_after(
+            result,
+            failures_in_a_row=self._failures[family(result)],
+            retry_after_s=retry_after_s,
+            spread=self._random(),
+        )

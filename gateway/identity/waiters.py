@@ -1,0 +1,40 @@
+"""Those who wait for a login, each for a limited time."""
+
+import asyncio
+from functools import partial
+
+from gateway.clock import Alarm
+
+
+class Waiters:
+    """Owns one future per waiting caller; none outlives its caller's wait."""
+
+    def __init__(self, alarm: Alarm, longest_s: float) -> None:
+        """Let nobody wait for more than `longest_s`."""
+        self._alarm = alarm
+        self._longest_s = longest_s
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    async def wait(self, now: float) -> None:
+        """Return once `wake` is called, or after the longest wait, counted from `now`.
+
+        Cancellation: gives up this caller's wait alone.
+        """
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiter)
+        cancel_alarm = self._alarm(now + self._longest_s, partial(_resolve, waiter))
+        try:
+            await waiter
+        finally:
+            cancel_alarm()
+            self._waiting.discard(waiter)
+
+    def wake(self) -> None:
+        """Let all who wait go on."""
+        for waiter in self._waiting:
+            _resolve(waiter)
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

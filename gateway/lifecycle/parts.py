@@ -1,0 +1,67 @@
+"""What a gateway is made of, and what a reload replaces."""
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.downstream.listener import DataListener
+from gateway.http.host import AllowedHosts
+from gateway.identity.credential_cache import CredentialCache
+from gateway.observe.metrics import IdentitySeries, Metrics, ServiceSeries
+from gateway.proxy.admission import Rules
+from gateway.proxy.service import Service
+from gateway.settings import ListenAddress
+from gateway.settings.effective import EffectiveValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a gateway is made of; built in assembly/, started, replaced and stopped by `Gateway`.
+
+    A reload brings other `Parts`, in which what has not changed is the same object; the listeners
+    and `metrics` always are.
+    """
+
+    data: DataListener
+    rules: Rules
+    tick_s: float
+    """How late a deadline may be noticed."""
+    services: Sequence[Service]
+    service_series: Sequence[ServiceSeries]
+    identity_series: Sequence[IdentitySeries]
+    loaded_at: float
+    """When the configuration was read, in seconds since the epoch."""
+    identity_of: Mapping[str, str]
+    """Name of the identity, by name of the service."""
+    credential_caches: Mapping[str, CredentialCache]
+    watchers: Mapping[str, Sequence[Callable[[], Coroutine[Any, Any, None]]]]
+    """By identity: each makes a coroutine that watches a secret's file until it is cancelled."""
+    metrics: Metrics
+    listen: ListenAddress
+    socket_mode: int
+    """Of the socket file, if `listen` is one."""
+    admin_listen: ListenAddress
+    admin_hosts: AllowedHosts
+    """Names under which people may call the admin listener."""
+    configuration: Sequence[EffectiveValue] = ()
+    """The settings that all this was built from, to be shown."""
+    quit_enabled: bool
+    announce_s: float
+    """How long to go on accepting after readiness is withdrawn."""
+    drain_s: float
+    """How long requests in flight may then take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What has been built of the configuration when it was read again."""
+
+    parts: Parts
+    warnings: tuple[str, ...]
+    changed_secrets: frozenset[str]
+    """Identities whose cache stays and whose secret is another now."""
+
+
+Rebuild = Callable[[], Rebuilt]
+"""Reads the configuration and builds other parts; blocks, and changes nothing that is at work.
+Raises ConfigError: it cannot be used."""

@@ -1,0 +1,269 @@
+"""One try to have a request answered: on one connection, with one credential."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Final
+
+from gateway.errors import ErrorCode, GatewayError, UpstreamError
+from gateway.http.chunked import LAST_CHUNK, chunk
+from gateway.http.request import Request
+from gateway.http.response_head import ResponseHead
+from gateway.identity.credential import Credential
+from gateway.proxy.admission import Admission
+from gateway.proxy.downstream import Downstream
+from gateway.proxy.relay import Relay
+from gateway.proxy.token_check import PENDING, REJECTED, TokenCheck
+from gateway.upstream.connection import Connection, ResponseListener
+
+_HOLD_S: Final = 1.0
+"""How long a response is held back for the rest of its body; a vendor's error is one packet."""
+
+
+_log = logging.getLogger("gateway.proxy")
+
+
+class AttemptOwner:
+    """The exchange that an attempt is made for."""
+
+    __slots__ = ()
+
+    def response_began(self, head: ResponseHead) -> None:
+        """Called when the head of the response has arrived; 101 switches protocols."""
+        raise NotImplementedError
+
+    def attempt_answered(self) -> None:
+        """Called when the response has been passed on whole; the connection is free."""
+        raise NotImplementedError
+
+    def attempt_rejected(self) -> None:
+        """Called when the credential was not accepted, and the client has not been told."""
+        raise NotImplementedError
+
+    def attempt_failed(self, error: GatewayError) -> None:
+        """Called when no response will come, or not to its end; the connection is closed."""
+        raise NotImplementedError
+
+    def upstream_writable(self) -> None:
+        """Called when the service takes more of the request again."""
+        raise NotImplementedError
+
+
+class _State(Enum):
+    """What becomes of the response."""
+
+    RELAYING = auto()
+    HOLDING = auto()
+    """It may reject our credential, and waits until that is known."""
+    OVER = auto()
+
+
+_RELAYING: Final = _State.RELAYING
+_HOLDING: Final = _State.HOLDING
+_OVER: Final = _State.OVER
+
+
+class Attempt(ResponseListener):
+    """Sends the request, and passes the response on unless it rejects our credential.
+
+    Invariants:
+        - the connection goes back to its pool exactly once;
+        - the owner is told of an end exactly once, unless it has ended the attempt itself;
+        - nothing is written to the client while the response is held back.
+    """
+
+    head: ResponseHead | None = None
+    """Of the response, once it has arrived."""
+    check: TokenCheck | None = None
+    """Of a response with status 400 and above."""
+    first_byte_at: float = 0.0
+    """When the head arrived, in seconds on the gateway's clock; 0 before."""
+    last_byte_at: float = 0.0
+    """When the response, or the client that reads it, last made progress."""
+    may_hide_rejection: bool = True
+    """Whether the request may be sent again when the credential is not accepted."""
+    _state: _State = _RELAYING
+
+    def __init__(  # noqa: PLR0917  # keywords cost a dict per call
+        self,
+        owner: AttemptOwner,
+        admission: Admission,
+        credential: Credential,
+        connection: Connection,
+        request: Request,
+        downstream: Downstream,
+        clock: Callable[[], float],
+    ) -> None:
+        self.admission = admission
+        self.credential = credential
+        self.connection = connection
+        self.relay = Relay(admission, request, downstream)
+        self._owner = owner
+        self._downstream = downstream
+        self._clock = clock
+        self._held: list[bytes] = []
+
+    # The request.
+
+    def start(self, body: list[bytes], *, ended: bool) -> None:
+        """Write the head, and as much of the body as is at hand, in one piece.
+
+        Args:
+            body: its first pieces.
+            ended: they are all of it.
+        """
+        head = self.admission.head
+        pieces = [self.admission.upstream_head + self.credential.field_lines + _END]
+        if body or head.chunked:
+            _frame(body, pieces, chunked=head.chunked, ended=ended)
+        self.connection.start(
+            self,
+            pieces,
+            head_request=head.line.method == "HEAD",
+            sent=ended,
+            switch_to=head.upgrade or b"",
+        )
+
+    def send_body(self, body: list[bytes], *, ended: bool) -> None:
+        """Write more of the body; `ended`: nothing will follow."""
+        pieces: list[bytes] = []
+        _frame(body, pieces, chunked=self.admission.head.chunked, ended=ended)
+        if pieces:
+            self.connection.write(pieces)
+        if ended:
+            self.connection.end()
+
+    # What the connection tells us (`ResponseListener`).
+
+    def on_response(self, head: ResponseHead, body: list[bytes], *, complete: bool) -> None:
+        """Pass on what has arrived, or hold it back until it is known not to be a rejection."""
+        now = self.last_byte_at = self._clock()
+        try:
+            if self.head is None:
+                self.first_byte_at = now
+                self._begin(head)
+            if self.check is not None:
+                looked_at = self._look(self.check, body, complete=complete)
+                if looked_at is None:
+                    return
+                body = looked_at
+            self.relay.pass_on(head, body, complete=complete)
+        except Exception:  # noqa: BLE001  # logged, counted and answered
+            # Nobody above knows which request it is about, and its client would wait for ever.
+            _log.exception("request failed by a bug of the gateway")
+            self.connection.abort()
+            self.on_failure(UpstreamError(ErrorCode.INTERNAL))
+            return
+        if complete:
+            self._note_acceptance()
+            self._give_back(now)
+            self._owner.attempt_answered()
+        elif self._downstream.writing_paused:
+            self.connection.pause_reading()
+
+    def _look(self, check: TokenCheck, body: list[bytes], *, complete: bool) -> list[bytes] | None:
+        """Look whether an error response rejects our credential; return what may be passed on.
+
+        Returns:
+            Pieces of its body; None: nothing may be passed on now.
+        """
+        check.feed(body)
+        if complete:
+            check.end()
+        is_held = self._state is _HOLDING
+        if is_held:
+            self._held.extend(body)
+            if check.verdict is PENDING and not check.is_full:
+                return None
+        # Later it is too late to hide a rejection, but not to replace the credential.
+        if complete and check.verdict is REJECTED:
+            is_replaced = self._drop_credential()
+            if is_replaced and is_held and self.may_hide_rejection:
+                self._give_back(self.last_byte_at)
+                self._owner.attempt_rejected()
+                return None
+        return self._take_held() if is_held else body
+
+    def on_failure(self, error: UpstreamError) -> None:
+        """End without the rest of the response."""
+        self._give_back(self._clock())
+        self._owner.attempt_failed(error)
+
+    def on_writable(self) -> None:
+        """Let the request's body go on."""
+        self._owner.upstream_writable()
+
+    def _begin(self, head: ResponseHead) -> None:
+        self.head = head
+        self._owner.response_began(head)
+        if head.status == 101:
+            self._note_acceptance()
+        elif head.status >= 400:
+            check = self.check = TokenCheck(
+                head, sends_credential=bool(self.credential.field_lines)
+            )
+            if check.verdict is PENDING:
+                self._state = _HOLDING
+                asyncio.get_running_loop().call_later(_HOLD_S, self._hold_no_longer)
+
+    def _drop_credential(self) -> bool:
+        """Drop the credential, which the service did not accept; return whether one follows."""
+        service = self.admission.service
+        is_replaced = service.credentials.reject(self.credential)
+        if is_replaced:
+            service.rejected.credential = self.credential
+        return is_replaced
+
+    def _note_acceptance(self) -> None:
+        """Tell the credentials that a login after a rejection was worth it."""
+        rejected = self.admission.service.rejected
+        if rejected.credential is None or rejected.credential is self.credential:
+            return
+        if self.check is None or self.check.verdict is not REJECTED:
+            rejected.credential = None
+            self.admission.service.credentials.accepted(self.credential)
+
+    def _hold_no_longer(self) -> None:
+        if self._state is _HOLDING and self.head is not None:
+            self.relay.pass_on(self.head, self._take_held(), complete=False)
+
+    def _take_held(self) -> list[bytes]:
+        held, self._held = self._held, []
+        self._state = _RELAYING
+        return held
+
+    # What the exchange does with it.
+
+    def resume(self) -> None:
+        """Go on after the client has caught up."""
+        self.last_byte_at = self._clock()
+        self.connection.resume_reading()
+
+    def abandon(self, now: float) -> None:
+        """End the attempt without telling its owner; the connection goes with it."""
+        self.connection.abort()
+        self._give_back(now)
+
+    def hang_up(self, now: float) -> None:
+        """End the attempt without telling its owner, after what has been written."""
+        self.connection.close()
+        self._give_back(now)
+
+    def _give_back(self, now: float) -> None:
+        if self._state is not _OVER:
+            self._state = _OVER
+            self.admission.service.pool.give_back(self.connection, now)
+
+
+_END: Final = b"\r\n"
+
+
+def _frame(body: list[bytes], out: list[bytes], *, chunked: bool, ended: bool) -> None:
+    """Add what goes upstream of a body to `out`; `ended`: nothing will follow."""
+    if chunked:
+        out.extend(map(chunk, body))
+        if ended:
+            out.append(LAST_CHUNK)
+    else:
+        out.extend(body)

@@ -1,0 +1,46 @@
+"""What all exchanges of one gateway have in common."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.errors import ErrorCode, UnavailableError
+from gateway.http.request import Request
+from gateway.proxy.admission import Admission, Rules, admit
+from gateway.proxy.deadlines import Deadlines
+from gateway.proxy.observation import Observation, Observer, trace
+from gateway.proxy.replay import ReplayBudget, ReplayBuffer
+from gateway.proxy.request_body import RequestBody
+
+
+@dataclass(slots=True)
+class ExchangeContext:
+    """What an exchange needs beside its request. `rules` is replaced on reload."""
+
+    rules: Rules
+    deadlines: Deadlines
+    clock: Callable[[], float]
+    """Seconds, monotonic, going on during suspend; credentials expire on the same clock."""
+    observer: Observer
+    replay_budget: ReplayBudget = field(default_factory=ReplayBudget)
+
+    def admit(self, request: Request, seen: Observation) -> Admission:
+        """Return what may go on of a request, counted for its service.
+
+        Raises:
+            GatewayError: it may not go on.
+        """
+        admission = admit(self.rules, request)
+        service = admission.service
+        seen.count_for(service.metrics)
+        if service.metrics.in_flight > service.max_in_flight:
+            raise UnavailableError(ErrorCode.OVERLOADED)
+        if self.observer.tracer is not None:
+            return trace(self.observer.tracer, seen, admission)
+        return admission
+
+    def body_of(self, request: Request, admission: Admission) -> RequestBody:
+        """Return the body of an admitted request, which is kept unless it is known to be long."""
+        service, length = admission.service, admission.head.content_length
+        is_kept = length is None or length <= service.replay_bytes
+        replay = ReplayBuffer(self.replay_budget, service.replay_bytes) if is_kept else None
+        return RequestBody(request, service.max_body_bytes, replay)

@@ -21,6 +21,7 @@ from gateway.identity.credential_cache import CredentialCache
 from gateway.twin import IRIS_ID, Account, Twin
 from tests.support.client import Reply
 from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.until import PATIENCE_S
 
 FLOWER = (
     b'{"data":{"req_data":[{"sepal_length":3,"sepal_width":1,"petal_length":2.2,"petal_width":4}]}}'
@@ -55,6 +56,8 @@ class TokenGateway:
 
     def __init__(self, running: RunningGateway) -> None:
         self.running = running
+        self._calls = 0
+        self._records_read = 0
 
     @property
     def cache(self) -> CredentialCache:
@@ -74,19 +77,23 @@ class TokenGateway:
 
     async def call(self) -> Reply:
         """Call the service once."""
+        self._calls += 1
         return await self.running.ask(CALL)
 
-    async def timed(self) -> tuple[Reply, float]:
-        """Call the service once; return how many seconds it took, too."""
-        began = time.monotonic()
+    async def call_and_wait_s(self) -> tuple[Reply, float]:
+        """Call the service once; return for how many seconds it waited for a token, too."""
         reply = await self.call()
-        return reply, time.monotonic() - began
+        for _ in range(self._calls - self._records_read - 1):
+            await self.running.next_record()  # of the calls before
+        record = await self.running.next_record()
+        self._records_read = self._calls
+        return reply, record["credential_us"] / 1e6
 
     async def burst(self, count: int) -> list[Reply]:
         """Call the service from `count` connections at once."""
         return await asyncio.gather(*(self.call() for _ in range(count)))
 
-    async def has_token(self, limit_s: float = 5.0) -> None:
+    async def has_token(self, limit_s: float = PATIENCE_S) -> None:
         """Wait until there is a token."""
         await until(lambda: self.credential is not None, limit_s)
 
@@ -125,7 +132,7 @@ async def twin_gateway(
         yield gateway
 
 
-async def until(condition: Callable[[], bool], limit_s: float) -> float:
+async def until(condition: Callable[[], bool], limit_s: float = PATIENCE_S) -> float:
     """Wait until `condition` holds; return for how long. Fails after `limit_s`."""
     began = time.monotonic()
     async with asyncio.timeout(limit_s):
@@ -184,7 +191,7 @@ class ServedGateway:
             if sample.name == name and labels.items() <= sample.labels.items()
         )
 
-    def until(self, condition: Callable[[], bool], limit_s: float) -> float:
+    def until(self, condition: Callable[[], bool], limit_s: float = PATIENCE_S) -> float:
         """Wait until `condition` holds; return for how long. Fails after `limit_s`."""
         began = time.monotonic()
         while not condition():

@@ -31,6 +31,7 @@ from gateway.twin.picture import MAX_PIXELS, UnreadableError, check_size
 from gateway.twin.png import SIGNATURE, read_png
 from gateway.twin.services import MAX_BODY, MAX_FIELD
 from tests.support.twin import login_body, running_twin
+from tests.support.until import PATIENCE_S
 
 ACCOUNT = Account()
 FLOWER = {"sepal_length": 3, "sepal_width": 1, "petal_length": 2.2, "petal_width": 4}
@@ -828,7 +829,7 @@ async def test_hanging_call_ends_with_its_caller(http: aiohttp.ClientSession, tw
     waiting = asyncio.create_task(predict(http, twin, tail="?twin-hang"))
     while twin.stats.services["echo"].calls < 2:  # noqa: ASYNC110  # a counter, not an event
         await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await twin.stop()
     with pytest.raises(aiohttp.ClientError):
         await waiting

@@ -10,7 +10,7 @@ import pytest
 from tests.support.client import connect
 from tests.support.gateway import POST, RunningGateway, running_gateway
 from tests.support.served import served
-from tests.support.until import until
+from tests.support.until import PATIENCE_S, until
 from tests.support.upstream import OK, Link, Upstream, scripted_upstream
 
 READY = b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -47,7 +47,7 @@ async def test_a_signal_lets_requests_finish(number: signal.Signals, tmp_path: P
         busy.send(POST)
         await until(lambda: upstream.requests)
         process.signal(number)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             assert await idle.rest() == b""
         assert await _readiness(process.admin_port) == 503
         with pytest.raises(ConnectionRefusedError):
@@ -71,10 +71,10 @@ async def test_a_second_signal_ends_at_once(
         busy.send(POST)
         await until(lambda: upstream.requests)
         process.signal(signal.SIGTERM)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await idle.rest()  # the first has been heard
         process.signal(number)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_S):
             assert await busy.rest() == b""
         assert busy.was_reset
         assert await process.ended() == code
@@ -92,7 +92,7 @@ async def test_the_drain_has_an_end(tmp_path: Path) -> None:
         busy.send(POST)
         await until(lambda: upstream.requests)
         process.signal(signal.SIGTERM)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             assert await busy.rest() == b""
         assert busy.was_reset
         assert await process.ended() == 0
@@ -127,7 +127,7 @@ async def test_while_it_is_announced_requests_are_still_taken() -> None:
         assert reply.status == 200
         assert reply.closes
         assert await caller.rest() == b""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await stopping
         with pytest.raises(ConnectionRefusedError):
             await gateway.connect()
@@ -138,7 +138,7 @@ async def test_with_nothing_in_flight_it_ends_at_once() -> None:
     async with running_gateway(1) as gateway:
         idle = await gateway.connect()
         await until(lambda: gateway.gateway._parts.data.connections)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             await gateway.gateway.stop()
             assert await idle.rest() == b""
 
@@ -197,7 +197,7 @@ async def test_a_body_under_way_is_let_in() -> None:
         await until(lambda: gateway.gateway.draining)
         caller.send(POST[-1:])
         assert (await caller.reply()).body == b"ok"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await stopping
 
 
@@ -216,7 +216,7 @@ async def test_what_waits_behind_is_not_begun() -> None:
         gate.open.set()
         assert (await caller.reply()).body == b"ok"
         assert await caller.rest() == b""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await stopping
     assert len(upstream.requests) == 1
 

@@ -17,7 +17,7 @@ from tests.support.gateway import (
     _give_credentials,
     running_gateway,
 )
-from tests.support.until import until
+from tests.support.until import PATIENCE_S, until
 from tests.support.upstream import OK, Link, Script, Upstream, answer, scripted_upstream
 
 MIB = 2**20
@@ -57,7 +57,7 @@ class Stage:
         self.reached = asyncio.Event()
 
     async def wait(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await self.reached.wait()
 
 

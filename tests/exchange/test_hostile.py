@@ -12,6 +12,7 @@ import pytest
 from tests.exchange.hostile_rows import CLASSES, Row
 from tests.support.client import Caller, Reply
 from tests.support.gateway import running_gateway
+from tests.support.until import PATIENCE_S
 from tests.support.upstream import OK, Link, Request, scripted_upstream
 
 _SERVICE_PATH = b"/v1/infers/abc"
@@ -86,7 +87,7 @@ async def converse(caller: Caller, row: Row) -> tuple[list[Reply], bytes]:
     """Read the answers that should come, and whatever else comes until the end."""
     if row.ends:
         caller.half_close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         replies = [
             await caller.reply(to_head=index == 0 and row.sent.startswith(b"HEAD "))
             for index in range(len(row.statuses))

@@ -9,7 +9,7 @@ import pytest
 from tests.support.client import Caller
 from tests.support.fake_time import FakeTime
 from tests.support.gateway import GET, POST, RunningGateway, running_gateway
-from tests.support.until import until
+from tests.support.until import PATIENCE_S, until
 from tests.support.upstream import OK, Link, answer, scripted_upstream
 
 
@@ -181,7 +181,7 @@ async def test_caller_that_leaves_while_connecting_leaves_nothing() -> None:
         await until(lambda: upstream.received)
         assert counts(gateway) == (1, 0)
         caller.leave()
-        await until(upstream.links[0].ended.is_set, within_s=1)
+        await until(upstream.links[0].ended.is_set, within_s=PATIENCE_S)
         await gateway.settled()
         assert counts(gateway) == (0, 0)
 

@@ -8,7 +8,7 @@ import pytest
 from gateway.errors import CredentialError, ErrorCode
 from tests.support.client import Reply
 from tests.support.gateway import GET, POST, RunningGateway, running_gateway
-from tests.support.until import until
+from tests.support.until import PATIENCE_S, until
 from tests.support.upstream import OK, Link, Script, answer, scripted_upstream
 
 APIG = b'{"error_msg":"Incorrect IAM token","error_code":"APIG.0301","request_id":"r1"}'
@@ -481,7 +481,7 @@ async def test_a_rejection_during_the_upload(held: bool) -> None:
             assert reply.closes
         await gateway.settled()
         assert_nothing_is_kept(gateway)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await upstream.links[0].ended.wait()  # half a request is on it: never used again
 
 

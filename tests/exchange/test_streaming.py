@@ -10,7 +10,7 @@ import pytest
 from gateway.http.chunked import LAST_CHUNK, chunk
 from tests.support.client import Caller
 from tests.support.gateway import POST, RunningGateway, running_gateway
-from tests.support.until import until
+from tests.support.until import PATIENCE_S, until
 from tests.support.upstream import OK, Link, scripted_upstream
 
 MIB = 2**20
@@ -78,7 +78,7 @@ async def test_upload_goes_up_as_it_comes(framing: str) -> None:
         caller = await gateway.connect()
         caller.send(request_head(framing, 10))
         caller.send(framed(framing, b"first"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await seen.wait()
         caller.send(framed(framing, b"\x00last", last=True))
         assert (await caller.reply()).body == b"ok"
@@ -101,7 +101,7 @@ async def test_answer_comes_down_as_it_comes(framing: str) -> None:
     async with scripted_upstream(script) as upstream, running_gateway(upstream.port) as gateway:
         caller = await gateway.connect()
         caller.send(POST)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await caller.head()
             first = framed(framing, b"first")
             assert await caller.take(len(first)) == first
@@ -129,7 +129,7 @@ async def test_both_directions_stream_at_once() -> None:
     async with scripted_upstream(script) as upstream, running_gateway(upstream.port) as gateway:
         caller = await gateway.connect()
         caller.send(request_head("chunked", 0))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             assert b"chunked" in await caller.head()
             for number in range(3):
                 caller.send(chunk(b"up%d" % number))
@@ -374,7 +374,7 @@ async def test_100_comes_once_even_when_the_request_is_sent_again() -> None:
         assert (await caller.reply()).status == 200
         caller.send(_EXPECTING.replace(b"POST", b"PUT"))
         assert await caller.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await closed.wait()
         await until(lambda: len(upstream.requests) == 3)
         caller.send(b"body")

@@ -14,7 +14,7 @@ from gateway.proxy.exchange import Exchange
 from tests.support.client import Caller
 from tests.support.fake_time import FakeTime
 from tests.support.gateway import GET, POST, RunningGateway, running_gateway
-from tests.support.until import until
+from tests.support.until import PATIENCE_S, until
 from tests.support.upstream import OK, Link, scripted_upstream
 
 MIB = 2**20
@@ -96,7 +96,7 @@ async def test_handshake_is_part_of_connecting() -> None:
         caller = await gateway.connect()
         caller.send(POST)
         took, reply = await seconds(caller.reply)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             await upstream.links[0].ended.wait()
         assert pool_counts(gateway) == (0, 0)
 
@@ -121,7 +121,7 @@ async def test_answer_must_begin_in_time(said: bytes) -> None:
         caller = await gateway.connect()
         caller.send(POST)
         took, reply = await seconds(caller.reply)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             await upstream.links[0].ended.wait()
         record = await gateway.next_record()
         assert pool_counts(gateway) == (0, 0)
@@ -246,7 +246,7 @@ async def test_upload_that_stalls_is_408(upload: bytes) -> None:
         caller.send(upload)
         took, reply = await seconds(caller.reply)
         assert await caller.rest() == b""
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             await upstream.links[0].ended.wait()
         record = await gateway.next_record()
         assert pool_counts(gateway) == (0, 0)
@@ -377,7 +377,7 @@ async def test_idle_connection_is_closed_in_the_end(used: bool) -> None:
         time.now += IDLE_TIMEOUT_S - 0.1
         assert await is_open(gateway, caller)
         time.now += 0.2
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             assert await caller.rest() == b""
 
     assert not caller.was_reset
@@ -403,7 +403,7 @@ async def test_head_must_arrive_in_time(used: bool) -> None:
             caller.send(piece)
             assert await is_open(gateway, caller)
         time.now += 0.4
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             reply = await caller.reply()
             assert await caller.rest() == b""
 
@@ -440,7 +440,7 @@ async def test_head_that_waited_for_an_exchange_has_its_time_from_then(late: boo
             time.now += 0.2
         else:
             caller.send(POST[20:])
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             assert (await caller.reply()).status == (408 if late else 200)
 
 
@@ -460,7 +460,7 @@ async def test_refused_upload_is_read_for_a_while_only() -> None:
         await ticks()
         assert gateway.gateway._parts.data.connections
         time.now += 0.2
-        await until(lambda: not gateway.gateway._parts.data.connections, within_s=1)
+        await until(lambda: not gateway.gateway._parts.data.connections, within_s=PATIENCE_S)
 
     assert (reply.status, reply.closes) == (404, True)
 
@@ -511,7 +511,7 @@ async def test_caller_that_never_reads_the_end_of_its_answer_is_cut_off() -> Non
         await ticks()
         assert gateway.gateway._parts.data.connections
         time.now += 0.2
-        await until(lambda: not gateway.gateway._parts.data.connections, within_s=1)
+        await until(lambda: not gateway.gateway._parts.data.connections, within_s=PATIENCE_S)
 
 
 async def test_request_after_an_error_has_the_full_time() -> None:

@@ -13,7 +13,7 @@ import trustme
 from gateway.errors import UpstreamError
 from tests.support.client import Reply
 from tests.support.gateway import POST, RunningGateway, running_gateway
-from tests.support.until import until
+from tests.support.until import PATIENCE_S, until
 from tests.support.upstream import OK, Link, Upstream, scripted_upstream
 
 
@@ -210,7 +210,7 @@ async def test_cancelled_handshake_leaves_nothing(authority: trustme.CA) -> None
         with pytest.raises(asyncio.CancelledError):
             await connecting
         assert (pool.active, pool.idle) == (0, 0)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             await upstream.links[0].ended.wait()
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.client import Caller
 from tests.support.gateway import POST, running_gateway
+from tests.support.until import PATIENCE_S
 from tests.support.upstream import OK, Link, scripted_upstream
 
 both_loops = pytest.mark.asyncio(loop_factories=["uvloop", "asyncio"])
@@ -22,7 +23,7 @@ def upload_head(length: int) -> bytes:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that nobody signals."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0.005)
 
@@ -44,7 +45,7 @@ async def test_malformed_chunk_mid_upload_is_400_at_once(tail: bytes) -> None:
         caller.send(CHUNKED_HEAD + b"1\r\na\r\n")
         await arrived.wait()
         caller.send(tail)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             reply = await caller.reply()
             assert await caller.rest() == b""
             await upstream.links[0].ended.wait()
@@ -94,7 +95,7 @@ async def test_endless_extensions_and_trailers_are_refused(
         await until(lambda: bool(upstream.requests))
         caller.send(b"y" * size)
         if refused:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE_S):
                 assert (await caller.reply()).status == 400
         else:
             await until(lambda: caller.unsent == 0)
@@ -164,7 +165,7 @@ async def test_half_closing_mid_answer_resets_what_has_no_end() -> None:
         caller.send(POST)
         await caller.head()
         caller.half_close()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             await caller.rest()
             await upstream.links[0].ended.wait()
 

@@ -18,6 +18,7 @@ from websockets.typing import Subprotocol
 from gateway.downstream.client_stream import LOOK_S
 from tests.support.client import Caller
 from tests.support.gateway import POST, RunningGateway, running_gateway
+from tests.support.until import PATIENCE_S
 from tests.support.upstream import OK, Link, Script, answer, scripted_upstream
 
 ON = {"websocket": True, "methods": "POST"}
@@ -166,7 +167,7 @@ async def test_what_was_said_last_arrives_before_the_end() -> None:
 async def until_held(gateway: RunningGateway) -> None:
     """Return when nothing is read from the newest caller, so that its bytes stay in the kernel."""
     connection = gateway.gateway._parts.data.clients()[-1]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not connection.stream._is_held:  # noqa: ASYNC110  # nobody signals it
             await asyncio.sleep(0.01)
 
@@ -216,7 +217,7 @@ async def test_caller_that_leaves_before_the_switch_is_not_waited_for() -> None:
         caller.send(b"early")
         await until_held(gateway)
         caller.half_close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await links[0].ended.wait()
         await gateway.settled()
 

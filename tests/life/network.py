@@ -181,13 +181,13 @@ async def name_server_hangs(folder: Path) -> None:
             began = time.monotonic()
             replies = await asyncio.gather(*(ask(process) for _ in range(10)))
             assert {reply.status for reply in replies} == {504}
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 8
         began = time.monotonic()
         assert (await ask(process, service_name=b"other")).body == b"alive"
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
         process.signal(signal.SIGTERM)
         assert await process.ended() == 0
-        assert time.monotonic() - began < 4, "the look-up is not waited for"
+        assert time.monotonic() - began < 8, "the look-up is not waited for"
     transport.close()
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support.client import Caller, connect
 from tests.support.gateway import POST
 from tests.support.served import Served, served, settings_of
-from tests.support.until import until
+from tests.support.until import PATIENCE_S, until
 from tests.support.upstream import Link, scripted_upstream
 
 UPLOAD = b"POST /iris/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\n"
@@ -108,7 +108,7 @@ async def test_everything_in_flight_comes_to_its_end(how: str, tmp_path: Path) -
 
 async def until_not_ready(process: Served) -> None:
     """Ask until readiness has been withdrawn."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while (await process.ask_admin("/readyz")).status != 503:  # noqa: ASYNC110  # nobody tells
             await asyncio.sleep(0.005)
 
@@ -181,7 +181,7 @@ async def test_idle_callers_do_not_hold_it_up(tmp_path: Path) -> None:
     async with served(tmp_path, 1, {"drain": {"timeout": "25s"}}) as process:
         idle: list[Caller] = [await connect(process.port) for _ in range(50)]
         process.signal(signal.SIGTERM)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             for caller in idle:
                 assert await caller.rest() == b""
                 caller.leave()

@@ -19,7 +19,7 @@ from tests.support.client import connect
 from tests.support.gateway import POST
 from tests.support.served import Served, served, settings_of
 from tests.support.twin import running_twin
-from tests.support.until import until
+from tests.support.until import PATIENCE_S, until
 from tests.support.upstream import OK, Upstream, answer, scripted_upstream
 
 OTHER = POST.replace(b"/iris/", b"/other/")
@@ -371,7 +371,7 @@ async def test_no_reload_while_it_ends(tmp_path: Path) -> None:
         busy.send(POST)
         await until(lambda: upstream.requests)
         process.signal(signal.SIGTERM)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await idle.rest()  # the signal has been heard
         process.signal(signal.SIGHUP)
         status, said = await reload(process)

@@ -13,7 +13,7 @@ from tests.support.client import Caller
 from tests.support.client import connect as connect_tcp
 from tests.support.gateway import POST
 from tests.support.served import served
-from tests.support.until import until
+from tests.support.until import PATIENCE_S, until
 from tests.support.upstream import OK, scripted_upstream
 
 
@@ -131,7 +131,7 @@ async def test_a_successors_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "gateway.sock"
     async with served(tmp_path, 1, {"listen": f"unix:{path}"}) as process:
         path.unlink()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             with socket.socket(socket.AF_UNIX) as successor:
                 successor.bind(os.fspath(path))
                 process.signal(signal.SIGTERM)
@@ -150,5 +150,5 @@ async def test_a_caller_that_leaves_is_noticed(tmp_path: Path) -> None:
         caller.send(POST)
         await until(lambda: upstream.links)
         caller.leave()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await upstream.links[0].ended.wait()

@@ -22,6 +22,7 @@ from gateway.proxy.service import Credentials, RouteTable, Service
 from gateway.settings import load
 from gateway.settings.effective import effective
 from tests.support.client import Caller, Reply, connect
+from tests.support.until import PATIENCE_S
 
 TOKEN = b"token-%d"
 POST = (
@@ -112,7 +113,7 @@ class RunningGateway:
 
     async def settled(self) -> None:
         """Wait until no request is in flight."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while self.sample("gateway_requests_in_flight"):  # noqa: ASYNC110  # nobody signals it
                 await asyncio.sleep(0.01)
 

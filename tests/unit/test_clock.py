@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from gateway.clock import LoopAlarm, boottime
+from tests.support.until import PATIENCE_S
 
 
 def test_boottime_is_the_clock_that_counts_suspension() -> None:
@@ -19,7 +20,7 @@ async def test_alarm_rings_by_the_clock_it_was_given() -> None:
     await asyncio.sleep(0.05)
     assert not rung.is_set()
     now = 10.02
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await rung.wait()
 
 
@@ -28,7 +29,7 @@ async def test_due_alarm_does_not_ring_within_the_call() -> None:
     rung = asyncio.Event()
     LoopAlarm(lambda: 10.0)(9.0, rung.set)
     assert not rung.is_set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await rung.wait()
 
 

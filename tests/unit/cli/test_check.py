@@ -323,7 +323,7 @@ def test_service_that_is_a_black_hole(run: Run) -> None:
         config = anonymous(f"http://{where}/x", timeouts={"connect": 0.2})
         began = time.monotonic()
         ran = run("check", "--online", config=config)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20
     assert ran.code == 3
     assert ran.lines[1] == (
         f"FAIL  services.iris  {where} does not answer within 0.2 s: check address, routes and "

@@ -8,7 +8,7 @@ from typing import cast
 
 from aiohttp import web
 
-from tests.support.until import until
+from tests.support.until import PATIENCE_S, until
 
 
 class Recording(asyncio.Protocol):
@@ -80,7 +80,7 @@ async def test_shutdown_asks_each_connection() -> None:
         await listener.shutdown(0)
         assert connection.shut_down_within == [0]
         assert listener.connections == []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             assert await reader.read() == b""
 
 

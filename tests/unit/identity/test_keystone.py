@@ -23,6 +23,7 @@ from gateway.identity.keystone import (
 from gateway.identity.refresh import RefreshResult
 from gateway.identity.source import Login, LoginError
 from tests.support.fake_iam import HANG, FakeIam, reply, token_body
+from tests.support.until import PATIENCE_S
 
 PASSWORD = 'pass-canary-é"\\'
 TOKEN = "MIIS+canary/80T9wHQ=="
@@ -448,12 +449,12 @@ async def test_cancelled_login_leaves_no_connection() -> None:
     """The server sees the end of it."""
     async with FakeIam(HANG) as iam:
         task = asyncio.create_task(source(password_login(iam.tokens_url)).fetch())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await iam.asked.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await iam.left.wait()
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.lifecycle.supervisor import Supervisor, heartbeat, supervisor_of
 from gateway.observe.metrics import LOOP_LAG_BUCKETS_S, Histogram
+from tests.support.until import PATIENCE_S
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ async def test_heartbeat_sees_a_loop_that_stands_still() -> None:
             pass
 
     asyncio.get_running_loop().call_later(0.1, stand_still)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not sum(lag.counts):  # noqa: ASYNC110  # nobody tells
             await asyncio.sleep(0.01)
     beating.cancel()

@@ -4,6 +4,7 @@ import asyncio
 
 from gateway.proxy.deadlines import Deadlines, Watched
 from tests.support.fake_time import FakeTime
+from tests.support.until import PATIENCE_S
 
 TICK_S = 0.01
 
@@ -43,7 +44,7 @@ async def test_what_is_past_its_deadline_expires_and_nothing_else() -> None:
     await _ticks()
     assert not due.expired.is_set()
     time.now = 5.0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await due.expired.wait()
 
     assert (due.count, later.count) == (1, 0)
@@ -61,7 +62,7 @@ async def test_a_deadline_may_move() -> None:
     await _ticks()
     assert item.count == 0
     item.until = 2.0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await item.expired.wait()
     deadlines.close()
 
@@ -79,7 +80,7 @@ async def test_what_is_forgotten_does_not_expire_and_the_timer_rests() -> None:
     assert item.count == 0
     assert deadlines._timer is None
     deadlines.watch(item)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await item.expired.wait()
     deadlines.close()
 
@@ -99,7 +100,7 @@ async def test_expiring_may_forget_and_watch() -> None:
     for item in items:
         deadlines.watch(item)
     time.now = 1.0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         for item in items:
             await item.expired.wait()
 

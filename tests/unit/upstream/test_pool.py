@@ -11,7 +11,7 @@ from gateway.http.response_head import ResponseHead
 from gateway.upstream.connection import Connection, ResponseListener
 from gateway.upstream.pool import Origin, Pool, _AddressInfo
 from tests.support.fake_time import FakeTime
-from tests.support.until import until
+from tests.support.until import PATIENCE_S, until
 from tests.support.upstream import OK, Upstream, scripted_upstream
 
 ASK = [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"]
@@ -77,7 +77,7 @@ async def exchange(pool: Pool, time: FakeTime) -> Connection:
     connection = pool.take(time.now) or await pool.connect()
     reader = Reader()
     connection.start(reader, ASK, head_request=False, sent=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await reader.ended.wait()
     pool.give_back(connection, time.now)
     return connection
@@ -141,7 +141,7 @@ async def test_idle_connection_has_a_limit(
     if taken is not None:
         pool.give_back(taken, time.now)
     else:
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             await upstream.links[0].ended.wait()
 
 
@@ -212,7 +212,7 @@ async def test_idle_connections_are_closed_without_being_asked_for(
     pool = make(time, idle_limit_s=0.05)
     await exchange(pool, time)
     time.now += 0.06
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE_S):
         await upstream.links[0].ended.wait()
 
     assert counts(pool) == (0, 0)

@@ -7,7 +7,7 @@ import copy
 import json
 from typing import Any
 
-from gateway.settings.models import LOGIN_KEYS
+from gateway.settings.identity import LOGIN_KEYS
 
 _SECRET_FILE = {"password": "password_file", "application_credential": "secret_file"}
 _MOUNTED = {"type": "string", "pattern": "^/run/secrets/modelarts-gateway/[^/]+$"}

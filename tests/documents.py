@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from deploy.grafana.dashboard import dashboard_json
 from gateway.settings import Settings, values
 from gateway.settings.environment import OPENSTACK
-from gateway.settings.models import LOGIN_KEYS, Identity
+from gateway.settings.identity import LOGIN_KEYS, SECRETS, Identity
 from gateway.settings.sections import Section, section_in
 from gateway.settings.types import (
     parse_readable_file,
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 _README = """\
 # Settings
 
-<!-- Made by `python -m tests.documents` from gateway/settings/models.py; edit there. -->
+<!-- Made by `python -m tests.documents` from gateway/settings/; edit there. -->
 
 `gateway.yaml` shows every key with its default, `gateway.minimal.yaml` what most need. Editors
 with a YAML language server complete and check both by `gateway.schema.json`. Try a file with
@@ -60,7 +60,7 @@ Flag > environment > file > default, key by key.
 
 - **Secrets** come from a `*_file` or from the environment, never from the file itself or a flag.
   When a stronger layer gives `password`, a weaker layer's `password_file` is dropped, and the
-  other way round; so with `secret` and `secret_file`, `project` and `project_id`.
+  other way round; so with every other secret and its file, and with `project` and `project_id`.
 
 **Durations** are seconds (`2.5`) or a number with a unit: `250ms 40s 5m 1.5h 1d`. **Sizes** are
 bytes or a number with a unit: `12MiB 1KiB 1GiB 10MB 500kB`. **Names** have 1 to 63 of
@@ -73,11 +73,11 @@ bytes or a number with a unit: `12MiB 1KiB 1GiB 10MB 500kB`. **Names** have 1 to
 {methods}
 
 `password` takes exactly one of `password` and `password_file`, and of `project` and `project_id`;
-`application_credential` exactly one of `secret` and `secret_file`.
+`application_credential` exactly one of `secret` and `secret_file`, and either `id` or `name` with
+`username` and `user_domain`; `api_key` exactly one of `key` and `key_file`; `header` exactly one of
+`value` and `value_file`.
 """
 
-
-_NOT_IN_FILES = ("password", "secret")
 
 _TYPES: dict[Callable[..., Any], str] = {
     values.parse_duration: "duration, from 0",
@@ -90,6 +90,9 @@ _TYPES: dict[Callable[..., Any], str] = {
     values.parse_host_name: "host name",
     values.parse_text: "text",
     values.parse_auth_url: "URL",
+    values.parse_field_name: "header field's name",
+    values.parse_field_prefix: "text",
+    values.parse_instant: "date, or date and time",
     parse_service_url: "URL",
     parse_readable_file: "file",
     parse_secret: "secret, environment only",
@@ -115,7 +118,7 @@ def settings_schema() -> str:
                 told["additionalProperties"] = False
             if inner is None and not field.is_required() and field.default_factory is None:
                 told["default"] = _default(field)
-    for key in _NOT_IN_FILES:
+    for key in SECRETS:
         del made["$defs"]["Identity"]["properties"][key]
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -139,7 +139,12 @@ class _GatewayBuilder:
         self._caches, self._pools, self._contexts = caches, pools, contexts
         services = [
             build_service(
-                name, service, caches[service.identity].cache, pools[name].pool, self._metrics
+                name,
+                service,
+                caches[service.identity].cache,
+                pools[name].pool,
+                self._metrics,
+                field_name=settings.identities[service.identity].field_name,
             )
             for name, service in settings.services.items()
         ]

@@ -13,6 +13,7 @@ from gateway.clock import LoopAlarm, boottime, wall_clock
 from gateway.errors import ConfigError
 from gateway.identity.credential_cache import CredentialCache
 from gateway.identity.file import AnonymousSource, FileSource
+from gateway.identity.key import KeySource, key_line
 from gateway.identity.keystone import ApplicationCredentialLogin, KeystoneSource, PasswordLogin
 from gateway.identity.refresh import RefreshResult, RefreshTrigger
 from gateway.identity.secret import SecretFile
@@ -20,6 +21,7 @@ from gateway.identity.source import CredentialSource, LoginError
 from gateway.identity.store import TokenStore
 from gateway.observe.metrics import IdentityGauges, IdentityMetrics, IdentitySeries, Metrics
 from gateway.settings import Identity, Settings
+from gateway.settings.identity import SECRETS
 
 _T = TypeVar("_T")
 
@@ -59,6 +61,20 @@ def build_identity(name: str, identity: Identity) -> BuiltIdentity:
         case "file":
             source = FileSource(_required(identity.token_file))
             return BuiltIdentity(source, (source.file,))
+        case "api_key" | "header":
+            is_key = identity.method == "api_key"
+            read_secret, files = (
+                _secret_of(identity.key, identity.key_file)
+                if is_key
+                else _secret_of(identity.value, identity.value_file)
+            )
+            key_source = KeySource(
+                identity.field_name,
+                "Bearer " if is_key else identity.prefix,
+                read_secret,
+                expires=identity.expires,
+            )
+            return BuiltIdentity(key_source, files)
         case "password":
             read_secret, files = _secret_of(identity.password, identity.password_file)
             login: PasswordLogin | ApplicationCredentialLogin = PasswordLogin(
@@ -74,7 +90,10 @@ def build_identity(name: str, identity: Identity) -> BuiltIdentity:
             read_secret, files = _secret_of(identity.secret, identity.secret_file)
             login = ApplicationCredentialLogin(
                 tokens_url=identity.tokens_url,
-                credential_id=_required(identity.id),
+                credential_id=identity.id,
+                name=identity.name,
+                username=identity.username,
+                user_domain=identity.user_domain,
                 read_secret=read_secret,
             )
         case _:
@@ -131,7 +150,7 @@ def unusable_secrets(settings: Settings, *, tokens: bool = True) -> list[str]:
 
     `tokens` False passes over `token_file`, which somebody else may have yet to fill.
     """
-    problems = []
+    problems = unusable_keys(settings)
     for name, identity in settings.identities.items():
         for key in ("password_file", "secret_file", "token_file")[: 2 + tokens]:
             file = getattr(identity, key)
@@ -140,6 +159,22 @@ def unusable_secrets(settings: Settings, *, tokens: bool = True) -> list[str]:
                     SecretFile(file).read()
                 except LoginError as error:
                     problems.append(f"identities.{name}.{key}: {error}")
+    return problems
+
+
+def unusable_keys(settings: Settings) -> list[str]:
+    """Return a line for each key that cannot be sent as it is. Blocks."""
+    problems = []
+    for name, identity in settings.identities.items():
+        for plain in ("key", "value"):
+            value, file = getattr(identity, plain), getattr(identity, SECRETS[plain])
+            if value is not None or file is not None:
+                read_secret, _ = _secret_of(value, file)
+                try:
+                    key_line(identity.field_name, "", read_secret())
+                except LoginError as error:
+                    where = plain if file is None else SECRETS[plain]
+                    problems.append(f"identities.{name}.{where}: {error}")
     return problems
 
 

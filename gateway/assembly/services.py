@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gateway.assembly.tls import TlsContexts, tls_context
 from gateway.clock import boottime
+from gateway.http.fields import is_always_dropped
 from gateway.observe.metrics import ConnectionGauges, Metrics, ServiceMetrics
 from gateway.proxy.replay import Retry
 from gateway.proxy.service import Credentials, Service
@@ -73,9 +74,25 @@ def build_pools(
 
 
 def build_service(
-    name: str, settings: ServiceSettings, credentials: Credentials, pool: Pool, metrics: Metrics
+    name: str,
+    settings: ServiceSettings,
+    credentials: Credentials,
+    pool: Pool,
+    metrics: Metrics,
+    *,
+    field_name: str = "",
 ) -> Service:
-    """Build a service; counters of this name are taken from `metrics`, if there are any."""
+    """Build a service.
+
+    Args:
+        name: of the service.
+        settings: of the service.
+        credentials: of its identity.
+        pool: of connections to it.
+        metrics: counters of this name are taken from there, if there are any.
+        field_name: of the header field that the credential goes into, if a setting names it.
+    """
+    own_field = field_name.lower().encode("ascii")
     counts = metrics.service(name)
     if counts is None:
         counts = ServiceMetrics(name, settings.methods, list(Retry))
@@ -93,6 +110,7 @@ def build_service(
         idle_s=settings.timeouts.idle,
         websocket=settings.websocket,
         max_in_flight=MAX_IN_FLIGHT,
+        own_field=b"" if is_always_dropped(own_field) else own_field,
         credentials=credentials,
         pool=pool,
         metrics=counts,

@@ -22,6 +22,7 @@ from gateway.diagnose.vendor_codes import failure_text, is_known_to_vendor, mean
 from gateway.errors import ConfigError, UpstreamError
 from gateway.identity.source import Login
 from gateway.settings import Identity, Loaded, Service, load
+from gateway.settings.identity import SECRETS
 
 _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
@@ -95,7 +96,7 @@ async def diagnose(
     held_back = await asyncio.to_thread(refused_logins, settings.admin_listen)
     for name, identity in settings.identities.items():
         # A secret of the environment may be another one here than there.
-        is_same = identity.password is None and identity.secret is None
+        is_same = not any(getattr(identity, key) for key in SECRETS)
         spare = held_back.get(name, "") if is_same else ""
         found, logins[name] = await examine_identity(name, identity, refused, spare=spare)
         for finding in found:

@@ -13,6 +13,12 @@ from gateway.diagnose.findings import duration_text
 from gateway.diagnose.online import log_in
 from gateway.errors import ConfigError
 from gateway.identity.source import Login, LoginError, TokenFacts
+from gateway.settings import Identity
+
+_UNKNOWN_END = {
+    "token": "not known; whoever writes the file replaces it",
+    "key": "not known; set `expires` to the date that the console shows",
+}
 
 
 @click.command(
@@ -43,21 +49,23 @@ def command(file: Path | None) -> None:
             click.echo(f"identities.{name}: {error.result}: {error}", err=True)
             failed = True
         else:
-            _show(name, identity.method, login)
+            _show(name, identity, login)
     if misconfigured:
         sys.exit(EXIT_CONFIG)
     if failed:
         sys.exit(EXIT_REMOTE)
 
 
-def _show(name: str, method: str, login: Login) -> None:
+def _show(name: str, identity: Identity, login: Login) -> None:
     click.echo(f"identity {name}")
-    click.echo(f"  {'method':<12} {method}")
+    click.echo(f"  {'method':<12} {identity.method}")
     facts = login.facts
     if facts is None:
         click.echo(f"  {'token':<12} none is sent")
         return
+    what = "token" if login.credential.renewable else "key"
     rows = {
+        "header": identity.field_name,
         "user": facts.user,
         "domain": facts.domain,
         "project": facts.project,
@@ -65,8 +73,8 @@ def _show(name: str, method: str, login: Login) -> None:
         "roles": ", ".join(facts.roles),
         "issued": facts.issued_at and facts.issued_at.isoformat(timespec="seconds"),
         "expires": facts.expires_at and facts.expires_at.isoformat(timespec="seconds"),
-        "expires in": _left(facts, login.skew_s or 0.0),
-        "token": f"{facts.length} bytes, fingerprint {facts.fingerprint}",
+        "expires in": _left(facts, login.skew_s or 0.0, _UNKNOWN_END[what]),
+        what: f"{facts.length} bytes, fingerprint {facts.fingerprint}",
         "clock skew": None if login.skew_s is None else f"{login.skew_s:+.1f} s",
     }
     for key, value in rows.items():
@@ -74,8 +82,8 @@ def _show(name: str, method: str, login: Login) -> None:
             click.echo(f"  {key:<12} {value}")
 
 
-def _left(facts: TokenFacts, skew_s: float) -> str:
+def _left(facts: TokenFacts, skew_s: float, unknown: str) -> str:
     if facts.expires_at is None:
-        return "not known; whoever writes the file replaces it"
+        return unknown
     now_at_iam = datetime.fromtimestamp(wall_clock(), UTC) - timedelta(seconds=skew_s)
     return duration_text((facts.expires_at - now_at_iam).total_seconds())

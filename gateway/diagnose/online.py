@@ -9,17 +9,24 @@ from collections.abc import Hashable, Iterator
 from gateway.assembly.identities import BuiltIdentity, build_identity
 from gateway.assembly.services import build_origin
 from gateway.assembly.tls import tls_context
+from gateway.clock import wall_clock
 from gateway.diagnose.findings import Finding, Level, Step, duration_text, has_failed
 from gateway.diagnose.reachability import walk
 from gateway.errors import ConfigError
 from gateway.identity.refresh import RefreshResult
-from gateway.identity.source import Login, LoginError
+from gateway.identity.source import Login, LoginError, TokenFacts
 from gateway.settings import Identity, Service, Settings
+from gateway.settings.identity import SECRETS
 from gateway.settings.values import parse_url
 
 LARGEST_SKEW_S = 30.0
 """Beyond it logs and certificates mislead; a `Date` field tells the time to the second."""
+SOON_S = 14 * 86400.0
+"""A key that ends sooner is warned of, as by the alert GatewayKeyExpiring."""
 _CONNECT_TO_IAM_S = 5.0
+_LOCAL_METHODS = frozenset({"file", "api_key", "header"})
+"""What they send is in a file or the environment; nobody is asked for it."""
+_SECRET_FILES = (*SECRETS.values(), "token_file")
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -52,7 +59,7 @@ async def log_in(name: str, identity: Identity) -> Login:
     source = build_identity(name, identity).source
     try:
         await source.cache_key()  # reads the secret
-        if identity.method == "file":
+        if identity.method in _LOCAL_METHODS:
             return await source.fetch()
     except LoginError as error:
         raise ConfigError([f"identities.{name}: {error}"]) from None
@@ -95,7 +102,7 @@ async def examine_identity(
     except LoginError as error:
         if error.result is RefreshResult.REFUSED:
             refused.add(account)
-        if identity.method == "file":
+        if identity.method in _LOCAL_METHODS:
             return [Finding(Level.FAIL, key, Step.SECRET, str(error), is_local=True)], None
         step = Step.SCOPE if error.is_scope else Step.LOGIN
         text = f"{error.result}: {error}"
@@ -141,8 +148,8 @@ def examine_skew(key: str, skew_s: float | None, whose: str) -> Iterator[Finding
 
 async def _examine_secret(key: str, identity: Identity, built: BuiltIdentity) -> list[Finding]:
     """Read the secret; it is worth a warning when it looks as if it were written wrongly."""
-    file = identity.password_file or identity.secret_file or identity.token_file
-    given = identity.password or identity.secret
+    file = next(filter(None, (getattr(identity, key) for key in _SECRET_FILES)), None)
+    given = next(filter(None, (getattr(identity, key) for key in SECRETS)), None)
     try:
         if file is not None and given is None:
             [secret_file] = built.secret_files
@@ -152,7 +159,10 @@ async def _examine_secret(key: str, identity: Identity, built: BuiltIdentity) ->
     if given is None:
         return []
     where = f"the file {file}" if file is not None else "the environment"
-    if identity.method != "file" and given.get_secret_value() != given.get_secret_value().strip():
+    if (
+        identity.method not in _LOCAL_METHODS
+        and given.get_secret_value() != given.get_secret_value().strip()
+    ):
         text = (
             f"the secret from {where} begins or ends with white space, which counts: write it "
             "without, unless it is meant (printf instead of echo)"
@@ -179,6 +189,9 @@ def _login_findings(key: str, login: Login) -> Iterator[Finding]:
     if facts is None:
         yield Finding(Level.OK, key, Step.LOGIN, "no token is sent")
         return
+    if not login.credential.renewable:
+        yield _key_finding(key, facts)
+        return
     token = f"token of {facts.length} bytes"
     if facts.user is None:
         text = f"{token}; whose it is, and until when, is known to whoever writes the file"
@@ -191,6 +204,23 @@ def _login_findings(key: str, login: Login) -> Iterator[Finding]:
     yield Finding(Level.OK, key, Step.LOGIN, text)
     text = f"the token is for project {facts.project} (id {facts.project_id})"
     yield Finding(Level.OK, key, Step.SCOPE, text)
+
+
+def _key_finding(key: str, facts: TokenFacts) -> Finding:
+    """Return what is known of a key; whether it is good, only a service can tell."""
+    text = f"key of {facts.length} bytes, fingerprint {facts.fingerprint}"
+    if facts.expires_at is None:
+        hint = "; set `expires` to the date that the console shows, and an alert will warn of it"
+        return Finding(Level.OK, key, Step.LOGIN, text + hint)
+    left_s = facts.expires_at.timestamp() - wall_clock()
+    day = facts.expires_at.date().isoformat()
+    if left_s <= 0:
+        text = f"{text}; it has ended on {day}, says `expires`: have a new one issued"
+        return Finding(Level.WARN, key, Step.LOGIN, text)
+    if left_s < SOON_S:
+        text = f"{text}; it ends in {duration_text(left_s)} ({day}): have a new one issued"
+        return Finding(Level.WARN, key, Step.LOGIN, text)
+    return Finding(Level.OK, key, Step.LOGIN, f"{text}; it ends in {duration_text(left_s)} ({day})")
 
 
 def _in_short(name: str, service: Service, found: list[Finding]) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gateway.diagnose.findings import Level, Step
 from gateway.errors import ErrorCode, Layer, UpstreamError
+from gateway.identity.report import KEY_REFUSED
 from gateway.proxy.rejection import is_token_rejection, layer_of
 from gateway.settings import Service
 
@@ -67,8 +68,11 @@ _APIG_0201: Mapping[int, str] = {
     504: _BACKEND_SLOW,
 }
 _LAYERS = {Layer.APIG: "the API gateway", Layer.MODELARTS: "ModelArts", Layer.MODEL: "the model"}
+_KEY_METHODS = frozenset({"api_key", "header"})
 _REJECTED_BY_METHOD: Mapping[str, str] = {
     "none": "a token is wanted, and the identity (method none) sends none: configure a login",
+    "api_key": KEY_REFUSED,
+    "header": KEY_REFUSED,
     "file": "the token in token_file is not taken: whoever writes the file has to renew it, with "
     "one for the service's project",
 }
@@ -145,6 +149,8 @@ def _judge(visited: Visited, login_method: str) -> Meaning:
     status, code = visited.status, visited.code
     if 200 <= status < 300:
         return Meaning(Level.OK, Step.PROBE, f"answers {visited.method} with {status}")
+    if status == 401 and login_method in _KEY_METHODS and visited.server != _MODELARTS:
+        return Meaning(Level.FAIL, Step.PROBE, KEY_REFUSED)
     if is_token_rejection(status, code, server=visited.server, keystone=visited.keystone):
         text = _REJECTED_BY_METHOD.get(login_method, _FRESH_ONE_REFUSED)
         return Meaning(Level.FAIL, Step.PROBE, text)

@@ -80,6 +80,16 @@ def named_by(options: frozenset[bytes]) -> frozenset[bytes]:
     return options - _OPTIONS
 
 
+def is_always_dropped(name: bytes) -> bool:
+    """Return whether no request's field of this name, in lower case, is ever forwarded."""
+    return name in DROPPED_FROM_REQUESTS or name.startswith(_DROPPED_PREFIXES)
+
+
+def without_twins(lines: list[bytes], name: bytes) -> list[bytes]:
+    """Return the field lines that are not named `name`, in lower case, nor like its twin."""
+    return [line for line in lines if line.partition(b":")[0].lower().replace(b"_", b"-") != name]
+
+
 def without(lines: list[bytes], named: frozenset[bytes]) -> list[bytes]:
     """Return the field lines whose names, in lower case, are not in `named`."""
     return [line for line in lines if line.partition(b":")[0].lower() not in named]

@@ -21,6 +21,8 @@ class Credential:
     asking, so that network delay shortens a life and never extends it. `inf`: never expires."""
     wall_expires_at: float = float("inf")
     """The same instant in seconds since the epoch by our wall clock, for gauges and people only."""
+    renewable: bool = True
+    """Whether another one can be had when a service refuses this one."""
 
 
 class Freshness(Enum):

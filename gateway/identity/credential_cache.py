@@ -118,6 +118,10 @@ class CredentialCache:
         if login is None or login.credential is not credential:
             return True  # a late word about one that is gone already
         now = self._clock()
+        if not credential.renewable:
+            self._history.refused_by_service(now)
+            self._log.refused_by_service(now=now)
+            return False
         if not self._guard.open(now):
             return False
         self._history.token_rejected(now)
@@ -156,6 +160,7 @@ class CredentialCache:
             next_login_s=max(0.0, due_at - now) if waiting else None,
             last_result=self._history.last,
             skew_s=self._history.skew_s,
+            refused_s=self._history.refused_by_service_s(now),
             facts=None if usable is None or self._login is None else self._login.facts,
         )
 

@@ -73,14 +73,19 @@ class ApplicationCredentialLogin:
     """Method `application_credential`: Keystone only; the credential decides the project."""
 
     tokens_url: str
-    credential_id: str
+    credential_id: str | None = None
+    """None: it is known by its name, which needs its user's."""
+    name: str | None = None
+    username: str | None = None
+    user_domain: str | None = None
     read_secret: Callable[[], SecretStr]
     """Called in a thread for each login. May raise `LoginError`."""
 
     @property
     def account(self) -> Hashable:
         """Whom IAM locks after wrong logins."""
-        return ("application_credential", self.tokens_url, self.credential_id)
+        known_by = (self.credential_id, self.name, self.username, self.user_domain)
+        return ("application_credential", self.tokens_url, *known_by)
 
     @property
     def asked(self) -> AskedProject:
@@ -89,7 +94,12 @@ class ApplicationCredentialLogin:
 
     def auth(self, secret: SecretStr) -> dict[str, Any]:
         """Return the request's `auth` object, secret included: serialise it and let it go."""
-        credential = {"id": self.credential_id, "secret": secret.get_secret_value()}
+        credential: dict[str, Any] = {"secret": secret.get_secret_value()}
+        if self.credential_id is not None:
+            credential["id"] = self.credential_id
+        else:
+            credential["name"] = self.name
+            credential["user"] = {"name": self.username, "domain": {"name": self.user_domain}}
         methods = ["application_credential"]
         return {"identity": {"methods": methods, "application_credential": credential}}
 

@@ -26,6 +26,7 @@ class LoginHistory:
         """How the last login ended."""
         self.skew_s: float | None = None
         """Our wall clock minus IAM's, as last measured."""
+        self._refused_at: float | None = None
 
     def begin(self) -> None:
         """Note that a login starts; `end` must follow."""
@@ -38,6 +39,7 @@ class LoginHistory:
     def succeeded(self, login: Login, *, began: float, taken_over: bool) -> None:
         """Note a login, or that one of another cache was taken over, which IAM has not noticed."""
         self._note(RefreshResult.OK, login.skew_s)
+        self._refused_at = None
         self._failures.clear()
         if not taken_over:
             self._quiet_until = began + self._pause_s(RefreshResult.OK, None)
@@ -52,6 +54,14 @@ class LoginHistory:
         """Lift the least interval between logins: it is for tokens that die of age."""
         if self.last is RefreshResult.OK:
             self._quiet_until = now
+
+    def refused_by_service(self, now: float) -> None:
+        """Note that a service has refused a credential that cannot be replaced."""
+        self._refused_at = now
+
+    def refused_by_service_s(self, now: float) -> float | None:
+        """Return for how many seconds that is true; None if it is not, or no longer."""
+        return None if self._refused_at is None else now - self._refused_at
 
     def secret_changed(self, now: float) -> None:
         """Let a new secret be tried in spite of what the old one came to."""

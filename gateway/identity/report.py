@@ -12,6 +12,13 @@ _LOG = logging.getLogger("gateway.identity")
 _LOG_AGAIN_S = 60.0
 
 
+KEY_REFUSED = (
+    "a service answers 401: the key is unknown, has expired or is not bound to this service; check "
+    "it in the console, and write a new one into its file, which is noticed"
+)
+"""What is said of a key that a service has refused. There is nothing the gateway could do."""
+
+
 class Reason(StrEnum):
     """Why an identity has no usable credential."""
 
@@ -43,6 +50,9 @@ class IdentityStatus:
     """Our wall clock minus IAM's, as last measured."""
     facts: TokenFacts | None
     """Of the usable token, if it is one."""
+    refused_s: float | None = None
+    """Seconds since a service last refused a key that the gateway cannot replace; None: never, or
+    the key has been replaced. What it may mean is `KEY_REFUSED`."""
 
 
 class LoginLog:
@@ -52,6 +62,7 @@ class LoginLog:
         self._identity = identity
         self._last: RefreshResult | None = None
         self._last_at = -math.inf
+        self._refused_at = -math.inf
 
     def succeeded(self, trigger: RefreshTrigger, login: Login, *, now: float) -> None:
         """Write that `login` was made, if it brought a token."""
@@ -82,6 +93,12 @@ class LoginLog:
                 next_s,
                 "the credential there is stays in use" if usable else "there is no credential",
             )
+
+    def refused_by_service(self, *, now: float) -> None:
+        """Write that a service refuses the key, not more than once a minute."""
+        if now >= self._refused_at + _LOG_AGAIN_S:
+            self._refused_at = now
+            _LOG.warning("identity %s: %s", self._identity, KEY_REFUSED)
 
     def _is_news(self, result: RefreshResult, now: float) -> bool:
         if result is self._last and now < self._last_at + _LOG_AGAIN_S:

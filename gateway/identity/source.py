@@ -101,6 +101,11 @@ class CredentialSource(Protocol):
         ...
 
 
+def is_visible_ascii(value: str) -> bool:
+    """Return whether `value` is visible ASCII, at least one character of it."""
+    return _VISIBLE_ASCII.fullmatch(value) is not None
+
+
 def token_line(token: SecretStr) -> bytes:
     """Return the header line that carries `token`.
 
@@ -109,7 +114,7 @@ def token_line(token: SecretStr) -> bytes:
             whoever made it write header lines of his own. The text does not show it.
     """
     value = token.get_secret_value()
-    if not _VISIBLE_ASCII.fullmatch(value):
+    if not is_visible_ascii(value):
         raise ValueError("the token is empty or holds something else than visible ASCII")
     if len(value) > LONGEST_TOKEN:
         raise ValueError(f"the token is longer than {LONGEST_TOKEN} bytes")

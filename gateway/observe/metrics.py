@@ -44,6 +44,10 @@ UPSTREAM_ERRORS = (
 )
 """Values of label `error` for answers of the service that pass through."""
 
+KEY_REFUSED = "key_refused"
+"""Value of label `error`, with layer `identity`, for a 401 to a key that cannot be replaced: it is
+unknown, has expired or is not bound to the service."""
+
 _UPSTREAM_LAYERS = (Layer.APIG, Layer.MODELARTS, Layer.MODEL)
 _OUR_STATUSES = {code.status for code in ErrorCode if code.status}
 _STATUSES = sorted(
@@ -140,6 +144,7 @@ class ServiceMetrics:
         self._errors = {(code.layer.value, code.label): 0 for code in ErrorCode} | {
             (layer.value, error): 0 for layer in _UPSTREAM_LAYERS for error in UPSTREAM_ERRORS
         }
+        self._errors[Layer.IDENTITY.value, KEY_REFUSED] = 0
         self._retries = dict.fromkeys(retry_reasons, 0)
 
     @property
@@ -165,7 +170,7 @@ class ServiceMetrics:
             self._requests[method, status] += 1
 
     def count_error(self, layer: Layer, error: str) -> None:
-        """Count what went wrong; `error` is an `ErrorCode.label` or one of `UPSTREAM_ERRORS`."""
+        """Count an error: an `ErrorCode.label`, one of `UPSTREAM_ERRORS`, or `KEY_REFUSED`."""
         self._errors[layer.value, error] += 1
 
     def count_retry(self, reason: str) -> None:

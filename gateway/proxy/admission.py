@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.errors import DownstreamError, ErrorCode
+from gateway.http.fields import without_twins
 from gateway.http.host import AllowedHosts
 from gateway.http.location import location_for_client
 from gateway.http.request import Request
@@ -125,7 +126,8 @@ def _check_switch(service: Service, head: RequestHead) -> None:
 def _upstream_head(service: Service, target: bytes, head: RequestHead) -> bytes:
     """Return the head for the service. Our lines are written after stripping."""
     lines = [b"%b %b HTTP/1.1" % (head.line.method.encode("ascii"), target), service.host_line]
-    lines.extend(head.lines)
+    own = service.own_field
+    lines.extend(without_twins(head.lines, own) if own else head.lines)
     if head.upgrade is not None:
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
     elif head.chunked:

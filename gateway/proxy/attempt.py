@@ -194,14 +194,23 @@ class Attempt(ResponseListener):
         """Let the request's body go on."""
         self._owner.upstream_writable()
 
+    @property
+    def is_key_refused(self) -> bool:
+        """Whether the service has refused a credential that cannot be replaced."""
+        check = self.check
+        return check is not None and check.verdict is REJECTED and not self.credential.renewable
+
     def _begin(self, head: ResponseHead) -> None:
         self.head = head
         self._owner.response_began(head)
         if head.status == 101:
             self._note_acceptance()
         elif head.status >= 400:
+            credential = self.credential
             check = self.check = TokenCheck(
-                head, sends_credential=bool(self.credential.field_lines)
+                head,
+                sends_credential=bool(credential.field_lines),
+                renewable=credential.renewable,
             )
             if check.verdict is PENDING:
                 self._state = _HOLDING

@@ -18,7 +18,7 @@ from gateway.http.request_head import RequestHead
 from gateway.http.trace_context import trace_id_of
 from gateway.observe.access_log import AccessLog, Record
 from gateway.observe.line_budget import LineBudget
-from gateway.observe.metrics import ServiceMetrics, upstream_error_of
+from gateway.observe.metrics import KEY_REFUSED, ServiceMetrics, upstream_error_of
 from gateway.proxy.admission import Admission
 from gateway.proxy.attempt import Attempt
 from gateway.proxy.rejection import layer_of
@@ -39,7 +39,11 @@ _PLAIN_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _ID_PREFIX = os.urandom(6).hex()
 _ids = itertools.count(1)
 _make_tuple = tuple.__new__
-_GATEWAY, _CLIENT = Layer.GATEWAY, Layer.CLIENT  # looking members up is dear (Python 3.11)
+_GATEWAY, _CLIENT, _IDENTITY = (
+    Layer.GATEWAY,
+    Layer.CLIENT,
+    Layer.IDENTITY,
+)  # looking members up is dear (Python 3.11)
 _log = logging.getLogger("gateway.proxy")
 
 
@@ -118,8 +122,11 @@ class Observation:
             self.status = head.status
         self.upstream_request_id = head.request_id
         if not self.error and attempt.check is not None:
-            self.error = upstream_error_of(head.status)
-            self.layer = layer_of(attempt.check.vendor_code)
+            if attempt.is_key_refused:
+                self.error, self.layer = KEY_REFUSED, _IDENTITY
+            else:
+                self.error = upstream_error_of(head.status)
+                self.layer = layer_of(attempt.check.vendor_code)
 
 
 class Observer:

@@ -66,6 +66,9 @@ class Service:
     """Whether a client may switch to WebSocket, whatever `methods` says."""
     max_in_flight: int
     """More requests than this at a time are refused with 503 rather than queued."""
+    own_field: bytes = b""
+    """Name in lower case of the field that our credential goes into, if callers' heads are not
+    always without it; else empty. A caller's field of this name is not forwarded."""
     credentials: Credentials
     pool: Pool
     metrics: ServiceMetrics

@@ -27,17 +27,26 @@ class TokenCheck:
 
     __slots__ = ("_head", "_left", "_seen", "verdict")
 
-    def __init__(self, head: ResponseHead, *, sends_credential: bool) -> None:
+    def __init__(
+        self, head: ResponseHead, *, sends_credential: bool, renewable: bool = True
+    ) -> None:
         """Begin with a response of status 400 and above.
 
         Args:
             head: of the response.
             sends_credential: the request carried one, which a 401 or 403 may be about.
+            renewable: another one can be had. Otherwise the body decides nothing: every 401 is
+                about the key, and passes.
         """
         self._head = head
         self._seen: list[bytes] = []
         self._left = PEEK_BYTES
-        self.verdict = PENDING if sends_credential and head.status in {401, 403} else CLEAR
+        self.verdict = CLEAR
+        if sends_credential and head.status in {401, 403}:
+            if renewable:
+                self.verdict = PENDING
+            elif head.status == 401:
+                self.verdict = REJECTED
 
     @property
     def is_full(self) -> bool:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gateway.settings.environment import find_log_level
+    from gateway.settings.identity import Identity
     from gateway.settings.loading import Loaded, load
-    from gateway.settings.models import Drain, Identity, Service, Settings, Timeouts, Tls
+    from gateway.settings.models import Drain, Service, Settings, Timeouts
     from gateway.settings.probe import find_admin_listen
+    from gateway.settings.tls import Tls
     from gateway.settings.values import ListenAddress, Url
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
 
 _HOMES = {"Loaded": "loading", "load": "loading", "find_admin_listen": "probe"}
 _HOMES |= {"find_log_level": "environment", "ListenAddress": "values", "Url": "values"}
+_HOMES |= {"Identity": "identity", "Tls": "tls"}
 
 
 def __getattr__(name: str) -> Any:

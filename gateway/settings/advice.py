@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from gateway.settings.models import Settings, Tls
+from gateway.settings.models import Settings
+from gateway.settings.tls import Tls
 from gateway.settings.values import Url, parse_url
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from pydantic import BeforeValidator, SecretStr
@@ -78,6 +79,7 @@ def _size(count: int) -> str:
 
 
 _WRITERS: dict[Callable[..., Any], Callable[[Any], str]] = {
+    values.parse_instant: datetime.isoformat,
     values.parse_duration: _duration,
     values.parse_positive_duration: _duration,
     values.parse_size: _size,

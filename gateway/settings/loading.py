@@ -13,18 +13,16 @@ from gateway.errors import ConfigError
 from gateway.settings.advice import warnings_of
 from gateway.settings.document import Document, KeyPath, read_document
 from gateway.settings.environment import read_openstack, read_variables
+from gateway.settings.identity import SECRETS
 from gateway.settings.models import Settings
 from gateway.settings.sections import sentence_of
 from gateway.settings.values import printable
 
-_SECRETS = ("password", "secret")
 # When a stronger layer gives the first, weaker layers' others are dropped: two answers to one
 # question are a mistake within a layer and an override between layers.
 _ALTERNATIVES = (
-    ("password", "password_file"),
-    ("password_file", "password"),
-    ("secret", "secret_file"),
-    ("secret_file", "secret"),
+    *SECRETS.items(),
+    *((file, plain) for plain, file in SECRETS.items()),
     ("project", "project_id"),
     ("project_id", "project", "project_domain"),
 )
@@ -102,7 +100,7 @@ def _without_none(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_secrets(layer: _Layer, where: str) -> Iterator[str]:
     for name, identity in _section(layer.data, "identities").items():
-        for key in _SECRETS:
+        for key in SECRETS:
             if isinstance(identity, dict) and identity.get(key) is not None:
                 yield (
                     f"identities.{name}.{key}: refused from {where}; use {key}_file or "

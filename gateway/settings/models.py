@@ -6,16 +6,16 @@ Durations are seconds and sizes are bytes once they are loaded.
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from gateway.settings.identity import Identity
 from gateway.settings.sections import Fault, Section
+from gateway.settings.tls import Tls
 from gateway.settings.types import (
     AllowedHost,
-    AuthUrl,
     Duration,
-    HostName,
     Listen,
     ListenTcp,
     Method,
@@ -23,11 +23,8 @@ from gateway.settings.types import (
     Name,
     Origin,
     PositiveDuration,
-    ReadableFile,
-    Secret,
     ServiceUrl,
     Size,
-    Text,
     split_list,
 )
 from gateway.settings.values import (
@@ -41,29 +38,6 @@ from gateway.settings.values import (
 )
 
 
-class Tls(Section):
-    """How the other side is verified and how we show who we are, on https only."""
-
-    ca_file: ReadableFile | None = None
-    """PEM file of the authorities to trust instead of the system's; without the right one every
-    connection ends with `tls_certificate_error`."""
-    server_name: HostName | None = None
-    """Name to ask for and to verify instead of the URL's host; for addresses and tunnels."""
-    verify: bool = True
-    """Whether the certificate is verified. `false` hands the token to whoever answers, and is
-    warned about at every start."""
-    client_cert_file: ReadableFile | None = None
-    """PEM file of our own certificate with its chain, when the other side asks for one."""
-    client_key_file: ReadableFile | None = None
-    """PEM file of that certificate's key; may be left out when the certificate's file holds it."""
-
-    @classmethod
-    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:
-        """Yield a key without its certificate."""
-        if "client_key_file" in given and "client_cert_file" not in given:
-            yield ("client_cert_file",), "required with client_key_file"
-
-
 class Drain(Section):
     """How the gateway leaves: SIGTERM first makes it not ready, then it closes its listener."""
 
@@ -74,95 +48,6 @@ class Drain(Section):
     timeout: Duration = 30.0
     """Time requests in flight may take to finish after that, as Kubernetes' own grace period;
     what is not finished then is cut off."""
-
-
-LoginMethod = Literal["password", "application_credential", "file", "none"]
-LOGIN_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    # method: keys it needs, further keys it takes
-    "password": (
-        frozenset({"auth_url", "username", "user_domain"}),
-        frozenset({"password", "password_file", "project", "project_id", "project_domain", "tls"}),
-    ),
-    "application_credential": (
-        frozenset({"auth_url", "id"}),
-        frozenset({"secret", "secret_file", "tls"}),
-    ),
-    "file": (frozenset({"token_file"}), frozenset()),
-    "none": (frozenset(), frozenset()),
-}
-
-
-class Identity(Section):
-    """Who the gateway is towards services, and where its tokens come from."""
-
-    method: LoginMethod = "password"
-    """How a token is obtained: `password` and `application_credential` log in at `auth_url`,
-    `file` reads one that somebody else renews, `none` sends no token at all."""
-    auth_url: AuthUrl | None = None
-    """Root of Keystone's version 3 API, with or without `/v3`. While it cannot be reached,
-    callers get 503 as soon as the last token has expired."""
-    username: Text | None = None
-    """Name of the user, for `password`. Use one that does nothing else: wrong logins lock it."""
-    user_domain: Text | None = None
-    """Name of the domain (in Huawei Cloud: of the account) that the user belongs to."""
-    password: Secret | None = None
-    """The password, from the environment only: a file like this one ends up in a repository."""
-    password_file: ReadableFile | None = None
-    """File with the password, read again when it changes; one final line break is ignored."""
-    id: Text | None = None
-    """Id of the application credential."""
-    secret: Secret | None = None
-    """Secret of the application credential, from the environment only."""
-    secret_file: ReadableFile | None = None
-    """File with the secret of the application credential, read again when it changes."""
-    token_file: ReadableFile | None = None
-    """File with a token, for `file`; read again when it changes."""
-    project: Text | None = None
-    """Name of the project the token is for, in Huawei Cloud by default the region's name.
-    Required unless `project_id` is given: services refuse tokens without a project."""
-    project_id: Text | None = None
-    """Id of the project, instead of `project`."""
-    project_domain: Text | None = Field(default_factory=lambda data: data.get("user_domain"))
-    """Name of the domain that `project` belongs to; the user's own when left out."""
-    tls: Tls = Tls()
-    """TLS towards `auth_url`."""
-
-    @property
-    def tokens_url(self) -> str:
-        """Where tokens are asked for; empty when the method does not log in."""
-        return f"{self.auth_url}/auth/tokens" if self.auth_url else ""
-
-    @classmethod
-    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:
-        """Yield the keys that the method misses or has no use for."""
-        method = given.get("method", "password")
-        if not isinstance(method, str) or method not in LOGIN_KEYS:
-            return  # reported as a value
-        needed, further = LOGIN_KEYS[method]
-        for key in cls.model_fields:
-            if key in needed and key not in given:
-                yield (key,), f"required with method {method}"
-            if key in given and key not in needed | further | {"method"}:
-                allowed = ", ".join(k for k in cls.model_fields if k in needed | further)
-                yield (key,), f"makes no sense with method {method}; allowed: {allowed or 'no key'}"
-        for plain, file in (("password", "password_file"), ("secret", "secret_file")):
-            if plain in further and plain in given and file in given:
-                yield (file,), f"{plain} is given too; keep one of them"
-            if plain in further and plain not in given and file not in given:
-                yield (file,), f"required with method {method}, or {plain} from the environment"
-        if method == "password":
-            yield from cls._scope_contradictions(given)
-
-    @classmethod
-    def _scope_contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:
-        if "project" not in given and "project_id" not in given:
-            yield (
-                ("project",),
-                "required with method password, or project_id: services want a project's token",
-            )
-        if "project_id" in given:
-            for key in (k for k in ("project", "project_domain") if k in given):
-                yield (key,), "project_id is given too, which says it all; keep one of them"
 
 
 class Timeouts(Section):

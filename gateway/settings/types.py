@@ -1,6 +1,7 @@
 """The types of single settings: a parser with its sentence, and what an editor is told of it."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,6 +64,19 @@ def _amount_schema(pattern: str, number: str, *examples: str, **limit: float) ->
 Name = Annotated[str, BeforeValidator(values.parse_name), _text_schema(values.NAME_PATTERN, "iris")]
 Text = Annotated[
     str, BeforeValidator(values.parse_text), WithJsonSchema({"type": "string", "minLength": 1})
+]
+FieldName = Annotated[
+    str,
+    BeforeValidator(values.parse_field_name),
+    _text_schema(r"[!#$%&'*+.^`|~0-9A-Za-z-]+", "X-Apig-AppCode"),
+]
+FieldPrefix = Annotated[
+    str, BeforeValidator(values.parse_field_prefix), _text_schema("[ -~]*", "Bearer ")
+]
+Instant = Annotated[
+    datetime,
+    BeforeValidator(values.parse_instant),
+    _text_schema(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].+)?", "2027-01-31", "2027-01-31T12:00:00+08:00"),
 ]
 Duration = Annotated[
     float,

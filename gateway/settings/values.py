@@ -6,7 +6,9 @@ raises `ValueError` with a sentence for the person who wrote the value.
 
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 from typing import Any
 
@@ -30,6 +32,14 @@ _SEGMENT = (
     r"(?!\.\.?(?:/|\Z))(?:[A-Za-z0-9\-._~!$&'()*+,=:]|%(?!0|1|7F|2[35EF]|3[BF]|5C)[0-9A-F]{2})+"
 )
 _PATH = re.compile(rf"(?:/{_SEGMENT})*/?", re.ASCII | re.IGNORECASE)
+# No underscore: servers that turn names into variables cannot tell it from a hyphen.
+_FIELD_NAME = r"[!#$%&'*+.^`|~0-9A-Za-z-]+"
+_OWN_FIELDS = frozenset(
+    "connection keep-alive te transfer-encoding upgrade trailer http2-settings host content-length "  # noqa: SIM905
+    "content-type content-encoding expect cookie via date x-request-id traceparent "
+    "tracestate".split()
+)
+_OWN_PREFIXES = ("proxy-", "x-forwarded")
 _SUN_PATH_BYTES = 107  # unix(7): sun_path holds 108 bytes, the last of them NUL
 
 
@@ -78,6 +88,48 @@ def parse_name(value: Any) -> str:
             f"a letter or digit at both ends{hint}"
         )
     return value
+
+
+def parse_field_name(value: Any) -> str:
+    """Return the name of a header field that may carry a credential."""
+    if not isinstance(value, str) or not re.fullmatch(_FIELD_NAME, value):
+        raise ValueError(
+            f"{shown(value)} is not the name of a header field; use letters, digits and -, "
+            "such as X-Apig-AppCode"
+        )
+    if value.lower() in _OWN_FIELDS or value.lower().startswith(_OWN_PREFIXES):
+        raise ValueError(
+            f"{shown(value)} may not be set: it belongs to the connection, to the message's "
+            "framing or to the gateway; use the name that the service asks for, such as "
+            "X-Apig-AppCode"
+        )
+    return value
+
+
+def parse_field_prefix(value: Any) -> str:
+    """Return what stands before a value: one line of ASCII that may end with a space."""
+    if not isinstance(value, str) or not re.fullmatch("(?:[!-~][ -~]*)?", value):
+        raise ValueError(
+            f"{shown(value)} is not the beginning of a header field's value; use one line of "
+            'ASCII that does not begin with a space, such as "Bearer "'
+        )
+    return value
+
+
+def parse_instant(value: Any) -> datetime:
+    """Return a moment, in UTC; a date is its first moment. YAML reads dates by itself."""
+    moment = None
+    if isinstance(value, str):
+        with suppress(ValueError):
+            moment = datetime.fromisoformat(value.strip())
+    elif isinstance(value, datetime):
+        moment = value
+    elif isinstance(value, date):
+        moment = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if moment is not None:
+        with suppress(OverflowError):
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    raise ValueError(f"{shown(value)} is not a date; use 2027-01-31, or 2027-01-31T12:00:00+08:00")
 
 
 def parse_duration(value: Any) -> float:

@@ -21,6 +21,11 @@ class Account:
     credential_id: str = "twin-credential"
     """Application credential of this user in this project."""
     credential_secret: str = field(default="twin-secret", repr=False)
+    credential_name: str = "gateway"
+    api_key: str = field(default="twin-api-key", repr=False)
+    """For services of the new version, at `/v2/infers`."""
+    app_code: str = field(default="twin-app-code", repr=False)
+    """For services of the old version, at `/v1/infers`."""
 
     @property
     def domain_id(self) -> str:

@@ -40,7 +40,7 @@ def named_account(body: Any, accounts: Iterable[Account]) -> Account | None:
     user = _maybe(_maybe(identity, "password"), "user")
     credential = _maybe(identity, "application_credential")
     for account in accounts:
-        if _is_user(user, account) or _maybe(credential, "id") == account.credential_id:
+        if _is_user(user, account) or _is_credential(credential, account):
             return account
     return None
 
@@ -88,8 +88,14 @@ def _check_password(identity: dict[str, Any], account: Account | None) -> None:
 def _check_credential(identity: dict[str, Any], account: Account | None) -> None:
     credential = _need(identity, "application_credential")
     secret = credential.get("secret")
-    if not isinstance(secret, str) or not isinstance(credential.get("id"), str):
+    if not isinstance(secret, str) or not isinstance(credential.get("id", ""), str):
         raise LoginRefusedError(400, "Expecting to find id and secret in application_credential.")
+    if "id" not in credential:
+        if not isinstance(credential.get("name"), str):
+            raise LoginRefusedError(400, "Expecting to find id or name in application_credential.")
+        user = _need(credential, "user")
+        if "id" not in user:
+            _need_domain(user, "user")
     if account is None or not _equal(secret, account.credential_secret):
         raise LoginRefusedError(401, WRONG_PASSWORD, guesser=account)
 
@@ -128,6 +134,15 @@ def _is_user(user: Any, account: Account) -> bool:
     if "id" in user:
         return bool(user["id"] == account.user_id)
     return user.get("name") == account.user and _is_domain(user.get("domain"), account)
+
+
+def _is_credential(credential: Any, account: Account) -> bool:
+    if not isinstance(credential, dict):
+        return False
+    if "id" in credential:
+        return bool(credential["id"] == account.credential_id)
+    is_named = credential.get("name") == account.credential_name
+    return is_named and _is_user(credential.get("user"), account)
 
 
 def _is_domain(domain: Any, account: Account) -> bool:

@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.twin import echo, image, iris, wire
+from gateway.twin.access import refusal_of
 from gateway.twin.faults import FaultError, Faults, faults_in_query
 from gateway.twin.model import Call, Model, ModelError
 from gateway.twin.reply import (
@@ -19,7 +20,6 @@ from gateway.twin.reply import (
     known_error,
 )
 from gateway.twin.state import CloudState, ServiceStats
-from gateway.twin.tokens import Scope, Verdict
 
 IRIS_ID: Final = "eb3e0c54-3dfa-4750-af0c-95c45e5d3e83"
 IMAGE_ID: Final = "5f0c8f5e-6a2b-4c1d-9e57-1c1d6a4f7b20"
@@ -49,6 +49,7 @@ SERVICES = (
 )
 _BY_ID = {service.identifier: service for service in SERVICES}
 _LIGHT_BODY = 64 << 10
+_SECRET_FIELDS = {b"x-auth-token", b"x-apig-appcode", b"authorization"}
 _SCRATCH = b"0123456789abcdef" * 4096
 
 
@@ -75,7 +76,13 @@ class Services:
         stats.calls += 1
         refusal = _head_refusal(request, request_id)
         if refusal is None:
-            refusal = self._token_refusal(request, request_id)
+            refusal = refusal_of(
+                request,
+                is_new=request.raw_path.startswith("/v2/"),
+                tokens=self._state.tokens,
+                accounts=self._state.accounts,
+                request_id=request_id,
+            )
             stats.rejected += refusal is not None
         if refusal is not None:
             stats.status[refusal.status] += 1
@@ -90,28 +97,6 @@ class Services:
         reply = await self._answer(request, service, faults, stats, request_id)
         stats.status[reply.status] += 1
         return await wire.deliver(request, reply, faults, request_id)
-
-    def _token_refusal(self, request: web.Request, request_id: str) -> Reply | None:
-        """What the API gateway or the dispatcher has against the request's token."""
-        tokens = request.headers.getall("X-Auth-Token", ())
-        if request.headers.get("Authorization", "").lower().startswith("bearer"):
-            # The real one reads this field instead, and cannot.
-            return known_error("APIG.0301", request_id)
-        if len(tokens) != 1:
-            found = "not found" if not tokens else "found more than once"
-            message = f"Incorrect IAM authentication information: x-auth-token {found}."
-            return cloud_error(401, "APIG.0301", message, request_id)
-        verdict, grant = self._state.tokens.judge(tokens[0])
-        if verdict is Verdict.REVOKED:
-            return known_error("APIG.0307", request_id)
-        if verdict is Verdict.EXPIRED and grant is not None:
-            message = "Incorrect IAM authentication information: token expires."
-            return cloud_error(401, "APIG.0301", message, request_id)
-        if grant is None:
-            return known_error("APIG.0301", request_id)
-        if grant.scope is not Scope.PROJECT:
-            return known_error("ModelArts.0207", request_id)
-        return None
 
     async def _answer(
         self,
@@ -182,7 +167,7 @@ async def _read(request: web.Request) -> bytes:
 
 def _shown_fields(request: web.Request) -> tuple[tuple[str, str], ...]:
     return tuple(
-        (name.decode("latin-1"), fingerprint(value) if name.lower() == b"x-auth-token" else _text)
+        (name.decode("latin-1"), fingerprint(value) if name.lower() in _SECRET_FIELDS else _text)
         for name, value in request.raw_headers
         for _text in (value.decode("latin-1"),)
     )

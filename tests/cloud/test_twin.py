@@ -245,6 +245,50 @@ async def test_user_by_id_may_log_in(http: aiohttp.ClientSession, twin: Twin) ->
     assert (await log_in(http, twin, body)).status == 201
 
 
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({}, 201),
+        ({"name": "other"}, 401),
+        ({"user": {"name": "other", "domain": {"name": ACCOUNT.domain}}}, 401),
+        ({"user": {"name": ACCOUNT.user}}, 400),
+        ({"user": None}, 400),
+        ({"name": None}, 400),
+    ],
+)
+async def test_application_credential_by_name_needs_its_user(
+    http: aiohttp.ClientSession, twin: Twin, changes: dict[str, Any], status: int
+) -> None:
+    """And the user his domain, as Keystone has it."""
+    user = {"name": ACCOUNT.user, "domain": {"name": ACCOUNT.domain}}
+    credential = {"name": "gateway", "user": user, "secret": "twin-secret"} | changes
+    credential = {key: value for key, value in credential.items() if value is not None}
+    identity = {"methods": ["application_credential"], "application_credential": credential}
+    assert (await log_in(http, twin, {"auth": {"identity": identity}})).status == status
+
+
+@pytest.mark.parametrize(
+    ("version", "field", "status"),
+    [
+        ("v2", ("Authorization", "Bearer twin-api-key"), 200),
+        ("v2", ("Authorization", "Bearer other"), 401),
+        ("v2", ("X-Apig-AppCode", "twin-app-code"), 401),
+        ("v1", ("Authorization", "Bearer twin-api-key"), 401),
+        ("v1", ("X-Apig-AppCode", "twin-app-code"), 200),
+        ("v1", ("X-Apig-AppCode", "other"), 401),
+    ],
+)
+async def test_new_services_take_a_key_and_old_ones_an_app_code(
+    http: aiohttp.ClientSession, twin: Twin, version: str, field: tuple[str, str], status: int
+) -> None:
+    """And nothing shows either of them."""
+    url = twin.service_url(ECHO_ID).replace("/v1/", f"/{version}/")
+    answer = await send(http, "POST", url, headers=[field])
+    assert answer.status == status
+    assert field[1] not in json.dumps(answer.json)
+    assert twin.stats.services["echo"].rejected == (status == 401)
+
+
 async def test_application_credential_brings_its_own_project(
     http: aiohttp.ClientSession, twin: Twin
 ) -> None:

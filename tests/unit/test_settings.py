@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -28,6 +29,7 @@ from gateway.settings import (
     values,
 )
 from gateway.settings.environment import find_log_level, leaf_keys, variable_names
+from gateway.settings.identity import LOGIN_KEYS, SECRETS
 from tests import documents
 
 CONFIG = Path(__file__).parent.parent.parent / "config"
@@ -671,9 +673,8 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
         (
             identity(method="paswd"),
             (
-                "identities.default.method: 'paswd' is not one of password, "
-                "application_credential, "
-                "file, none, did you mean password?"
+                f"identities.default.method: 'paswd' is not one of {', '.join(LOGIN_KEYS)}, "
+                "did you mean password?"
             ),
         ),
         (service(url=None), "services.iris.url: required, but not given"),
@@ -1203,6 +1204,8 @@ LOGIN = {
 METHODS: dict[str, dict[str, str]] = {
     "password": LOGIN,
     "application_credential": {"auth_url": "https://i", "id": "i", "secret_file": "secret"},
+    "api_key": {"key_file": "secret"},
+    "header": {"header": "X-Apig-AppCode", "value_file": "secret"},
     "file": {"token_file": "secret"},
     "none": {},
 }
@@ -1242,7 +1245,13 @@ def test_project_by_name_or_by_id(write: Write, more: dict[str, Any], key: str) 
 
 
 @pytest.mark.parametrize(
-    ("method", "plain"), [("password", "password"), ("application_credential", "secret")]
+    ("method", "plain"),
+    [
+        ("password", "password"),
+        ("application_credential", "secret"),
+        ("api_key", "key"),
+        ("header", "value"),
+    ],
 )
 def test_a_secret_is_given_once(tmp_path: Path, method: str, plain: str) -> None:
     """Twice within one layer is a mistake, as nobody can say which one counts."""
@@ -1254,6 +1263,77 @@ def test_a_secret_is_given_once(tmp_path: Path, method: str, plain: str) -> None
     (problem,) = problems_of({"services": {"a": {"url": URL}}}, environ=environ)
 
     assert problem.startswith(f"identities.default.{plain}_file: {plain} is given too")
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({}, "id: required with method application_credential, or name, username and user_domain"),
+        (
+            {"name": "n", "username": "u"},
+            "user_domain: required with method application_credential",
+        ),
+        (
+            {"id": "i", "name": "n"},
+            "name: makes no sense with method application_credential and id, which says it all",
+        ),
+    ],
+)
+def test_an_application_credential_is_known_by_id_or_by_name(
+    write: Write, keys: dict[str, str], problem: str
+) -> None:
+    """A name alone does not say whose it is."""
+    common = {"method": "application_credential", "auth_url": "https://i", "secret_file": "secret"}
+    [found] = problems_of(identity(**common, **keys), write=write)
+    assert found.startswith(f"identities.default.{problem}")
+
+    whole = {"name": "n", "username": "u", "user_domain": "d"}
+    assert load(file=write(identity(**common, **whole)), environ={}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "X Key", "X-Key:", "X_Key", "X-K\u00e9y", "X-Key\r\nEvil", 5),
+        *("Host", "content-length", "Transfer-Encoding", "Connection", "TE", "Upgrade", "Cookie"),
+        *("Via", "Proxy-Authorization", "X-Forwarded-For", "Content-Type", "Expect", "traceparent"),
+    ],
+)
+def test_header_fields_that_a_key_cannot_go_into(name: Any) -> None:
+    """They would change the message's framing, its hop or its trace."""
+    with pytest.raises(ValueError, match=r"X-Apig-AppCode"):
+        values.parse_field_name(name)
+
+
+@pytest.mark.parametrize(
+    ("value", "moment"),
+    [
+        ("2027-01-31", "2027-01-31T00:00:00+00:00"),
+        (date(2027, 1, 31), "2027-01-31T00:00:00+00:00"),
+        ("2027-01-31T12:00:00+08:00", "2027-01-31T04:00:00+00:00"),
+        ("2027-01-31 12:00", "2027-01-31T12:00:00+00:00"),
+        (datetime(2027, 1, 31, 12, tzinfo=UTC), "2027-01-31T12:00:00+00:00"),
+    ],
+)
+def test_dates_are_moments(value: Any, moment: str) -> None:
+    """A date is its first moment, so that a warning comes too early rather than too late."""
+    assert values.parse_instant(value).isoformat() == moment
+
+
+@pytest.mark.parametrize("value", ["", "soon", "31.01.2027", "2027-02-30", 2027, None, True, []])
+def test_what_is_no_date(value: Any) -> None:
+    """The sentence shows one."""
+    with pytest.raises(ValueError, match=r"is not a date; use 2027-01-31"):
+        values.parse_instant(value)
+
+
+@pytest.mark.parametrize("prefix", [" Bearer", "Bearer\r\n", "B\u00e9arer ", 5])
+def test_what_cannot_stand_before_a_key(prefix: Any) -> None:
+    """One line of ASCII."""
+    with pytest.raises(ValueError, match=r"one line of ASCII"):
+        values.parse_field_prefix(prefix)
+    assert values.parse_field_prefix("Bearer ") == "Bearer "
+    assert values.parse_field_prefix("") == ""
 
 
 def test_files_must_exist_and_be_readable(write: Write, tmp_path: Path) -> None:
@@ -1416,7 +1496,7 @@ def test_the_annotated_configuration_shows_every_key_with_its_default(
 ) -> None:
     """Nothing that can be set in a file is missing, and what it shows as default is the default."""
     text = (CONFIG / "gateway.yaml").read_text().replace("/run/secrets", str(tmp_path))
-    for name in ("iam-password", "application-secret", "token"):
+    for name in re.findall(rf"{re.escape(str(tmp_path))}/([\w-]+)", text):
         (tmp_path / name).touch()
     origins = load(file=write(text), environ={}).origins
     data = yaml.safe_load(text)
@@ -1433,7 +1513,7 @@ def test_the_annotated_configuration_shows_every_key_with_its_default(
 
     walk(data, ())
     expected = {".".join(path) for path in leaf_keys(Settings)}
-    by_other_means = {f"identities.<name>.{key}" for key in ("password", "secret", "project_id")}
+    by_other_means = {f"identities.<name>.{key}" for key in (*SECRETS, "project_id", "name")}
     assert expected - shown == by_other_means
     assert origins["services.iris.timeouts.connect"].startswith("file ")
     data["identities"]["default"].pop("project_domain")
@@ -1497,7 +1577,8 @@ def test_the_schema_accepts_what_we_ship(file: Path) -> None:
     """An editor finds no fault in the examples."""
     schema = json.loads((CONFIG / "gateway.schema.json").read_text())
 
-    assert accepts(schema, yaml.safe_load(file.read_text()), schema)
+    as_yaml_1_2 = json.loads(json.dumps(yaml.safe_load(file.read_text()), default=str))
+    assert accepts(schema, as_yaml_1_2, schema)  # to which a date is a text
 
 
 @pytest.mark.parametrize(

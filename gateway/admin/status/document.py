@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway import __version__
 from gateway.admin.health import Health, readiness
-from gateway.identity.report import IdentityStatus
+from gateway.identity.report import KEY_REFUSED, IdentityStatus
 from gateway.observe.access_log import Record
 from gateway.observe.metrics import (
     NO_SERVICE,
@@ -99,6 +99,9 @@ def _identity(status: IdentityStatus, logins: Mapping[str, int]) -> dict[str, An
         "last_result": status.last_result,
         "clock_skew_s": status.skew_s,
         "logins": dict(logins),
+        "key_refused": None
+        if status.refused_s is None
+        else {"seconds_ago": round(status.refused_s, 3), "meaning": KEY_REFUSED},
         "token": None
         if facts is None
         else {

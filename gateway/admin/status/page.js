@@ -393,8 +393,9 @@ function showIdentities(data) {
     const state = identity.locked ? "bad" : identity.usable ? "good" : "bad";
     card.state.className = state;
     say(card.state, identity.locked ? "locked: the login was refused" : identity.usable ? "usable" : "not usable");
-    say(card.reason, identity.reason || "");
-    card.reason.hidden = !identity.reason;
+    const refused = identity.key_refused;
+    say(card.reason, identity.reason || (refused ? `${span(refused.seconds_ago)} ago ${refused.meaning}` : ""));
+    card.reason.hidden = !identity.reason && !refused;
     card.life.hidden = left === null || !life;
     if (!card.life.hidden) showLife(card, left, life, identity.next_login_s);
     const logins = Object.entries(identity.logins).filter(([, count]) => count);

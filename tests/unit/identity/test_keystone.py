@@ -157,6 +157,25 @@ async def test_application_credential_is_sent_without_scope() -> None:
     }
 
 
+async def test_application_credential_by_name_says_whose_it_is() -> None:
+    """Keystone looks a name up among one user's."""
+    async with FakeIam(good()) as iam:
+        login = ApplicationCredentialLogin(
+            tokens_url=iam.tokens_url,
+            name="gateway",
+            username="infer",
+            user_domain="account",
+            read_secret=lambda: SecretStr("s"),
+        )
+        await source(login).fetch()
+        [request] = iam.requests
+    assert json.loads(request[2])["auth"]["identity"]["application_credential"] == {
+        "name": "gateway",
+        "user": {"name": "infer", "domain": {"name": "account"}},
+        "secret": "s",
+    }
+
+
 async def test_secret_is_read_for_each_login_and_is_part_of_the_key() -> None:
     """A changed file is used at once, and its token is never mixed up with the old one's."""
     secrets = iter(["first", "second", "second"])

@@ -64,12 +64,16 @@ def test_everything_but_the_token() -> None:
         "last_result": "ok",
         "clock_skew_s": 0.5,
         "logins": {},
+        "key_refused": None,
         "token": {
             "fingerprint": "0123abcd", "length": 183, "user": "infer", "project": "region",
             "life_s": 86400.0,
         },
     }  # fmt: skip
     assert document["identities"]["identity-1"]["locked"] is True
+    [refused] = told(State(replace(GOOD, refused_s=2.0)))["identities"].values()
+    assert refused["key_refused"]["seconds_ago"] == 2.0
+    assert "has expired or is not bound to this service" in refused["key_refused"]["meaning"]
     assert document["identities"]["identity-2"]["expires_at"] is None
 
 

@@ -1,0 +1,160 @@
+"""Who the gateway is towards services: the methods, and the keys that each of them takes."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gateway.settings.sections import Fault, Section
+from gateway.settings.tls import Tls
+from gateway.settings.types import (
+    AuthUrl,
+    FieldName,
+    FieldPrefix,
+    Instant,
+    ReadableFile,
+    Secret,
+    Text,
+)
+
+LoginMethod = Literal["password", "application_credential", "api_key", "header", "file", "none"]
+LOGIN_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    # method: keys it needs, further keys it takes
+    "password": (
+        frozenset({"auth_url", "username", "user_domain"}),
+        frozenset({"password", "password_file", "project", "project_id", "project_domain", "tls"}),
+    ),
+    "application_credential": (
+        frozenset({"auth_url"}),
+        frozenset({"id", "name", "username", "user_domain", "secret", "secret_file", "tls"}),
+    ),
+    "api_key": (frozenset(), frozenset({"key", "key_file", "expires"})),
+    "header": (frozenset({"header"}), frozenset({"value", "value_file", "prefix", "expires"})),
+    "file": (frozenset({"token_file"}), frozenset()),
+    "none": (frozenset(), frozenset()),
+}
+SECRETS: dict[str, str] = {
+    # key that only the environment may give: file that may hold the same
+    "password": "password_file",
+    "secret": "secret_file",
+    "key": "key_file",
+    "value": "value_file",
+}
+_BY_NAME = ("name", "username", "user_domain")
+
+
+class Identity(Section):
+    """Who the gateway is towards services, and where its tokens come from."""
+
+    method: LoginMethod = "password"
+    """How the gateway shows who it is. `password` and `application_credential` log in at
+    `auth_url` for a token, `api_key` sends `Authorization: Bearer` and a key, `header` any other
+    line, `file` a token that somebody else renews, `none` nothing at all."""
+    auth_url: AuthUrl | None = None
+    """Root of Keystone's version 3 API, with or without `/v3`. While it cannot be reached,
+    callers get 503 as soon as the last token has expired."""
+    username: Text | None = None
+    """Name of the user, for `password`, and for an application credential by `name`. Use one that
+    does nothing else: wrong logins lock it."""
+    user_domain: Text | None = None
+    """Name of the domain (in Huawei Cloud: of the account) that the user belongs to."""
+    password: Secret | None = None
+    """The password, from the environment only: a file like this one ends up in a repository."""
+    password_file: ReadableFile | None = None
+    """File with the password, read again when it changes; one final line break is ignored."""
+    id: Text | None = None
+    """Id of the application credential."""
+    name: Text | None = None
+    """Name of the application credential, instead of `id`, with `username` and `user_domain`."""
+    secret: Secret | None = None
+    """Secret of the application credential, from the environment only."""
+    secret_file: ReadableFile | None = None
+    """File with the secret of the application credential, read again when it changes."""
+    key: Secret | None = None
+    """The API key, from the environment only."""
+    key_file: ReadableFile | None = None
+    """File with the API key alone, read again when it changes; one final line break is ignored."""
+    header: FieldName | None = None
+    """Name of the header field that carries `value`, such as `X-Apig-AppCode`. Callers cannot
+    send a field of this name."""
+    value: Secret | None = None
+    """Value of `header`, from the environment only."""
+    value_file: ReadableFile | None = None
+    """File with the value of `header`, read again when it changes; one final line break is
+    ignored."""
+    prefix: FieldPrefix = ""
+    """Written before the value, in quotes if it ends with a space: `"Bearer "`."""
+    expires: Instant | None = None
+    """When the key or value ends, as the console shows it: a date (its first moment, UTC) or a
+    date and time. For the metric and its alert only; it is sent until the service refuses it."""
+    token_file: ReadableFile | None = None
+    """File with a token, for `file`; read again when it changes."""
+    project: Text | None = None
+    """Name of the project the token is for, in Huawei Cloud by default the region's name.
+    Required unless `project_id` is given: services refuse tokens without a project."""
+    project_id: Text | None = None
+    """Id of the project, instead of `project`."""
+    project_domain: Text | None = Field(default_factory=lambda data: data.get("user_domain"))
+    """Name of the domain that `project` belongs to; the user's own when left out."""
+    tls: Tls = Tls()
+    """TLS towards `auth_url`."""
+
+    @property
+    def tokens_url(self) -> str:
+        """Where tokens are asked for; empty when the method does not log in."""
+        return f"{self.auth_url}/auth/tokens" if self.auth_url else ""
+
+    @property
+    def field_name(self) -> str:
+        """Name of the header field that a key or value goes into; empty for other methods."""
+        return "Authorization" if self.method == "api_key" else self.header or ""
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:
+        """Yield the keys that the method misses or has no use for."""
+        method = given.get("method", "password")
+        if not isinstance(method, str) or method not in LOGIN_KEYS:
+            return  # reported as a value
+        needed, further = LOGIN_KEYS[method]
+        for key in cls.model_fields:
+            if key in needed and key not in given:
+                yield (key,), f"required with method {method}"
+            if key in given and key not in needed | further | {"method"}:
+                allowed = ", ".join(k for k in cls.model_fields if k in needed | further)
+                yield (key,), f"makes no sense with method {method}; allowed: {allowed or 'no key'}"
+        for plain, file in SECRETS.items():
+            if plain in further and plain in given and file in given:
+                yield (file,), f"{plain} is given too; keep one of them"
+            if plain in further and plain not in given and file not in given:
+                yield (file,), f"required with method {method}, or {plain} from the environment"
+        if method == "password":
+            yield from cls._scope_contradictions(given)
+        if method == "application_credential":
+            yield from cls._credential_contradictions(given)
+
+    @classmethod
+    def _scope_contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:
+        if "project" not in given and "project_id" not in given:
+            yield (
+                ("project",),
+                "required with method password, or project_id: services want a project's token",
+            )
+        if "project_id" in given:
+            for key in (k for k in ("project", "project_domain") if k in given):
+                yield (key,), "project_id is given too, which says it all; keep one of them"
+
+    @classmethod
+    def _credential_contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:
+        """Yield what is wrong between an id and a name, which needs to know whose it is."""
+        method = "application_credential"
+        if "id" in given:
+            for key in (k for k in _BY_NAME if k in given):
+                yield (key,), f"makes no sense with method {method} and id, which says it all"
+        elif "name" in given:
+            for key in (k for k in _BY_NAME if k not in given):
+                yield (key,), f"required with method {method} and name"
+        else:
+            yield (
+                ("id",),
+                f"required with method {method}, or name, username and user_domain",
+            )

@@ -51,7 +51,7 @@ format: $(VENV)/.dev-installed ## rewrite to the project's format; regenerate th
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/python -m tests.documents
 
-fuzz: $(VENV)/.dev-installed ## 20 000 changed requests and as many answers against a running gateway
+fuzz: $(VENV)/.dev-installed ## 400 000 messages read by us and by llhttp; 40 000 more against a running gateway
 	@$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 bench: $(VENV)/.dev-installed ## CPU, latency and memory beside other proxies (needs wrk)

@@ -97,6 +97,7 @@ class FieldReader(Generic[_Head]):
             malformed: makes the error for a line that is no field.
         """
         self._judges = judges
+        self._transfer_encoding = judges[b"transfer-encoding"]
         self._judge_of = judge_of
         self._malformed = malformed
         self._known: dict[bytes, Line[_Head]] = {}
@@ -133,6 +134,9 @@ class FieldReader(Generic[_Head]):
         if value[:1] == b" " and value[1:2] not in _WHITE_SPACE and value[-1:] not in _WHITE_SPACE:
             value = value[1:]
         else:
+            if judge is self._transfer_encoding and b"\t" in value.lstrip(b" \t"):
+                # Some readers do not know the coding then, and read until the connection ends.
+                raise self._malformed("a TAB behind Transfer-Encoding")
             value = value.strip(b" \t")
             text = b"%b: %b" % (name, value)
         if name in self._remembered and len(raw) <= MAX_REMEMBERED_BYTES:

@@ -82,7 +82,7 @@ class ResponseHead(Head):
     """Whether it says `WWW-Authenticate: Keystone …`, as keystonemiddleware does."""
     request_id: bytes = b""
     options: frozenset[bytes] = NO_NAMES
-    """Of Connection, in lower case."""
+    """Of Connection, in lower case; and `close`, if Proxy-Connection says it."""
     upgrade: bytes = b""
     """Protocols that the service switches to, in lower case, joined by commas."""
     framing: BodyFraming = NO_BODY
@@ -132,6 +132,9 @@ def finish(head: ResponseHead, *, head_request: bool) -> None:
     if (status < 200 or status == 204) and (head.chunked or head.content_length):
         # A client that believed the field would wait for a body (RFC 9110 section 8.6).
         raise malformed("a response without body announces one")
+    if status < 200 and status != 101 and (head.line.http_1_0 or b"close" in head.options):
+        # HTTP/1.0 knows none, and behind a close nothing may follow; some readers stop there.
+        raise malformed("an interim response that ends the connection")
     # Framing is not an option that can be listed (RFC 9110 section 7.6.1).
     named = named_by(head.options) - {b"content-length"} if head.options else NO_NAMES
     if named:
@@ -150,6 +153,7 @@ def finish(head: ResponseHead, *, head_request: bool) -> None:
 
 
 _WITHOUT_BODY: Final = frozenset({204, 304})
+_CLOSE_OPTION: Final = frozenset({b"close"})
 
 
 def malformed(detail: str) -> UpstreamError:
@@ -175,6 +179,11 @@ def _transfer_encoding(head: ResponseHead, value: bytes, _text: bytes) -> None:
 
 def _connection(head: ResponseHead, value: bytes, _text: bytes) -> None:
     head.options |= options_of(value)
+
+
+def _proxy_connection(head: ResponseHead, value: bytes, _text: bytes) -> None:
+    """Heed it only where a service announces its end by it: that connection is not kept."""
+    head.options |= options_of(value) & _CLOSE_OPTION
 
 
 def _upgrade(head: ResponseHead, value: bytes, _text: bytes) -> None:
@@ -209,6 +218,7 @@ def _drop(_head: ResponseHead, _value: bytes, _text: bytes) -> None:
 _JUDGES: Final[dict[bytes, Judge[ResponseHead]]] = {
     **dict.fromkeys(DROPPED_FROM_RESPONSES, _drop),
     b"connection": _connection,
+    b"proxy-connection": _proxy_connection,
     b"content-length": _content_length,
     b"location": _location,
     b"server": _server,

@@ -134,6 +134,8 @@ FRAMING = [
             b"trailers",
             b"'chunked'",
             b"chunked\t,",
+            b"chunked\t",
+            b"chunked \t ",
             b"identity, chunked",
         )
     ),

@@ -71,15 +71,15 @@ def make_request_case(seed: int, number: int) -> RequestCase:
     return request_case(Random(f"request {seed} {number}"))
 
 
-def request_case(random: Random) -> RequestCase:
-    """Return a case made of what `random` says."""
+def request_case(random: Random, words: Sequence[bytes] = ()) -> RequestCase:
+    """Return a case made of what `random` says, with `words` among what is put in."""
     if random.random() < 0.4:
         data, spoilt = random.choice(_ROWS), True
     else:
         data = b"".join(_request(random) for _ in range(random.choice((1, 1, 1, 2, 3))))
         spoilt = False
     if spoilt or random.random() < 0.8:
-        data, spoilt = _spoil(random, data, _ROWS, _REQUEST_WORDS), True
+        data, spoilt = _spoil(random, data, _ROWS, [*_REQUEST_WORDS, *words]), True
     return RequestCase(_cut(random, data), spoilt)
 
 
@@ -88,13 +88,13 @@ def make_answer_case(seed: int, number: int) -> AnswerCase:
     return answer_case(Random(f"answer {seed} {number}"))
 
 
-def answer_case(random: Random) -> AnswerCase:
-    """Return a case made of what `random` says."""
+def answer_case(random: Random, words: Sequence[bytes] = ()) -> AnswerCase:
+    """Return a case made of what `random` says, with `words` among what is put in."""
     answers = [_answer(random) for _ in range(random.choice((1, 1, 1, 1, 2)))]
     spoilt = len(answers) > 1
     data = b"".join([*[random.choice(_INTERIM) for _ in range(random.choice(_FEW))], *answers])
     if random.random() < 0.8:
-        data, spoilt = _spoil(random, data, [_answer(random)], _ANSWER_WORDS), True
+        data, spoilt = _spoil(random, data, [_answer(random)], [*_ANSWER_WORDS, *words]), True
     ending: Ending = random.choice(("keep", "keep", "keep", "close", "close", "reset", "late"))
     return AnswerCase(_cut(random, data), _asking(random), ending, spoilt)
 

@@ -1,4 +1,4 @@
-"""What a reader of responses makes of some bytes, and heads made of fields."""
+"""What a reader makes of some bytes, and heads made of fields."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +23,18 @@ def request_head_of(fields: Fields, *, minor: bytes = b"1") -> RequestHead:
     REQUEST_FIELDS.read([b"%b: %b" % field for field in fields], head)
     request_head.finish(head)
     return head
+
+
+def known_of_request(head: RequestHead) -> tuple[object, ...]:
+    """Return everything a request's head says."""
+    line = head.line
+    fault = head.fault or line.fault
+    return (
+        line.method, line.target, line.supported, line.http_1_0, head.lines, head.host,
+        head.content_length, head.chunked, head.expects_continue, head.origin, head.fetch_site,
+        head.upgrade, head.traceparent, head.request_id, head.options, head.named, head.keep_alive,
+        fault and fault.code,
+    )  # fmt: skip
 
 
 def response_head_of(

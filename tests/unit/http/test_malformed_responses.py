@@ -34,13 +34,16 @@ FRAMING = [
         for coding in (
             b"", b"identity", b"gzip", b"xchunked", b"gzip, chunked", b"chunked, gzip",
             b"chunked, chunked", b"chunked;a", b"\x0bchunked", b"chunked,", b"chunked\x00",
-            b"chunked\xa0",
+            b"chunked\xa0", b"chunked\t", b"chunked\t ", b"chunked \t",
         )
     ),
     b"HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\nhello",
     b"HTTP/1.1 204 No\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"HTTP/1.1 100 Go\r\nContent-Length: 2\r\n\r\nok" + _OK,
     b"HTTP/1.1 103 Go\r\nTransfer-Encoding: chunked\r\n\r\n" + _OK,
+    b"HTTP/1.1 103 Go\r\nConnection: x, Close\r\n\r\n" + _OK,
+    b"HTTP/1.0 102 Go\r\n\r\n" + _OK,
+    b"HTTP/1.0 100 Go\r\nConnection: keep-alive\r\n\r\n" + _OK,
 ]  # fmt: skip
 
 STATUS_LINES = [

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from gateway.errors import ErrorCode
 from gateway.http.reader_state import DONE, HEAD, REFUSED, TUNNEL
 from gateway.http.request import Request
-from gateway.http.request_head import METHODS, RequestHead
+from gateway.http.request_head import METHODS
 from gateway.http.request_reader import MAX_FIELD_BYTES, MAX_FIELDS, MAX_HEAD_BYTES, RequestReader
 from gateway.http.target import MAX_TARGET_BYTES
 from tests.fuzz.cases import request_case
 from tests.fuzz.strict import read_requests
+from tests.unit.http.outcomes import known_of_request
 
 ONE = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"
 CHUNKED_HEAD = b"PUT /b?c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -28,18 +29,6 @@ UPGRADE = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c\r\n
 UPGRADE_WITH_BODY = UPGRADE.replace(b"Host", b"Content-Length: 3\r\nHost") + b"abc"
 MALFORMED = b"GET / HTTP/1.1\r\nHost : h\r\n\r\n"
 HEAD_WITHOUT_HOST = b"HEAD / HTTP/1.1\r\nA: b\r\n\r\n"
-
-
-def known_of(head: RequestHead) -> tuple[object, ...]:
-    """Return everything a head says."""
-    line = head.line
-    fault = head.fault or line.fault
-    return (
-        line.method, line.target, line.supported, line.http_1_0, head.lines, head.host,
-        head.content_length, head.chunked, head.expects_continue, head.origin, head.fetch_site,
-        head.upgrade, head.traceparent, head.request_id, head.options, head.named, head.keep_alive,
-        fault and fault.code,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,7 +53,7 @@ def parse(pieces: list[bytes]) -> Parsed:
     if reader.request is not None and reader.refusal is None:
         requests.append(reader.request)  # its body is still arriving, or it switches protocols
     return Parsed(
-        [(*known_of(one.head), b"".join(one.body), one.ended) for one in requests],
+        [(*known_of_request(one.head), b"".join(one.body), one.ended) for one in requests],
         None if reader.refusal is None else reader.refusal.code,
         reader.refused_method,
     )

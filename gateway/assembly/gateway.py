@@ -6,11 +6,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from gateway.admin.server import MOST_FRESH
 from gateway.assembly.identities import BuiltCache, build_cache, unusable_secrets
 from gateway.assembly.services import BuiltPools, build_pools, build_service
 from gateway.assembly.tls import TlsContexts
 from gateway.clock import boottime, wall_clock
-from gateway.downstream.listener import DataListener
+from gateway.downstream.listener import REFUSED_POLITELY, DataListener
 from gateway.errors import ConfigError
 from gateway.http.host import AllowedHosts
 from gateway.http.request_head import METHODS
@@ -29,8 +30,9 @@ from gateway.proxy.service import RouteTable
 from gateway.settings import ListenAddress, Loaded, Settings
 from gateway.settings.effective import EffectiveValue, effective
 
-_RESERVED_FILES = 32
-"""For the admin listener, logins, secrets and what Python itself opens."""
+_RESERVED_FILES = MOST_FRESH + REFUSED_POLITELY + 32
+"""For the admin listener, callers who are told that there are too many, logins, secrets and what
+Python itself opens."""
 
 _S = TypeVar("_S")
 _B = TypeVar("_B")
@@ -207,7 +209,7 @@ def _build_each(
 def _most_connections() -> int:
     """Return how many clients there may be: each needs a second file for its way upstream."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(8, limit // 2 - _RESERVED_FILES)
+    return max(8, (limit - _RESERVED_FILES) // 2)
 
 
 def _tick_of(settings: Settings) -> float:

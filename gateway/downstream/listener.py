@@ -8,7 +8,7 @@ from aiohttp import web
 from gateway.downstream.connection import CROWD, ClientConnection
 from gateway.proxy.context import ExchangeContext
 
-_REFUSED_POLITELY = 16
+REFUSED_POLITELY = 16
 """Connections that may be told so at a time; an answer takes up to 2 s to arrive for sure."""
 
 
@@ -47,7 +47,7 @@ class DataListener(web.Server):
     @property
     def flooded(self) -> bool:
         """Whether there are so many that not even a 503 can be sent."""
-        return self._count > self._max_connections + _REFUSED_POLITELY
+        return self._count > self._max_connections + REFUSED_POLITELY
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Count a connection."""

@@ -5,9 +5,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from aiohttp import web
-
 from gateway.admin.listener import Reload, admin_application
+from gateway.admin.server import AdminServer
 from gateway.http.host import AllowedHosts
 from gateway.identity.report import IdentityStatus
 from gateway.lifecycle.parts import Parts, Rebuild
@@ -16,9 +15,6 @@ from gateway.lifecycle.socket_file import SocketFile
 from gateway.lifecycle.supervisor import Supervisor, heartbeat
 from gateway.observe.access_log import Record
 from gateway.settings.effective import EffectiveValue
-
-_ADMIN_END_S = 1.0
-"""For how long answers of the admin listener may keep the process from ending."""
 
 _log = logging.getLogger("gateway.lifecycle")
 
@@ -44,7 +40,7 @@ class Gateway:
         self._started_at = self._clock()
         self._data_server: asyncio.Server | None = None
         self._socket_file: SocketFile | None = None
-        self._admin: web.AppRunner | None = None
+        self._admin: AdminServer | None = None
         self._beating: asyncio.Task[None] | None = None
         self.quit_requested = asyncio.Event()
         """Set when somebody has asked the gateway to end."""
@@ -107,18 +103,14 @@ class Gateway:
             heartbeat(self._supervisor, parts.metrics.loop_lag), name="heartbeat"
         )
         try:
-            self._admin = web.AppRunner(
+            self._admin = AdminServer(
                 admin_application(
                     self,
                     parts.metrics,
                     quit_requested=self.quit_requested.set if parts.quit_enabled else None,
                     reload=self._reloader.reload if self._reloader.possible else None,
-                ),
-                access_log=None,
-                handle_signals=False,
-                shutdown_timeout=_ADMIN_END_S,
+                )
             )
-            await self._admin.setup()
             admin_url = await self._open_admin(self._admin)
             data_url = await self._open_data()
         except BaseException:
@@ -156,22 +148,18 @@ class Gateway:
         parts.data.context.deadlines.close()
         parts.data.context.observer.close()
         if self._admin is not None:
-            await self._admin.cleanup()
+            await self._admin.close()
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
         self._supervisor.close()
 
-    async def _open_admin(self, runner: web.AppRunner) -> str:
+    async def _open_admin(self, admin: AdminServer) -> str:
         address = self._parts.admin_listen
-        site: web.BaseSite
         if address.path:
-            site = web.UnixSite(runner, address.path)
-            await site.start()
+            await admin.start_unix(address.path)
             return f"unix:{address.path}"
-        site = web.TCPSite(runner, address.host, address.port)
-        await site.start()
-        return _url(runner.addresses[0])
+        return _url(await admin.start(address.host, address.port))
 
     async def _open_data(self) -> str:
         address, loop = self._parts.listen, asyncio.get_running_loop()

@@ -52,7 +52,7 @@ def connected(port: int) -> socket.socket:
 async def test_too_many_callers_are_told_so(tmp_path: Path) -> None:
     """F49: at the limit of open files those there are served, the rest gets 503 or is closed;
     probes are answered, no CPU is burnt, and once callers leave all is as before."""
-    limit = ["sh", "-c", 'ulimit -n 128; exec "$@"', "sh"]
+    limit = ["sh", "-c", 'ulimit -n 176; exec "$@"', "sh"]
     async with (
         scripted_upstream(OK) as upstream,
         served(tmp_path, upstream.port, prefix=limit) as process,
@@ -83,6 +83,27 @@ async def test_too_many_callers_are_told_so(tmp_path: Path) -> None:
             while await ask(process) != b"ok":  # noqa: ASYNC110  # until it has noticed them leave
                 await asyncio.sleep(0.05)
         assert await process.sample("gateway_requests_in_flight") == 0
+
+
+async def test_the_admin_listener_cannot_take_the_callers_files(tmp_path: Path) -> None:
+    """More silent connections to it than there are files: callers, probes, scrapes are served."""
+    limit = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
+    async with (
+        scripted_upstream(OK) as upstream,
+        served(tmp_path, upstream.port, prefix=limit) as process,
+    ):
+        silent = [connected(process.admin_port) for _ in range(300)]
+        callers = [await connect(process.port) for _ in range(72)]  # as many as it takes
+        for caller in callers:
+            caller.send(POST)
+        for caller in callers:
+            assert (await caller.reply()).body == b"ok"
+        assert (await process.ask_admin("/readyz")).status == 200
+        assert await process.sample("gateway_requests_in_flight") == 0
+        for caller in callers:
+            caller.leave()
+        for connection in silent:
+            connection.close()
 
 
 @pytest.mark.parametrize("redirection", [">&-", ">&- 2>&- <&-", ">/dev/full", ">/dev/full 2>&1"])

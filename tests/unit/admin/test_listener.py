@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from aiohttp import web
 
 from gateway.admin.listener import admin_application
+from gateway.admin.server import AdminServer
 from gateway.identity.report import IdentityStatus, Reason
 from gateway.observe.metrics import Metrics
 from tests.support.client import Reply, connect
@@ -20,6 +20,7 @@ class Admin:
     def __init__(self, port: int) -> None:
         self.port = port
         self.quits = 0
+        self.server: AdminServer | None = None
 
     async def ask(
         self,
@@ -48,16 +49,14 @@ async def admin(state: State, *, may_quit: bool = False) -> AsyncIterator[Admin]
     def quit_requested() -> None:
         running.quits += 1
 
-    runner = web.AppRunner(
+    server = running.server = AdminServer(
         admin_application(state, Metrics(), quit_requested=quit_requested if may_quit else None)
     )
-    await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        running.port = runner.addresses[0][1]
+        _, running.port = await server.start("127.0.0.1", 0)
         yield running
     finally:
-        await runner.cleanup()
+        await server.close()
 
 
 @pytest.mark.parametrize(

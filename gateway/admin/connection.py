@@ -1,0 +1,205 @@
+"""One connection to the admin listener: bounded in bytes and time before aiohttp gets anything.
+
+aiohttp bounds neither: it waits for a head for an hour, collects every body, and decompresses it.
+It is handed one whole head at a time, which our own strict reader has accepted.
+"""
+
+import asyncio
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Final, Protocol, cast
+
+from aiohttp import web
+
+from gateway.errors import DownstreamError, ErrorCode
+from gateway.http.request_head import RequestHead
+from gateway.http.request_reader import RequestReader
+
+MAX_HEAD_BYTES: Final = 16 * 1024
+"""A browser's head takes 2 KiB, a scraper's less."""
+HEAD_TIMEOUT_S: Final = 5.0
+"""From the first to the last byte of a head."""
+IDLE_TIMEOUT_S: Final = 75.0
+"""Longer than the minute after which most scrapers ask again; also for whoever reads no answer."""
+_ANSWER_S: Final = 60.0
+"""How long the handler may take: a reload may have to wait for a disk."""
+_LINGER_S: Final = 1.0
+"""How long the rest of a refused request is dropped, so that the answer arrives."""
+
+_NO_BODY: Final = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Send no body: nothing here reads one.")
+
+
+class ConnectionOwner(Protocol):
+    """What a connection tells the listener that accepted it."""
+
+    def opened(self, connection: "AdminConnection") -> None:
+        """Called when the connection has been accepted."""
+        ...
+
+    def heard(self, connection: "AdminConnection") -> None:
+        """Called when bytes have arrived on it."""
+        ...
+
+    def lost(self, connection: "AdminConnection") -> None:
+        """Called when the connection is gone."""
+        ...
+
+
+class _State(Enum):
+    """What is done with what arrives."""
+
+    READING = auto()
+    ANSWERING = auto()
+    """A request is with its handler; nothing more is read meanwhile."""
+    LINGERING = auto()
+    """The last answer has been written; what arrives is dropped."""
+
+
+class AdminConnection(asyncio.Protocol):
+    """The event loop's protocol, before aiohttp's.
+
+    Invariants: it holds one unfinished head of at most `MAX_HEAD_BYTES` and what one read brought;
+    aiohttp holds one request of it at most; something always has a deadline.
+    """
+
+    def __init__(self, owner: ConnectionOwner, handler: web.RequestHandler) -> None:
+        """Prepare; `handler` answers requests."""
+        self._owner = owner
+        self._handler = handler
+        self._state = _State.READING
+        self._reader = RequestReader()
+        self._unread = bytearray()
+        self._timer: asyncio.TimerHandle | None = None
+        self.transport: asyncio.Transport | None = None
+        """While it is open."""
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request is with its handler."""
+        return self._state is _State.ANSWERING
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to count the time."""
+        self.transport = cast(asyncio.Transport, transport)
+        self._limit(IDLE_TIMEOUT_S)
+        self._handler.connection_made(transport)
+        self._owner.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, up to the end of a head."""
+        self._owner.heard(self)
+        if self._state is _State.READING:
+            self._read(data)
+        elif self._state is _State.ANSWERING:
+            self._unread += data  # one read may still arrive although reading is paused
+
+    def eof_received(self) -> None:
+        """Let the transport close after what has been written."""
+        self._handler.eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Let everybody forget it."""
+        self.transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._owner.lost(self)
+        self._handler.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Let aiohttp wait for whoever reads slowly."""
+        self._handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Let it go on."""
+        self._handler.resume_writing()
+
+    def answered(self) -> None:
+        """Called when the handler is done, and its answer is about to be written."""
+        asyncio.get_running_loop().call_soon(self._go_on)
+
+    def close(self) -> None:
+        """Close at once: somebody else needs the place."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _go_on(self) -> None:
+        """Read the next request; some of it may have arrived."""
+        transport = self.transport
+        if transport is None or transport.is_closing() or self._state is not _State.ANSWERING:
+            return
+        self._state = _State.READING
+        self._reader = RequestReader()
+        self._limit(IDLE_TIMEOUT_S)
+        transport.resume_reading()
+        unread, self._unread = bytes(self._unread), bytearray()
+        if unread:
+            self._read(unread)
+
+    def _read(self, data: bytes) -> None:
+        reader, unread = self._reader, self._unread
+        was_in_head = reader.in_head
+        reader.feed(data)
+        if not unread:
+            data = data.lstrip(b"\r\n")
+        searched = max(0, len(unread) - 3)
+        unread += data
+        if reader.request is not None:
+            self._hand_over(reader.request.head, unread.index(b"\r\n\r\n", searched) + 4)
+        elif reader.refusal is not None:
+            self._refuse(*_answer_to(reader.refusal))
+        elif len(unread) > MAX_HEAD_BYTES:
+            self._refuse(*_answer_to(DownstreamError(ErrorCode.HEADERS_TOO_LARGE)))
+        elif reader.in_head and not was_in_head:
+            self._limit(HEAD_TIMEOUT_S)
+
+    def _hand_over(self, head: RequestHead, end: int) -> None:
+        """Let aiohttp answer a request whose head ends at `end` of what has arrived."""
+        transport = self.transport
+        if transport is None:
+            return
+        if end > MAX_HEAD_BYTES:
+            self._refuse(*_answer_to(DownstreamError(ErrorCode.HEADERS_TOO_LARGE)))
+        elif not head.line.supported:
+            self._refuse(*_answer_to(DownstreamError(ErrorCode.VERSION_NOT_SUPPORTED)))
+        elif head.fault is not None or head.line.fault is not None:
+            fault = head.fault or head.line.fault
+            self._refuse(*_answer_to(fault or DownstreamError(ErrorCode.BAD_REQUEST)))
+        elif head.chunked or head.content_length:
+            self._refuse(*_NO_BODY)
+        else:
+            self._state = _State.ANSWERING
+            self._limit(_ANSWER_S)
+            transport.pause_reading()
+            request, self._unread = bytes(self._unread[:end]), self._unread[end:]
+            self._handler.data_received(request)
+
+    def _refuse(self, status: HTTPStatus, sentence: str) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        self._unread = bytearray()
+        self._state = _State.LINGERING
+        self._limit(_LINGER_S)
+        transport.write(
+            f"HTTP/1.1 {status} {status.phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            f"Content-Length: {len(sentence) + 1}\r\nConnection: close\r\n\r\n{sentence}\n".encode()
+        )
+        if transport.can_write_eof():
+            transport.write_eof()
+
+    def _limit(self, seconds: float) -> None:
+        """Let what is under way take so long at most."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        if self._state is _State.READING and self._reader.in_head:
+            self._refuse(*_answer_to(DownstreamError(ErrorCode.SLOW_REQUEST)))
+        else:
+            self.close()
+
+
+def _answer_to(error: DownstreamError) -> tuple[HTTPStatus, str]:
+    answer = error.code.value
+    return HTTPStatus(answer.status), answer.sentence

@@ -1,0 +1,137 @@
+"""The admin listener's connections: few, and a probe always gets in."""
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from gateway.admin.connection import MAX_HEAD_BYTES, AdminConnection
+
+MOST_CONNECTIONS: Final = 32
+"""More than probes, scrapers and people together need."""
+MOST_FRESH: Final = 64
+"""Until it is known whether what has just been accepted says something."""
+_FRESH_S: Final = 0.05
+_BACKLOG: Final = 128
+_END_S: Final = 1.0
+"""For how long answers may keep the process from ending."""
+
+
+class AdminServer:
+    """Serves an application within bounds of its own, so that nobody is kept from asking.
+
+    Invariants: at most `MOST_FRESH` connections are open, and soon at most `MOST_CONNECTIONS`: the
+    one that has been silent longest is closed for a new one, whoever waits for an answer last.
+    """
+
+    def __init__(self, application: web.Application) -> None:
+        """Take an application, which must not be frozen yet."""
+        application.middlewares.insert(0, self._noting_answers())
+        application.on_response_prepare.append(_without_versions)
+        self._runner = web.AppRunner(
+            application,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=_END_S,
+            auto_decompress=False,
+            max_line_size=MAX_HEAD_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
+        )
+        self._server: asyncio.Server | None = None
+        self._open: dict[AdminConnection, None] = {}  # the one that is silent longest is first
+        self._shedding: asyncio.TimerHandle | None = None
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; return where.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        await self._runner.setup()
+        self._server = await asyncio.get_running_loop().create_server(
+            self._make, host, port, backlog=_BACKLOG
+        )
+        bound_host, bound_port = self._server.sockets[0].getsockname()[:2]
+        return str(bound_host), int(bound_port)
+
+    async def start_unix(self, path: str) -> None:
+        """Listen on a socket file.
+
+        Raises:
+            OSError: the file cannot be made.
+        """
+        await self._runner.setup()
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            self._make, path, backlog=_BACKLOG
+        )
+
+    async def close(self) -> None:
+        """Stop listening; answers under way have a second."""
+        if self._server is not None:
+            self._server.close()
+        await self._runner.cleanup()
+        if self._shedding is not None:
+            self._shedding.cancel()
+        for connection in list(self._open):
+            connection.close()
+
+    # What a connection tells us (`ConnectionOwner`).
+
+    def opened(self, connection: AdminConnection) -> None:
+        """Make room for it."""
+        self._open[connection] = None
+        if len(self._open) > MOST_FRESH:
+            self._shed(MOST_FRESH)
+        elif len(self._open) > MOST_CONNECTIONS and self._shedding is None:
+            loop = asyncio.get_running_loop()
+            self._shedding = loop.call_later(_FRESH_S, self._shed_silent)
+
+    def heard(self, connection: AdminConnection) -> None:
+        """Make it the last to be closed for another one."""
+        if connection in self._open:
+            del self._open[connection]
+            self._open[connection] = None
+
+    def lost(self, connection: AdminConnection) -> None:
+        """Forget it."""
+        self._open.pop(connection, None)
+
+    def _shed_silent(self) -> None:
+        self._shedding = None
+        self._shed(MOST_CONNECTIONS)
+
+    def _shed(self, most: int) -> None:
+        """Close connections until there are `most`."""
+        silent = [connection for connection in self._open if not connection.answering]
+        answering = [connection for connection in self._open if connection.answering]
+        for connection in [*silent, *answering][: len(self._open) - most]:
+            self._open.pop(connection)
+            connection.close()
+
+    def _make(self) -> AdminConnection:
+        server = self._runner.server
+        if server is None:
+            raise RuntimeError("the admin listener has been closed")
+        return AdminConnection(self, server())
+
+    def _noting_answers(self) -> Middleware:
+        """Make what tells a connection that its request has been answered."""
+
+        @web.middleware
+        async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
+            transport = request.transport
+            try:
+                return await handler(request)
+            finally:
+                for connection in self._open:
+                    if connection.transport is transport:
+                        connection.answered()
+                        break
+
+        return note
+
+
+async def _without_versions(_request: web.Request, response: web.StreamResponse) -> None:
+    """Tell strangers nothing of what runs here."""
+    response.headers.pop("Server", None)

@@ -19,7 +19,8 @@ from deploy.grafana.dashboard import dashboard_json
 from gateway.settings import Settings, values
 from gateway.settings.environment import OPENSTACK
 from gateway.settings.identity import LOGIN_KEYS, SECRETS, Identity
-from gateway.settings.sections import Section, section_in
+from gateway.settings.sections import Section, listed_section, section_in
+from gateway.settings.sinks import parse_sink_path
 from gateway.settings.types import (
     parse_readable_file,
     parse_secret,
@@ -95,6 +96,7 @@ _TYPES: dict[Callable[..., Any], str] = {
     values.parse_instant: "date, or date and time",
     parse_service_url: "URL",
     parse_readable_file: "file",
+    parse_sink_path: "file to be written",
     parse_secret: "secret, environment only",
     split_list: "list",
 }
@@ -109,6 +111,7 @@ def settings_schema() -> str:
         del known["title"]
         for key, field in kind.model_fields.items():
             inner, is_named = section_in(field)
+            inner = inner or listed_section(field)
             told = known["properties"][key]
             told.pop("title", None)
             told.pop("default", None)
@@ -138,11 +141,14 @@ def settings_reference() -> str:
     )
 
 
-def _tables(section: type[Section], path: tuple[str, ...]) -> Iterator[str]:
+def _tables(
+    section: type[Section], path: tuple[str, ...], *, listed: bool = False
+) -> Iterator[str]:
     """Yield the table of a section and then those of the sections in it."""
     title = f"`{'.'.join(path)}`" if path else "Top level"
     prefix = "".join(f"{part.upper()}__" for part in path)
-    yield f"\n### {title}\n\nIn the environment `GATEWAY_{prefix}…`.\n\n"
+    variable = f"`GATEWAY_{prefix[:-2]}`, a list in JSON" if listed else f"`GATEWAY_{prefix}…`"
+    yield f"\n### {title}\n\nIn the environment {variable}.\n\n"
     yield "| key | type | default | meaning |\n|---|---|---|---|\n"
     for key, field in section.model_fields.items():
         yield f"| `{key}` | {_type(field)} | {_shown_default(field)} | {_meaning(field)} |\n"
@@ -150,6 +156,8 @@ def _tables(section: type[Section], path: tuple[str, ...]) -> Iterator[str]:
         inner, is_named = section_in(field)
         if inner:
             yield from _tables(inner, (*path, key, "<name>") if is_named else (*path, key))
+        if item := listed_section(field):
+            yield from _tables(item, (*path, key), listed=True)
 
 
 def _method_table() -> Iterator[str]:
@@ -167,7 +175,7 @@ def _sections(section: type[Section]) -> Iterator[type[Section]]:
     """Yield `section` and all below it, some of them several times."""
     yield section
     for field in section.model_fields.values():
-        inner, _ = section_in(field)
+        inner = section_in(field)[0] or listed_section(field)
         if inner:
             yield from _sections(inner)
 
@@ -187,6 +195,8 @@ def _type(field: FieldInfo) -> str:
     inner, is_named = section_in(field)
     if inner:
         return "sections by name" if is_named else "section"
+    if listed_section(field):
+        return "list of sections"
     parser = _parser(field)
     if parser:
         return _TYPES[parser]
@@ -211,7 +221,12 @@ def _default(field: FieldInfo) -> Any:
 def _shown_default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    if section_in(field)[0] or field.default_factory or field.default is None:
+    if (
+        section_in(field)[0]
+        or listed_section(field)
+        or field.default_factory
+        or field.default is None
+    ):
         return ""
     value = _default(field)
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"

@@ -166,6 +166,7 @@ class _GatewayBuilder:
             loaded_at=wall_clock(),
             identity_of={name: s.identity for name, s in settings.services.items()},
             credential_caches={name: built.cache for name, built in caches.items()},
+            sinks={name: built.sinks for name, built in caches.items()},
             watchers={
                 name: [partial(f.watch, built.cache.secret_changed) for f in built.secret_files]
                 for name, built in caches.items()

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, assert_never
 
@@ -17,6 +18,8 @@ from gateway.identity.key import KeySource, key_line
 from gateway.identity.keystone import ApplicationCredentialLogin, KeystoneSource, PasswordLogin
 from gateway.identity.refresh import RefreshResult, RefreshTrigger
 from gateway.identity.secret import SecretFile
+from gateway.identity.sink_file import SinkFile
+from gateway.identity.sinks import SinkResult, Sinks
 from gateway.identity.source import CredentialSource, LoginError
 from gateway.identity.store import TokenStore
 from gateway.observe.metrics import IdentityGauges, IdentityMetrics, IdentitySeries, Metrics
@@ -42,6 +45,7 @@ class BuiltCache:
     """Equal for settings and files that would make the same."""
     cache: CredentialCache
     secret_files: tuple[SecretFile, ...]
+    sinks: Sinks
     series: IdentitySeries
 
     def is_secret_stale(self) -> bool:
@@ -133,16 +137,36 @@ def build_cache(
     counts = metrics.identity(name) or IdentityMetrics(
         name, map(str, RefreshTrigger), map(str, RefreshResult)
     )
+    sinks = _build_sinks(name, identity, counts)
     cache = CredentialCache(
         name,
         built.source,
         store=store,
         clock=boottime,
         alarm=LoopAlarm(),
-        observer=counts,
+        observer=sinks,
         random=random.random,
     )
-    return BuiltCache(made_of, cache, built.secret_files, (counts, lambda: _gauges_of(cache)))
+    gauges = partial(_gauges_of, cache)
+    return BuiltCache(made_of, cache, built.secret_files, sinks, (counts, gauges))
+
+
+def _build_sinks(name: str, identity: Identity, counts: IdentityMetrics) -> Sinks:
+    if identity.sinks:
+        counts.expect_sinks(map(str, SinkResult))
+    files = [
+        SinkFile(
+            path=sink.path,
+            format=sink.format,
+            name=sink.name or name,
+            mode=int(sink.mode, 8),
+            remove_on_exit=sink.remove_on_exit,
+        )
+        for sink in identity.sinks
+    ]
+    return Sinks(
+        name, files, observer=counts, clock=boottime, wall_clock=wall_clock, alarm=LoopAlarm()
+    )
 
 
 def unusable_secrets(settings: Settings, *, tokens: bool = True) -> list[str]:

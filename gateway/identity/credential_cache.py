@@ -20,10 +20,17 @@ from gateway.identity.waiters import Waiters
 
 
 class Observer(Protocol):
-    """Told of each login that was made, once, after the cache has drawn its conclusions."""
+    """Told what a cache has done, after it has drawn its conclusions."""
 
     def refreshed(self, trigger: RefreshTrigger, result: RefreshResult, duration_s: float) -> None:
-        """Count one login. Must not raise."""
+        """Called once for each login that was made. Must not raise."""
+        ...
+
+    def credential_changed(self, credential: Credential | None) -> None:
+        """Called when another credential is in use, or none, because it was rejected.
+
+        Not called when one expires. Must not raise.
+        """
         ...
 
 
@@ -235,6 +242,7 @@ class CredentialCache:
     def _keep(self, login: Login | None) -> None:
         self._login = login
         self._credential = None if login is None else login.credential
+        self._observer.credential_changed(self._credential)
         if login is not None:
             self._waiters.wake()
 

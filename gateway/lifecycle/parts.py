@@ -7,6 +7,7 @@ from typing import Any
 from gateway.downstream.listener import DataListener
 from gateway.http.host import AllowedHosts
 from gateway.identity.credential_cache import CredentialCache
+from gateway.identity.sinks import Sinks
 from gateway.observe.metrics import IdentitySeries, Metrics, ServiceSeries
 from gateway.proxy.admission import Rules
 from gateway.proxy.service import Service
@@ -34,6 +35,8 @@ class Parts:
     identity_of: Mapping[str, str]
     """Name of the identity, by name of the service."""
     credential_caches: Mapping[str, CredentialCache]
+    sinks: Mapping[str, Sinks]
+    """Of each identity, even one without files."""
     watchers: Mapping[str, Sequence[Callable[[], Coroutine[Any, Any, None]]]]
     """By identity: each makes a coroutine that watches a secret's file until it is cancelled."""
     metrics: Metrics

@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Collection, Sequence
 from itertools import chain
+from pathlib import Path
 
 from gateway.admin.listener import Reload
 from gateway.errors import ConfigError
 from gateway.identity.credential_cache import CredentialCache
+from gateway.identity.sinks import Sinks
 from gateway.lifecycle.parts import Parts, Rebuild, Rebuilt
 from gateway.lifecycle.supervisor import Supervisor
 
@@ -31,15 +34,18 @@ class CachesAtWork:
     def replace(self, old: Parts, rebuilt: Rebuilt) -> None:
         """Retire the caches that are gone, start those that are new, tell of new secrets."""
         new = rebuilt.parts.credential_caches
+        left = frozenset().union(*(sinks.paths() for sinks in rebuilt.parts.sinks.values()))
+        closing = []
         for name, cache in old.credential_caches.items():
             if new.get(name) is not cache:
+                closing.append(self._close_sinks(old.sinks[name], left))
                 for task in self._watching.pop(name, []):
                     task.cancel()
                     self._hold(task)
                 self._hold(asyncio.create_task(_retire(cache), name="retire"))
         for name, cache in new.items():
             if old.credential_caches.get(name) is not cache:
-                self._begin(name, rebuilt.parts)
+                self._begin(name, rebuilt.parts, closing)
             elif name in rebuilt.changed_secrets:
                 cache.secret_changed()
 
@@ -47,7 +53,14 @@ class CachesAtWork:
         """Return all tasks that have not ended, for whoever ends them."""
         return [*self._retiring, *chain(*self._watching.values())]
 
-    def _begin(self, name: str, parts: Parts) -> None:
+    def _close_sinks(self, sinks: Sinks, left: Collection[Path]) -> asyncio.Task[None]:
+        """End sinks, but leave those files alone that somebody else writes from now on."""
+        task = asyncio.create_task(sinks.aclose(left), name="close-sinks")
+        self._hold(task)
+        return task
+
+    def _begin(self, name: str, parts: Parts, after: Sequence[asyncio.Task[None]] = ()) -> None:
+        parts.sinks[name].start(after)
         parts.credential_caches[name].start()
         self._watching[name] = [
             asyncio.create_task(watch(), name="secret-watch")
@@ -114,6 +127,7 @@ class Reloader:
         await asyncio.gather(*ending, return_exceptions=True)
         for cache in self.parts.credential_caches.values():
             await cache.aclose()
+        await asyncio.gather(*(sinks.aclose() for sinks in self.parts.sinks.values()))
 
     async def _reload_in_turn(self) -> Reload:
         async with self._one_at_a_time:

@@ -195,11 +195,22 @@ class IdentityMetrics:
         self.duration = Histogram(REFRESH_BUCKETS_S)
         results = list(results)
         self._refreshes = {(trigger, result): 0 for trigger in triggers for result in results}
+        self.sink_writes: dict[str, int] = {}
+        """Writes of sinks by result; empty for an identity without sinks."""
 
     def refreshed(self, trigger: str, result: str, duration_s: float) -> None:
         """Count one attempt to get a token."""
         self._refreshes[trigger, result] += 1
         self.duration.observe(duration_s)
+
+    def expect_sinks(self, results: Iterable[str]) -> None:
+        """Export writes of sinks from now on, even before the first one."""
+        for result in results:
+            self.sink_writes.setdefault(result, 0)
+
+    def sink_written(self, result: str) -> None:
+        """Count one write of a sink."""
+        self.sink_writes[result] += 1
 
     def totals(self) -> dict[tuple[str, str], int]:
         """Return attempts by (trigger, result)."""
@@ -434,6 +445,11 @@ class Metrics(Collector):
             "How long an attempt to get a token took.",
             labels=["identity"],
         )
+        sinks = CounterMetricFamily(
+            "gateway_sink_writes",
+            "Writes of files that other data planes read the token from.",
+            labels=["identity", "result"],
+        )
         for identity, gauges in self._identities.values():
             now = gauges()
             expiry.add_metric([identity.name], now.expiry_timestamp_s)
@@ -444,7 +460,9 @@ class Metrics(Collector):
             duration.add_metric(
                 [identity.name], identity.duration.buckets(), identity.duration.total
             )
-        yield from (expiry, locked, skew, refreshes, duration)
+            for result, count in identity.sink_writes.items():
+                sinks.add_metric([identity.name, result], count)
+        yield from (expiry, locked, skew, refreshes, duration, sinks)
 
 
 def _is_idle(service: ServiceMetrics) -> bool:

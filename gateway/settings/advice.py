@@ -1,9 +1,14 @@
-"""What is allowed and still deserves a second look, as `key: sentence` lines. Pure."""
+"""What is allowed and still deserves a second look, as `key: sentence` lines.
 
+Looks at folders that are named; otherwise pure.
+"""
+
+import os
 from collections import Counter
 from collections.abc import Iterator
 
 from gateway.settings.models import Settings
+from gateway.settings.sinks import Sink
 from gateway.settings.tls import Tls
 from gateway.settings.values import Url, parse_url
 
@@ -23,6 +28,8 @@ def _warnings(settings: Settings) -> Iterator[str]:
         if identity.auth_url:
             url = parse_url(identity.auth_url)
             yield from _way(f"identities.{name}", "auth_url", url, identity.tls, "the login")
+        for place, sink in enumerate(identity.sinks):
+            yield from _sink(f"identities.{name}.sinks[{place}]", sink)
     paths = Counter(service.path for service in settings.services.values())
     for name, service in settings.services.items():
         secret = "" if settings.identities[service.identity].method == "none" else "the token"
@@ -37,6 +44,23 @@ def _warnings(settings: Settings) -> Iterator[str]:
                 f"services.{name}.url: the path {service.path} is another service's name, which "
                 f"is served there; this one only at /{name}"
             )
+
+
+def _sink(section: str, sink: Sink) -> Iterator[str]:
+    """Yield what keeps a sink from being written, or lets others read it."""
+    folder = sink.path.parent
+    if not folder.is_dir():
+        yield f"{section}.path: there is no folder {folder}; make it, or mount one there"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        yield (
+            f"{section}.path: {folder} is not writable for this user, so no token is written; "
+            "correct its mode or owner"
+        )
+    if int(sink.mode, 8) & 0o007:
+        yield (
+            f"{section}.mode: {sink.mode} lets every user of this machine read the token; "
+            "use 0600, or 0640 and a group"
+        )
 
 
 def _way(section: str, key: str, url: Url, tls: Tls, secret: str) -> Iterator[str]:

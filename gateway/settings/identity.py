@@ -1,11 +1,12 @@
 """Who the gateway is towards services: the methods, and the keys that each of them takes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from gateway.settings.sections import Fault, Section
+from gateway.settings.sinks import Sink
 from gateway.settings.tls import Tls
 from gateway.settings.types import (
     AuthUrl,
@@ -15,6 +16,7 @@ from gateway.settings.types import (
     ReadableFile,
     Secret,
     Text,
+    parse_list,
 )
 
 LoginMethod = Literal["password", "application_credential", "api_key", "header", "file", "none"]
@@ -40,6 +42,8 @@ SECRETS: dict[str, str] = {
     "key": "key_file",
     "value": "value_file",
 }
+_WITH_A_CREDENTIAL = frozenset({"sinks"})
+"""Keys that every method takes but `none`."""
 _BY_NAME = ("name", "username", "user_domain")
 
 
@@ -98,6 +102,9 @@ class Identity(Section):
     """Name of the domain that `project` belongs to; the user's own when left out."""
     tls: Tls = Tls()
     """TLS towards `auth_url`."""
+    sinks: Annotated[tuple[Sink, ...], BeforeValidator(parse_list)] = ()
+    """Files that always hold the token in use, for proxies that carry the requests themselves;
+    not with method `none`. In the environment as JSON."""
 
     @property
     def tokens_url(self) -> str:
@@ -115,7 +122,7 @@ class Identity(Section):
         method = given.get("method", "password")
         if not isinstance(method, str) or method not in LOGIN_KEYS:
             return  # reported as a value
-        needed, further = LOGIN_KEYS[method]
+        needed, further = _keys_of(method)
         for key in cls.model_fields:
             if key in needed and key not in given:
                 yield (key,), f"required with method {method}"
@@ -158,3 +165,9 @@ class Identity(Section):
                 ("id",),
                 f"required with method {method}, or name, username and user_domain",
             )
+
+
+def _keys_of(method: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the keys that a method needs, and further keys that it takes."""
+    needed, further = LOGIN_KEYS[method]
+    return needed, further if method == "none" else further | _WITH_A_CREDENTIAL

@@ -165,6 +165,7 @@ class Settings(Section):
             )
         if not isinstance(services, dict) or not isinstance(identities, dict):
             return  # reported as a value
+        yield from _shared_sinks(identities)
         wanted = {str(name): _identity_of(service) for name, service in services.items()}
         known = tuple(str(name) for name in identities)
         if not known and set(wanted.values()) == {"default"}:
@@ -186,6 +187,21 @@ class Settings(Section):
                         f"{', '.join(known) or '(there is none)'}{did_you_mean(identity, known)}"
                     ),
                 )
+
+
+def _shared_sinks(identities: dict[Any, Any]) -> Iterator[Fault]:
+    """Yield each sink whose file is another sink's as well."""
+    owners: dict[str, str] = {}
+    for name, identity in identities.items():
+        sinks = identity.get("sinks") if isinstance(identity, dict) else None
+        for place, sink in enumerate(sinks if isinstance(sinks, list) else ()):
+            path = str(sink.get("path")) if isinstance(sink, dict) else ""
+            if path and path in owners:
+                yield (
+                    ("identities", str(name), "sinks"),
+                    f"{shown(path)} is written by {owners[path]} too; use another file",
+                )
+            owners[path] = f"identities.{name}.sinks[{place}]"
 
 
 def _identity_of(service: Any) -> str:

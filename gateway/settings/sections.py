@@ -75,6 +75,13 @@ def section_in(field: FieldInfo) -> tuple[type[Section] | None, bool]:
     return (kind if isinstance(kind, type) and issubclass(kind, Section) else None), is_named
 
 
+def listed_section(field: FieldInfo) -> type[Section] | None:
+    """Return the section that a key holds a list of, if it does."""
+    kinds = get_args(field.annotation) if get_origin(field.annotation) is tuple else ()
+    kind = kinds[0] if kinds else None
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
 def _fault(where: tuple[str, ...], sentence: str) -> InitErrorDetails:
     return InitErrorDetails(
         type="value_error", loc=where, input=None, ctx={"error": ValueError(sentence)}

@@ -23,6 +23,16 @@ def split_list(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+def parse_list(value: Any) -> Any:
+    """Take lists of sections, which the environment writes as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("not a JSON list; use a list of mappings") from None
+
+
 def parse_readable_file(value: Any) -> Path:
     """Return the path of a file that exists and can be read now."""
     path = Path(values.parse_text(str(value) if isinstance(value, Path) else value))

@@ -61,10 +61,15 @@ class Remembering:
     def __init__(self) -> None:
         self.logins: list[tuple[RefreshTrigger, RefreshResult]] = []
         self.durations_s: list[float] = []
+        self.credentials: list[Credential | None] = []
+        """Those that came into use, one after the other."""
 
     def refreshed(self, trigger: RefreshTrigger, result: RefreshResult, duration_s: float) -> None:
         self.logins.append((trigger, result))
         self.durations_s.append(duration_s)
+
+    def credential_changed(self, credential: Credential | None) -> None:
+        self.credentials.append(credential)
 
 
 def failing(result: RefreshResult, *, retry_after_s: float | None = None) -> LoginError:

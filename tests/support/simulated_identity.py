@@ -62,6 +62,9 @@ class Surroundings:
         """Implements `Observer`."""
         self.results[result] += 1
 
+    def credential_changed(self, credential: Credential | None) -> None:
+        """Implements `Observer`."""
+
 
 class Identity:
     """A cache with the books on it: what it did, and what it may and must do therefore."""

@@ -68,6 +68,8 @@ def filled() -> Metrics:
     service.count_retry("token_rejected")
     service.duration.observe(0.3)
     identity.refreshed("startup", "ok", 0.2)
+    identity.expect_sinks(["ok"])
+    identity.sink_written("ok")
     return metrics_of(service, identity)
 
 
@@ -204,6 +206,7 @@ def test_what_the_contract_names_is_there() -> None:
         "gateway_clock_skew_seconds": {identity},
         "gateway_token_refreshes": {identity | {"trigger", "result"}},
         "gateway_token_refresh_duration_seconds": {identity},
+        "gateway_sink_writes": {identity | {"result"}},
         "gateway_config_last_reload_successful": {frozenset()},
         "gateway_config_last_reload_success_timestamp_seconds": {frozenset()},
         "gateway_build_info": {frozenset({"version", "python", "aiohttp"})},
@@ -225,6 +228,7 @@ def test_values_are_those_counted() -> None:
     assert found["gateway_request_duration_seconds_bucket", ("iris", "0.5")] == 1
     assert found["gateway_request_duration_seconds_sum", ("iris",)] == 0.3
     assert found["gateway_token_refreshes_total", ("default", "startup", "ok")] == 1
+    assert found["gateway_sink_writes_total", ("default", "ok")] == 1
     assert found["gateway_token_expiry_timestamp_seconds", ("default",)] == 1.7e9
     assert found["gateway_identity_locked", ("default",)] == 1
     assert found["gateway_clock_skew_seconds", ("default",)] == -0.25

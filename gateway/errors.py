@@ -21,6 +21,21 @@ class Layer(StrEnum):
     MODEL = "model"
 
 
+class Rejection(StrEnum):
+    """Why a request was not taken: label `reason` of `gateway_requests_rejected_total`."""
+
+    QUEUE_FULL = "queue_full"
+    """As many requests are in flight as may be, and waiting would not help."""
+    QUEUE_TIMEOUT = "queue_timeout"
+    """It has waited as long as it may."""
+    BREAKER_OPEN = "breaker_open"
+    """The service has just failed several times in a row."""
+    MEMORY = "memory"
+    CONNECTIONS = "connections"
+    DRAINING = "draining"
+    """The gateway is ending."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What we say of one kind of failure."""
@@ -189,7 +204,8 @@ class ErrorCode(Enum):
         "connection_limit_reached",
         "Overloaded",
         Layer.GATEWAY,
-        "The gateway has as many requests in flight as it may; try again shortly.",
+        "As many requests are in flight as may be, and no more can wait; try again after the time "
+        "in Retry-After, or raise the service's `max_in_flight` if it can take more.",
     )
     DRAINING = Answer(
         503,
@@ -323,6 +339,12 @@ class CredentialError(GatewayError):
 
 class UnavailableError(GatewayError):
     """We will not take the request now: overloaded or ending. Nothing was sent upstream."""
+
+    def __init__(self, code: ErrorCode, reason: Rejection, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(code)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        """Seconds after which another try makes sense; for the `Retry-After` field."""
 
 
 class UpstreamError(GatewayError):

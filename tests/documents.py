@@ -84,6 +84,8 @@ _TYPES: dict[Callable[..., Any], str] = {
     values.parse_duration: "duration, from 0",
     values.parse_positive_duration: "duration, above 0",
     values.parse_size: "size",
+    values.parse_count: "number, from 0",
+    values.parse_max_in_flight: "number, or `auto`",
     values.parse_listen: "address",
     values.parse_listen_tcp: "address, TCP",
     values.parse_mode: "octal digits",

@@ -8,7 +8,12 @@ from typing import TypeVar
 
 from gateway.admin.server import MOST_FRESH
 from gateway.assembly.identities import BuiltCache, build_cache, unusable_secrets
-from gateway.assembly.services import BuiltPools, build_pools, build_service
+from gateway.assembly.services import (
+    BuiltPools,
+    build_pools,
+    build_service,
+    service_gauges,
+)
 from gateway.assembly.tls import TlsContexts
 from gateway.clock import boottime, wall_clock
 from gateway.downstream.listener import REFUSED_POLITELY, DataListener
@@ -20,10 +25,11 @@ from gateway.lifecycle.gateway import Gateway
 from gateway.lifecycle.parts import Parts, Rebuilt
 from gateway.lifecycle.supervisor import Supervisor
 from gateway.observe.access_log import AccessLog
-from gateway.observe.metrics import NO_SERVICE, ConnectionGauges, Metrics, ServiceMetrics
+from gateway.observe.metrics import NO_SERVICE, Metrics, ServiceGauges, ServiceMetrics
 from gateway.proxy.admission import Rules
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.deadlines import Deadlines
+from gateway.proxy.gate import Gate
 from gateway.proxy.observation import Observer, Tracer
 from gateway.proxy.replay import Retry
 from gateway.proxy.service import RouteTable
@@ -86,7 +92,7 @@ class _GatewayBuilder:
         self._metrics = Metrics()
         self._metrics.lost_log_lines = lambda: access_log.lost
         unrouted = ServiceMetrics(NO_SERVICE, METHODS, list(Retry))
-        self._metrics.add_service(unrouted, lambda: ConnectionGauges(0, 0))
+        self._metrics.add_service(unrouted, lambda: ServiceGauges(0, 0))
         context = ExchangeContext(
             rules=Rules(RouteTable(()), AllowedHosts([])),
             deadlines=Deadlines(boottime),
@@ -99,6 +105,7 @@ class _GatewayBuilder:
         self._listener = DataListener(context, max_connections=_most_connections())
         self._caches: dict[str, BuiltCache] = {}
         self._pools: dict[str, BuiltPools] = {}
+        self._gates: dict[str, Gate] = {}
         self._contexts = TlsContexts()
 
     def rebuild(self, read: Read) -> Rebuilt:
@@ -146,10 +153,13 @@ class _GatewayBuilder:
                 caches[service.identity].cache,
                 pools[name].pool,
                 self._metrics,
+                self._gates,
                 field_name=settings.identities[service.identity].field_name,
             )
             for name, service in settings.services.items()
         ]
+        for name in self._gates.keys() - settings.services.keys():
+            del self._gates[name]
         first = self._first
         own_name = [] if first.listen.path else [_host_name(first.listen)]
         return Parts(
@@ -161,7 +171,9 @@ class _GatewayBuilder:
             ),
             tick_s=_tick_of(settings),
             services=services,
-            service_series=[(s.metrics, pools[s.name].gauges) for s in services],
+            service_series=[
+                (s.metrics, partial(service_gauges, s, pools[s.name])) for s in services
+            ],
             identity_series=[built.series for built in caches.values()],
             loaded_at=wall_clock(),
             identity_of={name: s.identity for name, s in settings.services.items()},

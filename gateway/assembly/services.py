@@ -1,21 +1,22 @@
 """Service settings → origins, connection pools and services."""
 
+import random
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.assembly.tls import TlsContexts, tls_context
 from gateway.clock import boottime
 from gateway.http.fields import is_always_dropped
-from gateway.observe.metrics import ConnectionGauges, Metrics, ServiceMetrics
+from gateway.observe.metrics import Metrics, ServiceGauges, ServiceMetrics
+from gateway.observe.overload import OverloadGauges
+from gateway.proxy.gate import Gate, Limits
 from gateway.proxy.replay import Retry
 from gateway.proxy.service import Credentials, Service
 from gateway.settings import Service as ServiceSettings
 from gateway.settings import Tls
+from gateway.settings.overload import MAX_IN_FLIGHT
 from gateway.upstream.pool import Origin, Pool
-
-MAX_IN_FLIGHT = 1000
-"""Requests of one service under way at a time; the next one is refused at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,21 @@ class BuiltPools:
     earlier: tuple[Pool, ...]
     """Replaced ones with connections in use."""
 
-    def gauges(self) -> ConnectionGauges:
+    def gauges(self) -> ServiceGauges:
         """Return the numbers of connections, those of replaced pools included."""
         pools = (self.pool, *self.earlier)
-        return ConnectionGauges(sum(p.active for p in pools), sum(p.idle for p in pools))
+        return ServiceGauges(sum(p.active for p in pools), sum(p.idle for p in pools))
+
+
+def service_gauges(service: Service, pools: BuiltPools) -> ServiceGauges:
+    """Return the state of a service at this moment."""
+    connections = pools.gauges()
+    if service.gate is not None:
+        return replace(connections, overload=service.gate.gauges())
+    return replace(
+        connections,
+        overload=OverloadGauges(in_flight=service.metrics.in_flight, limit=service.max_in_flight),
+    )
 
 
 def build_origin(
@@ -73,12 +85,25 @@ def build_pools(
     return BuiltPools(Pool(origin, clock=boottime), tuple(p for p in earlier if p.active))
 
 
-def build_service(
+def build_limits(settings: ServiceSettings) -> Limits | None:
+    """Return what a service can take, or None if nobody has said so."""
+    if not settings.is_limited:
+        return None
+    limit, queue = settings.max_in_flight, settings.queue
+    return Limits(
+        max_in_flight=limit if isinstance(limit, int) else None,
+        queue_depth=queue.depth,
+        queue_wait_s=queue.wait,
+    )
+
+
+def build_service(  # noqa: PLR0917
     name: str,
     settings: ServiceSettings,
     credentials: Credentials,
     pool: Pool,
     metrics: Metrics,
+    gates: dict[str, Gate],
     *,
     field_name: str = "",
 ) -> Service:
@@ -90,12 +115,18 @@ def build_service(
         credentials: of its identity.
         pool: of connections to it.
         metrics: counters of this name are taken from there, if there are any.
+        gates: by service; one of this name is used again, and a new one is added.
         field_name: of the header field that the credential goes into, if a setting names it.
     """
     own_field = field_name.lower().encode("ascii")
     counts = metrics.service(name)
     if counts is None:
         counts = ServiceMetrics(name, settings.methods, list(Retry))
+    limits = build_limits(settings)
+    gate = None
+    if limits is not None:
+        gate = gates.get(name) or Gate(limits, counts.overload, clock=boottime, draw=random.random)
+        gates[name] = gate
     switch = {"GET"} if settings.websocket else set()
     counts.admit_methods({*settings.methods, *switch})
     return Service(
@@ -111,6 +142,8 @@ def build_service(
         websocket=settings.websocket,
         max_in_flight=MAX_IN_FLIGHT,
         own_field=b"" if is_always_dropped(own_field) else own_field,
+        gate=gate,
+        limits=limits,
         credentials=credentials,
         pool=pool,
         metrics=counts,

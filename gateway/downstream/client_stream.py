@@ -91,6 +91,15 @@ class ClientStream(Downstream):
             if self.transport is not None and not self.transport.is_closing():
                 self.transport.resume_reading()
 
+    def has_left(self) -> bool:
+        """Return whether the client has closed its side, by a look at the socket."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return True
+        poll = select.poll()
+        poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
+
     def abort(self) -> None:
         """Reset the connection; a mere close would end a body that has no length."""
         transport = self.transport
@@ -131,7 +140,5 @@ class ClientStream(Downstream):
         self._looking = None
         if not self._is_held or self.transport is None:
             return
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
-        if not (poll.poll(0) and self._owner.client_vanished()):
+        if not (self.has_left() and self._owner.client_vanished()):
             self._look_later()

@@ -12,7 +12,13 @@ from enum import Enum, auto
 from typing import Any, Final, Protocol, cast
 
 from gateway.downstream.client_stream import ClientStream
-from gateway.errors import DownstreamError, ErrorCode, GatewayError, UnavailableError
+from gateway.errors import (
+    DownstreamError,
+    ErrorCode,
+    GatewayError,
+    Rejection,
+    UnavailableError,
+)
 from gateway.http.reader_state import DONE, REFUSED, TUNNEL
 from gateway.http.request import Request, unreadable_request
 from gateway.http.request_reader import RequestReader
@@ -34,6 +40,7 @@ CROWD: Final = 32
 _CROWD_BUFFER_BYTES: Final = 48 * 1024
 
 _SWITCHED: Final = Phase.TUNNEL
+_QUEUED: Final = Phase.QUEUED
 
 _log = logging.getLogger("gateway.downstream")
 
@@ -144,7 +151,7 @@ class ClientConnection(Watched):
         if listener.flooded:
             self.stream.abort()
         elif listener.full:
-            self._refuse(UnavailableError(ErrorCode.OVERLOADED))
+            self._refuse(UnavailableError(ErrorCode.OVERLOADED, Rejection.CONNECTIONS))
 
     def data_received(self, data: bytes) -> None:
         """Read what has arrived, and act on it."""
@@ -197,11 +204,13 @@ class ClientConnection(Watched):
     # What the listener does with it (`web.Server` among them).
 
     def drain(self) -> None:
-        """End unless a request is being answered: that one is let finish, as the last."""
+        """End unless a request is being answered: that is let finish, unless it waits its turn."""
         if self._exchange is not None:
+            if self._exchange.phase is _QUEUED:
+                self._exchange.break_off(UnavailableError(ErrorCode.DRAINING, Rejection.DRAINING))
             return
         if self._reader.in_head and self._state is _SERVING:
-            self._refuse(UnavailableError(ErrorCode.DRAINING))
+            self._refuse(UnavailableError(ErrorCode.DRAINING, Rejection.DRAINING))
         else:
             self.stream.close()
 
@@ -295,7 +304,7 @@ class ClientConnection(Watched):
     def _begin(self, request: Request, now: float) -> None:
         if self._listener.draining:
             if self._listener.closed:
-                self._refuse(UnavailableError(ErrorCode.DRAINING))
+                self._refuse(UnavailableError(ErrorCode.DRAINING, Rejection.DRAINING))
                 return
             request.head.keep_alive = False
         exchange = self._exchange = Exchange(self._context, request, self.stream, self._received_at)

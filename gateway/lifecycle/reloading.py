@@ -171,14 +171,17 @@ class Reloader:
     def _put_in_force(self, parts: Parts) -> None:
         old, self.parts = self.parts, parts
         metrics = parts.metrics
-        for service, connections in parts.service_series:
-            metrics.add_service(service, connections)
+        for counts, state in parts.service_series:
+            metrics.add_service(counts, state)
         for identity, gauges in parts.identity_series:
             metrics.add_identity(identity, gauges)
         for name in old.identity_of.keys() - parts.identity_of.keys():
             metrics.remove_service(name)
         for name in old.credential_caches.keys() - parts.credential_caches.keys():
             metrics.remove_identity(name)
+        for service in parts.services:
+            if service.gate is not None and service.limits is not None:
+                service.gate.adopt(service.limits)
         metrics.reload_success_at = parts.loaded_at
         parts.data.context.rules = parts.rules
         parts.data.context.deadlines.tick_s = parts.tick_s

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from gateway.clock import monotonic_microseconds
-from gateway.observe.metrics import Histogram
+from gateway.observe.histogram import Histogram
 
 _LONGEST_STATUS = 200
 _BEAT_S = 0.25

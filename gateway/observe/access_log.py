@@ -15,8 +15,8 @@ _MAX_PENDING_BYTES = 4 * 1024 * 1024
 """Above this, lines are dropped and counted: about 15 000 lines behind."""
 _CHUNK_BYTES = 4096
 """What a pipe that is ready to be written takes without blocking (PIPE_BUF on Linux)."""
-_NO_WAITS = ',"credential_us":0,"connect_us":0,"first_byte_us":'
-_GOOD_END = ',"retries":0,"error":"","upstream_request_id":""}\n'
+_NO_WAITS = ',"queue_us":0,"credential_us":0,"connect_us":0,"first_byte_us":'
+_GOOD_END = ',"retries":0,"error":"","rejection":"","upstream_request_id":""}\n'
 
 
 class Record(NamedTuple):
@@ -32,6 +32,8 @@ class Record(NamedTuple):
     """What the caller got; 0 when it had left."""
     duration_s: float
     """From head to last byte; the other durations are its parts."""
+    queue_s: float
+    """Until it had its turn."""
     credential_s: float
     connect_s: float
     first_byte_s: float
@@ -43,6 +45,8 @@ class Record(NamedTuple):
     retries: int
     error: str
     """Metric label of what went wrong, or empty."""
+    rejection: str
+    """Metric label of why it was not taken, or empty."""
     upstream_request_id: str
     """The service's own id, or empty."""
     layer: str = ""
@@ -85,6 +89,7 @@ class AccessLog:
             method,
             status,
             duration_s,
+            queue_s,
             credential_s,
             connect_s,
             first_byte_s,
@@ -93,6 +98,7 @@ class AccessLog:
             response_bytes,
             retries,
             error,
+            rejection,
             upstream_request_id,
             _layer,
         ) in records:
@@ -105,15 +111,15 @@ class AccessLog:
                 stamp = f'{{"time":"{until_second}.{at % 1000:03}Z","request_id":"'
             # What is nearly always the same is not formatted again: a third of the whole line.
             waits = _NO_WAITS
-            if credential_s or connect_s:
+            if credential_s or connect_s or queue_s:
                 waits = (
-                    f',"credential_us":{int(credential_s * 1e6)},'
+                    f',"queue_us":{int(queue_s * 1e6)},"credential_us":{int(credential_s * 1e6)},'
                     f'"connect_us":{int(connect_s * 1e6)},"first_byte_us":'
                 )
             end = _GOOD_END
             if retries or error or upstream_request_id:
                 end = (
-                    f',"retries":{retries},"error":"{error}",'
+                    f',"retries":{retries},"error":"{error}","rejection":"{rejection}",'
                     f'"upstream_request_id":"{upstream_request_id}"}}\n'
                 )
             lines.append(

@@ -5,9 +5,8 @@ prometheus-client's own children cost 1.1 to 1.7 µs a call, eight calls a reque
 """
 
 import platform
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 import aiohttp
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -20,10 +19,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Exemplar
 
 from gateway import __version__
-from gateway.errors import ErrorCode, Layer
+from gateway.errors import ErrorCode, Layer, Rejection
+from gateway.observe.histogram import Histogram
+from gateway.observe.overload import OverloadCounts, OverloadGauges, overload_families
 
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 40, 60)
 OVERHEAD_BUCKETS_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
@@ -75,56 +75,6 @@ def upstream_error_of(status: int) -> str:
             return "client_error" if status < 500 else "server_error"
 
 
-class Histogram:
-    """Counts per bucket, a sum, and an example per bucket; not shared between threads."""
-
-    __slots__ = ("bounds", "counts", "exemplars", "total")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = tuple(map(float, bounds))  # comparing with an integer takes thrice as long
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-        self.exemplars: dict[int, tuple[str, float, float]] = {}
-        """By a bucket's place its newest traced value: trace id, value, seconds since the epoch."""
-
-    def observe(self, value: float) -> None:
-        """Count one value, in the unit of the bounds."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def exemplify(self, value: float, trace_id: str, at: float) -> None:
-        """Remember in which trace a value was observed, in place of an earlier one of its bucket.
-
-        Args:
-            value: as told to `observe`.
-            trace_id: 32 hexadecimal digits.
-            at: when, in seconds since the epoch.
-        """
-        self.exemplars[bisect_left(self.bounds, value)] = trace_id, value, at
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Return cumulative counts by upper bound, as the exposition wants them."""
-        running = 0
-        result = []
-        for bound, count in zip(
-            [*map(str, map(float, self.bounds)), "+Inf"], self.counts, strict=True
-        ):
-            running += count
-            result.append((bound, float(running)))
-        return result
-
-    def exposed(self) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
-        """Return `buckets`, each with its exemplar if it has one."""
-        result: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
-        for place, bucket in enumerate(self.buckets()):
-            if place in self.exemplars:
-                trace_id, value, at = self.exemplars[place]
-                result.append((*bucket, Exemplar({"trace_id": trace_id}, value, round(at, 3))))
-            else:
-                result.append(bucket)
-        return result
-
-
 class ServiceMetrics:
     """What is counted for one service. The hot path writes the attributes; a scrape reads them."""
 
@@ -137,6 +87,7 @@ class ServiceMetrics:
         self.duration = Histogram(REQUEST_BUCKETS_S)
         self.first_byte = Histogram(REQUEST_BUCKETS_S)
         self.overhead = Histogram(OVERHEAD_BUCKETS_S)
+        self.overload = OverloadCounts()
         methods = [*methods, "other"]
         self._requests = {
             (method, status): 0 for method in methods for status in [*_STATUSES, *_OTHER_STATUSES]
@@ -176,6 +127,10 @@ class ServiceMetrics:
     def count_retry(self, reason: str) -> None:
         """Count a request that was sent again."""
         self._retries[reason] += 1
+
+    def count_rejection(self, reason: Rejection) -> None:
+        """Count a request that was not taken."""
+        self.overload.rejected[reason.value] += 1
 
     def totals(
         self,
@@ -229,14 +184,15 @@ class IdentityGauges:
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionGauges:
-    """Connections to a service at the moment of a scrape."""
+class ServiceGauges:
+    """Connections to a service, and its limits, at the moment of a scrape."""
 
     active: int
     idle: int
+    overload: OverloadGauges = field(default_factory=OverloadGauges)
 
 
-ServiceSeries = tuple[ServiceMetrics, Callable[[], ConnectionGauges]]
+ServiceSeries = tuple[ServiceMetrics, Callable[[], ServiceGauges]]
 IdentitySeries = tuple[IdentityMetrics, Callable[[], IdentityGauges]]
 
 
@@ -262,11 +218,9 @@ class Metrics(Collector):
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
-    def add_service(
-        self, metrics: ServiceMetrics, connections: Callable[[], ConnectionGauges]
-    ) -> None:
-        """Export a service; `connections` is asked at every scrape."""
-        self._services[metrics.name] = (metrics, connections)
+    def add_service(self, metrics: ServiceMetrics, gauges: Callable[[], ServiceGauges]) -> None:
+        """Export a service; `gauges` is asked at every scrape."""
+        self._services[metrics.name] = (metrics, gauges)
         self._leaving.discard(metrics.name)
 
     def add_identity(self, metrics: IdentityMetrics, gauges: Callable[[], IdentityGauges]) -> None:
@@ -292,10 +246,10 @@ class Metrics(Collector):
         """Export an identity no longer."""
         self._identities.pop(name, None)
 
-    def services(self) -> list[tuple[ServiceMetrics, ConnectionGauges]]:
-        """Return what is counted for each service, and its connections, at this moment."""
+    def services(self) -> list[tuple[ServiceMetrics, ServiceGauges]]:
+        """Return what is counted for each service, and its state, at this moment."""
         self.before_scrape()
-        return [(service, connections()) for service, connections in self._services.values()]
+        return [(service, gauges()) for service, gauges in self._services.values()]
 
     def logins(self) -> dict[str, dict[str, int]]:
         """Return by identity how many logins had each result."""
@@ -395,7 +349,8 @@ class Metrics(Collector):
             "The gateway's own share of a request's duration, waiting excluded.",
             labels=["service"],
         )
-        for service, connection_gauges in self._services.values():
+        overloads = []
+        for service, gauges_of in self._services.values():
             name = service.name
             by_code, by_error, by_reason = service.totals()
             for (method, code), count in by_code.items():
@@ -407,7 +362,8 @@ class Metrics(Collector):
             in_flight.add_metric([name], service.in_flight)
             received.add_metric([name], service.request_bytes)
             sent.add_metric([name], service.response_bytes)
-            gauges = connection_gauges()
+            gauges = gauges_of()
+            overloads.append((name, service.overload, gauges.overload))
             connections.add_metric([name, "active"], gauges.active)
             connections.add_metric([name, "idle"], gauges.idle)
             for family, histogram in (
@@ -418,6 +374,7 @@ class Metrics(Collector):
                 family.add_metric([name], histogram.exposed(), histogram.total)
         yield from (requests, duration, first_byte, overhead, in_flight, received, sent)
         yield from (errors, retries, connections)
+        yield from overload_families(overloads)
 
     def _identity_families(self) -> Iterator[Metric]:
         expiry = GaugeMetricFamily(

@@ -2,12 +2,29 @@
 
 import json
 from http import HTTPStatus
+from typing import Final
 
 from gateway.errors import CredentialError, ErrorCode, GatewayError, UnavailableError
+from gateway.http.request import Request
 from gateway.proxy.admission import RefusedByServiceError
 
-_BUSY_S = 1.0
-"""When to try again what we did not take."""
+_CLOSING: Final = frozenset({400, 408, 414, 431, 501, 505})
+"""After these nobody can say for sure where the next request on the connection begins."""
+
+
+def answer_to(request: Request, error: GatewayError, request_id: str) -> tuple[bytes, bool]:
+    """Return the response to a request that failed, and whether its connection can be kept.
+
+    Args:
+        request: as far as it has been read.
+        error: its code must have a status.
+        request_id: plain characters.
+    """
+    status = error.code.status
+    keep_alive = request.head.keep_alive and request.ended and status not in _CLOSING
+    with_body = request.head.line.method != "HEAD"
+    response = error_response(error, request_id, with_body=with_body, close=not keep_alive)
+    return response, keep_alive
 
 
 def error_response(error: GatewayError, request_id: str, *, with_body: bool, close: bool) -> bytes:
@@ -35,10 +52,8 @@ def error_response(error: GatewayError, request_id: str, *, with_body: bool, clo
         f"Proxy-Status: modelarts-gateway; error={answer.proxy_error}",
     ]
     match error:
-        case CredentialError():
+        case CredentialError() | UnavailableError():
             lines.append(_retry_after(error.retry_after_s))
-        case UnavailableError():
-            lines.append(_retry_after(_BUSY_S))
         case RefusedByServiceError(code=ErrorCode.METHOD_NOT_ALLOWED):
             # RFC 9110 section 15.5.6: a 405 must have it.
             lines.append(f"Allow: {', '.join(sorted(error.service.methods))}")

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.errors import ErrorCode, UnavailableError
+from gateway.errors import ErrorCode, Rejection, UnavailableError
 from gateway.http.request import Request
 from gateway.proxy.admission import Admission, Rules, admit
 from gateway.proxy.deadlines import Deadlines
-from gateway.proxy.observation import Observation, Observer, trace
+from gateway.proxy.observation import Observation, Observer
 from gateway.proxy.replay import ReplayBudget, ReplayBuffer
 from gateway.proxy.request_body import RequestBody
 
@@ -32,10 +32,8 @@ class ExchangeContext:
         admission = admit(self.rules, request)
         service = admission.service
         seen.count_for(service.metrics)
-        if service.metrics.in_flight > service.max_in_flight:
-            raise UnavailableError(ErrorCode.OVERLOADED)
-        if self.observer.tracer is not None:
-            return trace(self.observer.tracer, seen, admission)
+        if service.gate is None and service.metrics.in_flight > service.max_in_flight:
+            raise UnavailableError(ErrorCode.OVERLOADED, Rejection.QUEUE_FULL)
         return admission
 
     def body_of(self, request: Request, admission: Admission) -> RequestBody:

@@ -14,6 +14,10 @@ class Downstream:
         """Whether the client reads more slowly than we write."""
         raise NotImplementedError
 
+    def has_left(self) -> bool:
+        """Return whether the client is gone, even while nothing is read from it."""
+        raise NotImplementedError
+
     def write(self, pieces: list[bytes]) -> None:
         """Send pieces in order, in as few segments as possible."""
         raise NotImplementedError

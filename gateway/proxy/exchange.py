@@ -13,32 +13,28 @@ from gateway.errors import (
     DownstreamError,
     ErrorCode,
     GatewayError,
-    UpstreamError,
+    UnavailableError,
 )
 from gateway.http.request import Request
 from gateway.http.response_head import ResponseHead
 from gateway.identity.credential import Credential
 from gateway.proxy.admission import Admission, RefusedByServiceError
-from gateway.proxy.answers import error_response
+from gateway.proxy.answers import answer_to
 from gateway.proxy.attempt import Attempt, AttemptOwner
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.downstream import Downstream
-from gateway.proxy.observation import Observation
-from gateway.proxy.phase import ADMITTING, ENDED, RELAYING, SENDING, TUNNEL, WAITING, Phase
-from gateway.proxy.replay import (
-    STALE_CONNECTION,
-    TOKEN_REJECTED,
-    Retry,
-    may_resend,
-)
+from gateway.proxy.expiry import expiry_error
+from gateway.proxy.gate import Place
+from gateway.proxy.observation import Observation, trace
+from gateway.proxy.obtaining import obtain
+from gateway.proxy.phase import ADMITTING, ENDED, QUEUED, RELAYING, SENDING, TUNNEL, WAITING, Phase
+from gateway.proxy.replay import STALE_CONNECTION, TOKEN_REJECTED, Retry, may_resend
 from gateway.proxy.request_body import RequestBody
-from gateway.proxy.waits import CONNECTION, CREDENTIAL, PEERS
+from gateway.proxy.waits import CONNECTION, CREDENTIAL, PEERS, QUEUE
 from gateway.upstream.connection import Connection
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NEVER: Final = float("inf")
-_CLOSING: Final = frozenset({400, 408, 414, 431, 501, 505})
-"""After these nobody can say for sure where the next request on the connection begins."""
 
 _log = logging.getLogger("gateway.proxy")
 
@@ -49,7 +45,7 @@ class Exchange(AttemptOwner):
     Invariants:
         - nothing goes upstream before admission and without the service's credential;
         - it ends exactly once, and is then accounted for;
-        - after that it holds no connection and no task.
+        - after that it holds no place, no connection and no task.
     """
 
     __slots__ = (
@@ -57,6 +53,7 @@ class Exchange(AttemptOwner):
         "_body",
         "_context",
         "_downstream",
+        "_place",
         "_progressed_at",
         "_request",
         "_retried",
@@ -87,6 +84,7 @@ class Exchange(AttemptOwner):
         self._seen = Observation(request.head, received_at, context.observer.unrouted)
         self._attempt: Attempt | None = None
         self._body: RequestBody | None = None  # once the request is admitted
+        self._place: Place | None = None  # where its service has a limit
         self._retried: tuple[Retry, ...] = ()
         self._waiting: asyncio.Task[None] | None = None
         self._progressed_at = 0.0  # when the client's bytes last got further
@@ -104,19 +102,28 @@ class Exchange(AttemptOwner):
         self._seen.waits.end(now)
         try:
             admission = self._context.admit(self._request, self._seen)
+            gate = admission.service.gate
+            if gate is not None:
+                self._place = gate.ask(self._downstream, now)
         except GatewayError as error:
             if isinstance(error, RefusedByServiceError):
                 self._seen.count_for(error.service.metrics)
             self._fail(error)
             return
+        tracer = self._context.observer.tracer
+        if tracer is not None:
+            admission = trace(tracer, self._seen, admission)
         service = admission.service
         self._body = self._context.body_of(self._request, admission)
+        if self._place is not None and self._place.is_queued:
+            self._wait_for(QUEUED, admission, self._body, None, now)
+            return
         credential = service.credentials.usable(now)
         connection = service.pool.take(now) if credential is not None else None
         if credential is not None and connection is not None:
             self._launch(admission, self._body, credential, connection, now)
         else:
-            self._wait_for(admission, self._body, credential, self._context.clock())
+            self._wait_for(WAITING, admission, self._body, credential, self._context.clock())
 
     def body_arrived(self) -> None:
         """Pass on what has arrived of the body, or of the protocol that was switched to."""
@@ -159,22 +166,16 @@ class Exchange(AttemptOwner):
         attempt = self._attempt
         if attempt is None:
             return
-        error: GatewayError
-        if self.phase is SENDING:
-            if self._request.ended:
-                error = UpstreamError(ErrorCode.HTTP_RESPONSE_TIMEOUT, "no response")
-            elif attempt.connection.writing_paused:
-                error = UpstreamError(ErrorCode.HTTP_RESPONSE_TIMEOUT, "does not read the request")
-            else:
-                error = DownstreamError(ErrorCode.SLOW_REQUEST)
-        elif self._downstream.writing_paused:
-            error = DownstreamError(ErrorCode.CLIENT_DISCONNECTED, "reads too slowly")
-        elif self.phase is TUNNEL:
-            self.client_ended()  # nobody's fault: neither had anything to say
-            return
+        error = expiry_error(
+            self.phase,
+            request_ended=self._request.ended,
+            service_paused=attempt.connection.writing_paused,
+            client_paused=self._downstream.writing_paused,
+        )
+        if error is None:
+            self.client_ended()
         else:
-            error = UpstreamError(ErrorCode.HTTP_RESPONSE_TIMEOUT, "stalled in its response")
-        self.break_off(error)
+            self.break_off(error)
 
     def client_ended(self) -> None:
         """Called when the client sends no more: it has left, but may say so after a switch."""
@@ -262,10 +263,16 @@ class Exchange(AttemptOwner):
     # Phases.
 
     def _wait_for(
-        self, admission: Admission, body: RequestBody, credential: Credential | None, now: float
+        self,
+        phase: Phase,
+        admission: Admission,
+        body: RequestBody,
+        credential: Credential | None,
+        now: float,
     ) -> None:
-        self._enter(WAITING)
-        self._seen.waits.begin(CREDENTIAL if credential is None else CONNECTION, now)
+        self._enter(phase)
+        wait = CREDENTIAL if credential is None else CONNECTION
+        self._seen.waits.begin(QUEUE if phase is QUEUED else wait, now)
         if not self._request.ended:
             self._downstream.pause_reading()
         self._waiting = asyncio.create_task(
@@ -279,17 +286,13 @@ class Exchange(AttemptOwner):
 
         Cancellation: safe; nothing is held.
         """
-        service, clock, waits = admission.service, self._context.clock, self._seen.waits
+        clock, waits = self._context.clock, self._seen.waits
         try:
-            if credential is None:
-                credential = await service.credentials.obtain()
-            now = clock()
-            connection = service.pool.take(now)
-            if connection is None:
-                waits.begin(CONNECTION, now)
-                connection = await service.pool.connect()
-                now = clock()
-            waits.end(now)
+            if self._place is not None and self.phase is QUEUED:
+                await self._place.obtained()
+                self._enter(WAITING)
+                waits.end(clock())
+            credential, connection, now = await obtain(admission.service, credential, waits, clock)
             self._waiting = None
             self._launch(admission, body, credential, connection, now)
         except GatewayError as error:
@@ -347,7 +350,7 @@ class Exchange(AttemptOwner):
         self._retried += (reason,)
         self._seen.retries += 1
         admission.service.metrics.count_retry(reason)
-        self._wait_for(admission, body, credential, self._context.clock())
+        self._wait_for(WAITING, admission, body, credential, self._context.clock())
 
     # Ends.
 
@@ -355,6 +358,8 @@ class Exchange(AttemptOwner):
         """Answer with an error of ours, or break off what the client takes for a response."""
         code = error.code
         self._seen.blame(code)
+        if isinstance(error, UnavailableError):
+            self._seen.reject(error.reason)
         attempt, request = self._attempt, self._request
         if (attempt is not None and attempt.relay.started) or not code.status:
             # The status is on the wire: breaking off is the only way left to say "incomplete"
@@ -362,19 +367,10 @@ class Exchange(AttemptOwner):
             self._downstream.abort()
             self._end(keep_alive=False)
             return
-        keep_alive = request.head.keep_alive and request.ended and code.status not in _CLOSING
         request_id = self._seen.request_id()
         _log.debug("request %s: %s: %s", request_id, code.label, error)
-        self._downstream.write(
-            [
-                error_response(
-                    error,
-                    request_id,
-                    with_body=request.head.line.method != "HEAD",
-                    close=not keep_alive,
-                )
-            ]
-        )
+        response, keep_alive = answer_to(request, error, request_id)
+        self._downstream.write([response])
         self._seen.status = code.status
         self._end(keep_alive)
 
@@ -384,10 +380,12 @@ class Exchange(AttemptOwner):
         seen.ended_at = now = self._context.clock()
         if self._attempt is not None:
             seen.note_attempt(self._attempt)
-            self._attempt = None
+        self._attempt = None
         if self._body is not None:
             seen.request_bytes = self._body.received_bytes
             self._body.drop()
+        if self._place is not None:
+            self._place.leave(seen.outcome, now)
         self._context.observer.observe(seen)
         self._downstream.exchange_ended(keep_alive=keep_alive, now=now)
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-from gateway.errors import ErrorCode, Layer
+from gateway.errors import ErrorCode, Layer, Rejection
 from gateway.http.request_head import RequestHead
 from gateway.http.trace_context import trace_id_of
 from gateway.observe.access_log import AccessLog, Record
@@ -21,6 +21,7 @@ from gateway.observe.line_budget import LineBudget
 from gateway.observe.metrics import KEY_REFUSED, ServiceMetrics, upstream_error_of
 from gateway.proxy.admission import Admission
 from gateway.proxy.attempt import Attempt
+from gateway.proxy.outcome import Outcome, outcome_of
 from gateway.proxy.rejection import layer_of
 from gateway.proxy.waits import Waits
 
@@ -69,6 +70,10 @@ class Observation:
     error: str = ""
     """Label of what went wrong, and whose fault it is."""
     layer = _GATEWAY
+    rejection: str = ""
+    """Why it was not taken, where that is so."""
+    vendor_code: str = ""
+    """In an error response of the service."""
     request_bytes: int = 0
     response_bytes: int = 0
     retries: int = 0
@@ -111,6 +116,16 @@ class Observation:
         self.error = code.label
         self.layer = code.layer
 
+    def reject(self, reason: Rejection) -> None:
+        """Note and count why the request was not taken."""
+        self.rejection = reason.value
+        self.metrics.count_rejection(reason)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the end of the request says about its service."""
+        return outcome_of(self.status, self.layer, self.error, self.vendor_code)
+
     def note_attempt(self, attempt: Attempt) -> None:
         """Note what there is of a response."""
         head = attempt.head
@@ -122,11 +137,12 @@ class Observation:
             self.status = head.status
         self.upstream_request_id = head.request_id
         if not self.error and attempt.check is not None:
+            self.vendor_code = attempt.check.vendor_code
             if attempt.is_key_refused:
                 self.error, self.layer = KEY_REFUSED, _IDENTITY
             else:
                 self.error = upstream_error_of(head.status)
-                self.layer = layer_of(attempt.check.vendor_code)
+                self.layer = layer_of(self.vendor_code)
 
 
 class Observer:
@@ -271,6 +287,7 @@ def _account_for(seen: Observation) -> Record:
             method or "other",
             seen.status,
             duration_s,
+            waits.queue_s,
             waits.credential_s,
             waits.connect_s,
             first_byte_s,
@@ -279,6 +296,7 @@ def _account_for(seen: Observation) -> Record:
             seen.response_bytes,
             seen.retries,
             seen.error,
+            seen.rejection,
             upstream_id.decode("ascii") if upstream_id and _PLAIN_ID.fullmatch(upstream_id) else "",
             seen.layer.value if seen.error else "",
         ),

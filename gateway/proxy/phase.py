@@ -8,6 +8,8 @@ class Phase(Enum):
     """Where an exchange is."""
 
     ADMITTING = auto()
+    QUEUED = auto()
+    """It waits for its turn, since its service has a limit."""
     WAITING = auto()
     """For a credential or a connection."""
     SENDING = auto()
@@ -21,6 +23,7 @@ class Phase(Enum):
 
 # Looking a member up costs ten times the comparison that it is for (Python 3.11).
 ADMITTING: Final = Phase.ADMITTING
+QUEUED: Final = Phase.QUEUED
 WAITING: Final = Phase.WAITING
 SENDING: Final = Phase.SENDING
 RELAYING: Final = Phase.RELAYING

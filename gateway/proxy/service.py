@@ -7,6 +7,7 @@ from typing import Protocol
 from gateway.errors import DownstreamError, ErrorCode
 from gateway.identity.credential import Credential
 from gateway.observe.metrics import ServiceMetrics
+from gateway.proxy.gate import Gate, Limits
 from gateway.upstream.pool import Pool
 
 
@@ -65,13 +66,16 @@ class Service:
     websocket: bool
     """Whether a client may switch to WebSocket, whatever `methods` says."""
     max_in_flight: int
-    """More requests than this at a time are refused with 503 rather than queued."""
+    """More requests than this at a time are refused with 503, where there is no gate."""
     own_field: bytes = b""
     """Name in lower case of the field that our credential goes into, if callers' heads are not
     always without it; else empty. A caller's field of this name is not forwarded."""
     credentials: Credentials
     pool: Pool
     metrics: ServiceMetrics
+    gate: Gate | None = None
+    """Where limits have been set; `limits` are put in force by a reload."""
+    limits: Limits | None = None
     rejected: RejectedCredential = field(default_factory=RejectedCredential)
 
 

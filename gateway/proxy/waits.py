@@ -9,11 +9,14 @@ class Wait(StrEnum):
 
     PEERS = "peers"
     """The client's body, or the service's response."""
+    QUEUE = "queue"
+    """Its turn among the requests of a service that has a limit."""
     CREDENTIAL = "credential"
     CONNECTION = "connect"
 
 
 PEERS: Final = Wait.PEERS
+QUEUE: Final = Wait.QUEUE
 CREDENTIAL: Final = Wait.CREDENTIAL
 CONNECTION: Final = Wait.CONNECTION
 
@@ -22,31 +25,33 @@ class Waits:
     """The waits of one exchange, one at a time. Instants are seconds on the gateway's clock."""
 
     peers_s: float = 0.0
+    queue_s: float = 0.0
     credential_s: float = 0.0
     connect_s: float = 0.0
     named: tuple[tuple[str, float, float], ...] = ()
-    """Name, begin and end of each wait for a credential or a connection."""
-    _current: Wait | None = None
+    """Name, begin and end of each wait for a turn, a credential or a connection."""
+    current: Wait | None = None
+    """What is waited for at present."""
     _begun_at: float = 0.0
 
     @property
     def total_s(self) -> float:
         """Seconds in which the gateway had nothing to do."""
-        return self.peers_s + self.credential_s + self.connect_s
+        return self.peers_s + self.queue_s + self.credential_s + self.connect_s
 
     def begin(self, wait: Wait, now: float) -> None:
         """Begin to wait at `now`; a wait under way ends."""
-        if self._current is not None:
+        if self.current is not None:
             self.end(now)
-        self._current = wait
+        self.current = wait
         self._begun_at = now
 
     def end(self, now: float) -> None:
         """End the wait under way, if there is one."""
-        current, begun_at = self._current, self._begun_at
+        current, begun_at = self.current, self._begun_at
         if current is None:
             return
-        self._current = None
+        self.current = None
         waited_s = now - begun_at
         if current is PEERS:
             if waited_s > 0.0:
@@ -54,6 +59,8 @@ class Waits:
             return
         if current is CREDENTIAL:
             self.credential_s += waited_s
+        elif current is QUEUE:
+            self.queue_s += waited_s
         else:
             self.connect_s += waited_s
         self.named = (*self.named, (current.value, begun_at, now))

@@ -7,10 +7,13 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 
-from gateway.settings.models import Settings
+from gateway.settings.models import Service, Settings
 from gateway.settings.sinks import Sink
 from gateway.settings.tls import Tls
 from gateway.settings.values import Url, parse_url
+
+_PATIENCE_S = 10.0
+"""Many clients give up after 10 to 30 s."""
 
 
 def warnings_of(settings: Settings) -> tuple[str, ...]:
@@ -34,6 +37,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
     for name, service in settings.services.items():
         secret = "" if settings.identities[service.identity].method == "none" else "the token"
         yield from _way(f"services.{name}", "url", service.parts, service.tls, secret)
+        yield from _patience(f"services.{name}", service)
         if paths[service.path] > 1:
             yield (
                 f"services.{name}.url: another service has the path {service.path or '/'} too; "
@@ -60,6 +64,17 @@ def _sink(section: str, sink: Sink) -> Iterator[str]:
         yield (
             f"{section}.mode: {sink.mode} lets every user of this machine read the token; "
             "use 0600, or 0640 and a group"
+        )
+
+
+def _patience(section: str, service: Service) -> Iterator[str]:
+    """Yield that requests wait for longer than callers are likely to."""
+    wait_s = service.queue.wait
+    if service.is_limited and service.queue.depth != 0 and wait_s > _PATIENCE_S:
+        yield (
+            f"{section}.queue.wait: {wait_s:g}s is longer than many callers wait, so requests "
+            f"would be served whose callers have given up; use {_PATIENCE_S:g}s or less, "
+            "and give callers a longer timeout than that"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from gateway.settings.identity import Identity
+from gateway.settings.overload import MAX_IN_FLIGHT, Queue
 from gateway.settings.sections import Fault, Section
 from gateway.settings.tls import Tls
 from gateway.settings.types import (
@@ -18,6 +19,7 @@ from gateway.settings.types import (
     Duration,
     Listen,
     ListenTcp,
+    MaxInFlight,
     Method,
     Mode,
     Name,
@@ -82,10 +84,34 @@ class Service(Section):
     websocket: bool = False
     """Whether callers may switch to WebSocket. Off, because what is said then is relayed unseen:
     no size is checked, and it ends only when one side closes or is idle for `timeouts.idle`."""
+    max_in_flight: MaxInFlight = MAX_IN_FLIGHT
+    """How many requests the service can take at a time, for instance instances times concurrency
+    of the deployment; further ones wait in `queue`. With the default they get 503 `Overloaded`.
+    `auto` finds the limit: lower when the service throttles or times out, else higher."""
+    queue: Queue = Queue()
+    """Where requests wait above `max_in_flight`, which must be given. With 1000, the default, there
+    is a queue only if `depth` says so."""
     timeouts: Timeouts = Timeouts()
     """How long each step may take."""
     tls: Tls = Tls()
     """TLS towards the service."""
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:
+        """Yield what needs another key."""
+        if "queue" in given and "max_in_flight" not in given:
+            yield (
+                ("queue",),
+                (
+                    "max_in_flight is not given, so nothing would wait; set it to what the service "
+                    "can take at a time, or to auto"
+                ),
+            )
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a limit or a queue has been asked for."""
+        return self.max_in_flight != MAX_IN_FLIGHT or bool(self.queue.depth)
 
     @cached_property
     def parts(self) -> Url:

@@ -3,7 +3,7 @@
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PlainSerializer, SecretStr, WithJsonSchema
 
@@ -97,6 +97,23 @@ PositiveDuration = Annotated[
     float,
     BeforeValidator(values.parse_positive_duration),
     _amount_schema(values.DURATION_PATTERN, "number", "40s", "1.5h", exclusiveMinimum=0),
+]
+Count = Annotated[
+    int,
+    BeforeValidator(values.parse_count),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": values.MOST}),
+]
+MaxInFlight = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(values.parse_max_in_flight),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": [values.AUTO]},
+                {"type": "integer", "minimum": 1, "maximum": values.MOST},
+            ]
+        }
+    ),
 ]
 Size = Annotated[
     int,

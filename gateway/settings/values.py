@@ -17,6 +17,9 @@ DURATION_PATTERN = r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)?"
 SIZE_PATTERN = r"([0-9]+(?:\.[0-9]+)?) ?(B|kB|MB|GB|KiB|MiB|GiB)?"
 DURATION_HELP = "use seconds, or a number with ms, s, m, h or d, such as 40s"
 SIZE_HELP = "use bytes, or a number with kB, MB, GB, KiB, MiB or GiB, such as 12MiB"
+AUTO = "auto"
+MOST = 100_000
+"""Requests: more than any gateway holds at a time."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _SECONDS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -152,6 +155,32 @@ def parse_positive_duration(value: Any) -> float:
             f"{shown(value)} would end every request at once; use a duration above 0, such as 40s"
         )
     return seconds
+
+
+def parse_count(value: Any) -> int:
+    """Return a whole number from 0 to 100 000."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}", value.strip()):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
+        raise ValueError(f"{shown(value)} is not a number of requests; use 0 to {MOST}")
+    return value
+
+
+def parse_max_in_flight(value: Any) -> int | str:
+    """Return a whole number from 1 to 100 000, or `auto`."""
+    if isinstance(value, str) and value.strip().lower() == AUTO:
+        return AUTO
+    try:
+        count = parse_count(value)
+    except ValueError:
+        count = 0
+    if not count:
+        near = did_you_mean(value, (AUTO,)) if isinstance(value, str) else ""
+        raise ValueError(
+            f"{shown(value)} is not a limit; use 1 to {MOST}, what the service can take at a time, "
+            f"or {AUTO}{near}"
+        )
+    return count
 
 
 def parse_size(value: Any) -> int:

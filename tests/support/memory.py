@@ -19,10 +19,12 @@ from gateway.http.host import AllowedHosts
 from gateway.http.request_head import METHODS
 from gateway.identity.credential import Credential
 from gateway.observe.access_log import AccessLog
-from gateway.observe.metrics import NO_SERVICE, ConnectionGauges, Metrics, ServiceMetrics
+from gateway.observe.metrics import NO_SERVICE, Metrics, ServiceGauges, ServiceMetrics
+from gateway.observe.overload import OverloadGauges
 from gateway.proxy.admission import Rules
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.deadlines import Deadlines
+from gateway.proxy.gate import Gate, Limits
 from gateway.proxy.observation import Observer
 from gateway.proxy.replay import MAX_KEPT_BYTES, ReplayBudget, Retry
 from gateway.proxy.service import RouteTable, Service
@@ -220,6 +222,7 @@ class Stage:
         max_kept_bytes: int = MAX_KEPT_BYTES,
         websocket: bool = False,
         max_in_flight: int = 1000,
+        limits: Limits | None = None,
         max_connections: int = 100,
         origins: frozenset[bytes] = frozenset(),
         connection_at_hand: bool = True,
@@ -236,6 +239,9 @@ class Stage:
         unrouted = ServiceMetrics(NO_SERVICE, METHODS, list(Retry))
         counts = ServiceMetrics("iris", [*methods.split(), "GET"], list(Retry))
         self._counts = (unrouted, counts)
+        self._gate = (
+            None if limits is None else Gate(limits, counts.overload, clock=now, draw=lambda: 0.5)
+        )
         service = Service(
             name="iris",
             path=b"/v1/infers/abc",
@@ -248,6 +254,8 @@ class Stage:
             idle_s=BODY_PAUSE_S,
             websocket=websocket,
             max_in_flight=max_in_flight,
+            limits=limits,
+            gate=self._gate,
             credentials=self.credentials,
             pool=cast(Pool, self.pool),
             metrics=counts,
@@ -264,10 +272,8 @@ class Stage:
         )
         self._metrics = Metrics()
         self._metrics.before_scrape = observer.settle
-        self._metrics.add_service(unrouted, lambda: ConnectionGauges(0, 0))
-        self._metrics.add_service(
-            counts, lambda: ConnectionGauges(self.pool.active, self.pool.idle)
-        )
+        self._metrics.add_service(unrouted, lambda: ServiceGauges(0, 0))
+        self._metrics.add_service(counts, self._gauges)
         self._listener = DataListener(self._context, max_connections=max_connections)
         self._clients: list[Client] = []
         if connection_at_hand:
@@ -279,6 +285,11 @@ class Stage:
         client = Client(MemoryTransport(self._listener()))
         self._clients.append(client)
         return client
+
+    def _gauges(self) -> ServiceGauges:
+        gate = self._gate
+        overload = OverloadGauges(limit=1000) if gate is None else gate.gauges()
+        return ServiceGauges(self.pool.active, self.pool.idle, overload)
 
     @property
     def service(self) -> ServiceEnd:

@@ -616,7 +616,7 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
             (
                 "services.iris.tiemouts: unknown key, did you mean timeouts? allowed: url, "
                 "identity, "
-                "methods, max_body, replay_buffer, websocket, timeouts, tls"
+                "methods, max_body, replay_buffer, websocket, max_in_flight, queue, timeouts, tls"
             ),
         ),
         (
@@ -1560,6 +1560,7 @@ def accepts(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
         "pattern": lambda rule: re.search(rule, value),
         "minLength": lambda rule: len(value) >= rule,
         "minimum": lambda rule: value >= rule,
+        "maximum": lambda rule: value <= rule,
         "exclusiveMinimum": lambda rule: value > rule,
         "items": lambda rule: all(accepts(rule, each, root) for each in value),
         "required": lambda rule: set(rule) <= value.keys(),

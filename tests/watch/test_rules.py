@@ -9,17 +9,17 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.assembly.services import MAX_IN_FLIGHT
 from gateway.errors import ErrorCode, Layer
 from gateway.identity.refresh import RefreshResult, RefreshTrigger
 from gateway.observe.metrics import (
     UPSTREAM_ERRORS,
-    ConnectionGauges,
     IdentityGauges,
     IdentityMetrics,
     Metrics,
+    ServiceGauges,
     ServiceMetrics,
 )
+from gateway.settings.overload import MAX_IN_FLIGHT
 from tests.support.tools import tool
 from tests.watch.short import PROMETHEUS, shortened
 
@@ -49,7 +49,7 @@ def exported() -> dict[str, list[dict[str, str]]]:
     """Labels of every series that a gateway with service `iris` exports, by name."""
     metrics = Metrics()
     service = ServiceMetrics("iris", ["POST"], ["token_rejected"])
-    metrics.add_service(service, lambda: ConnectionGauges(0, 0))
+    metrics.add_service(service, lambda: ServiceGauges(0, 0))
     identity = IdentityMetrics("default", map(str, RefreshTrigger), map(str, RefreshResult))
     metrics.add_identity(identity, lambda: IdentityGauges(0.0, False, 0.0))
     found: dict[str, list[dict[str, str]]] = {}

@@ -12,11 +12,11 @@ from gateway import __version__
 from gateway.admin.health import Health, readiness
 from gateway.identity.report import KEY_REFUSED, IdentityStatus
 from gateway.observe.access_log import Record
+from gateway.observe.histogram import Histogram
 from gateway.observe.metrics import (
     NO_SERVICE,
-    ConnectionGauges,
-    Histogram,
     Metrics,
+    ServiceGauges,
     ServiceMetrics,
 )
 
@@ -55,8 +55,9 @@ def status_document(health: Health, metrics: Metrics) -> dict[str, Any]:
     }
 
 
-def _traffic(counts: ServiceMetrics, connections: ConnectionGauges) -> dict[str, Any]:
+def _traffic(counts: ServiceMetrics, gauges: ServiceGauges) -> dict[str, Any]:
     by_code, by_error, by_reason = counts.totals()
+    overload = counts.overload
     responses: dict[str, int] = {}
     for (_, code), count in by_code.items():
         if count:
@@ -75,7 +76,10 @@ def _traffic(counts: ServiceMetrics, connections: ConnectionGauges) -> dict[str,
         "overhead": _histogram(counts.overhead),
         "request_bytes": counts.request_bytes,
         "response_bytes": counts.response_bytes,
-        "connections": asdict(connections),
+        "connections": {"active": gauges.active, "idle": gauges.idle},
+        "limits": asdict(gauges.overload),
+        "rejected": {reason: count for reason, count in overload.rejected.items() if count},
+        "queue_wait": _histogram(overload.queue_wait),
     }
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway.lifecycle.supervisor import Supervisor, heartbeat, supervisor_of
-from gateway.observe.metrics import LOOP_LAG_BUCKETS_S, Histogram
+from gateway.observe.histogram import Histogram
+from gateway.observe.metrics import LOOP_LAG_BUCKETS_S
 from tests.support.until import PATIENCE_S
 
 

@@ -26,6 +26,7 @@ def record(number: int = 1, *, ended_at: float = 100.0, **changes: Any) -> Recor
         method="POST",
         status=200,
         duration_s=0.25,
+        queue_s=0.003,
         credential_s=0.001,
         connect_s=0.002,
         first_byte_s=0.2,
@@ -34,6 +35,7 @@ def record(number: int = 1, *, ended_at: float = 100.0, **changes: Any) -> Recor
         response_bytes=4,
         retries=1,
         error="",
+        rejection="",
         upstream_request_id="up",
     )._replace(**changes)
 
@@ -71,6 +73,7 @@ def test_a_line_is_json_with_every_fact(pipe: tuple[int, int]) -> None:
         "method": "POST",
         "status": 200,
         "duration_us": 250_000,
+        "queue_us": 3000,
         "credential_us": 1000,
         "connect_us": 2000,
         "first_byte_us": 200_000,
@@ -79,6 +82,7 @@ def test_a_line_is_json_with_every_fact(pipe: tuple[int, int]) -> None:
         "response_bytes": 4,
         "retries": 1,
         "error": "",
+        "rejection": "",
         "upstream_request_id": "up",
     }
     assert log.lost == 0

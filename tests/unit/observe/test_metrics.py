@@ -10,25 +10,26 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.errors import ErrorCode, Layer
+from gateway.errors import ErrorCode, Layer, Rejection
+from gateway.observe.histogram import Histogram
 from gateway.observe.metrics import (
     OVERHEAD_BUCKETS_S,
     REFRESH_BUCKETS_S,
     REQUEST_BUCKETS_S,
     UPSTREAM_ERRORS,
-    ConnectionGauges,
-    Histogram,
     IdentityGauges,
     IdentityMetrics,
     Metrics,
+    ServiceGauges,
     ServiceMetrics,
     upstream_error_of,
 )
+from gateway.observe.overload import OverloadGauges
 from tests.support.tools import tool
 
 LABELS = (
     "service", "identity", "method", "code", "layer", "error", "reason", "state", "trigger",
-    "result", "le", "version", "python", "aiohttp",
+    "result", "to", "le", "version", "python", "aiohttp",
 )  # fmt: skip
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -36,7 +37,7 @@ OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 def metrics_of(service: ServiceMetrics, identity: IdentityMetrics | None = None) -> Metrics:
     """Metrics with one service, and perhaps an identity."""
     metrics = Metrics()
-    metrics.add_service(service, lambda: ConnectionGauges(active=2, idle=3))
+    metrics.add_service(service, lambda: ServiceGauges(2, 3, OverloadGauges(6, 7, 5, "open")))
     if identity is not None:
         metrics.add_identity(identity, lambda: IdentityGauges(1.7e9, True, -0.25))
     return metrics
@@ -66,6 +67,8 @@ def filled() -> Metrics:
     service.count_request("POST", 200)
     service.count_error(Layer.APIG, "throttled")
     service.count_retry("token_rejected")
+    service.count_rejection(Rejection.QUEUE_FULL)
+    service.overload.queue_wait.observe(0.3)
     service.duration.observe(0.3)
     identity.refreshed("startup", "ok", 0.2)
     identity.expect_sinks(["ok"])
@@ -201,6 +204,13 @@ def test_what_the_contract_names_is_there() -> None:
         "gateway_errors": {service | {"layer", "error"}},
         "gateway_upstream_retries": {service | {"reason"}},
         "gateway_upstream_connections": {service | {"state"}},
+        "gateway_in_flight_limit": {service},
+        "gateway_requests_queued": {service},
+        "gateway_requests_rejected": {service | {"reason"}},
+        "gateway_queue_wait_seconds": {service},
+        "gateway_breaker_open": {service},
+        "gateway_breaker_transitions": {service | {"to"}},
+        "gateway_retry_budget_exhausted": {service},
         "gateway_token_expiry_timestamp_seconds": {identity},
         "gateway_identity_locked": {identity},
         "gateway_clock_skew_seconds": {identity},
@@ -224,6 +234,12 @@ def test_values_are_those_counted() -> None:
     assert found["gateway_upstream_retries_total", ("iris", "token_rejected")] == 1
     assert found["gateway_upstream_connections", ("iris", "active")] == 2
     assert found["gateway_upstream_connections", ("iris", "idle")] == 3
+    assert found["gateway_in_flight_limit", ("iris",)] == 7
+    assert found["gateway_requests_queued", ("iris",)] == 5
+    assert found["gateway_breaker_open", ("iris",)] == 1
+    assert found["gateway_requests_rejected_total", ("iris", "queue_full")] == 1
+    assert found["gateway_queue_wait_seconds_bucket", ("iris", "0.25")] == 0
+    assert found["gateway_queue_wait_seconds_bucket", ("iris", "0.5")] == 1
     assert found["gateway_request_duration_seconds_bucket", ("iris", "0.25")] == 0
     assert found["gateway_request_duration_seconds_bucket", ("iris", "0.5")] == 1
     assert found["gateway_request_duration_seconds_sum", ("iris",)] == 0.3

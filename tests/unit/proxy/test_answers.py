@@ -9,6 +9,7 @@ from gateway.errors import (
     DownstreamError,
     ErrorCode,
     GatewayError,
+    Rejection,
     UnavailableError,
     UpstreamError,
 )
@@ -45,7 +46,7 @@ def test_every_code_has_a_response(code: ErrorCode) -> None:
 
 def test_without_body_only_the_body_is_missing() -> None:
     """HEAD gets the same head as GET."""
-    error = UnavailableError(ErrorCode.OVERLOADED)
+    error = UnavailableError(ErrorCode.OVERLOADED, Rejection.CONNECTIONS)
     whole, head = (response_to(error, with_body=with_body) for with_body in (True, False))
 
     assert head.endswith(b"\r\n\r\n")
@@ -66,7 +67,9 @@ def test_retry_after_is_whole_seconds_rounded_up(seconds: float, shown: bytes) -
 
 def test_only_what_passes_by_itself_says_when_to_come_back() -> None:
     """We are busy or without a token for a while; a bad request stays one."""
-    assert b"\r\nRetry-After: 1\r\n" in response_to(UnavailableError(ErrorCode.DRAINING))
+    assert b"\r\nRetry-After: 1\r\n" in response_to(
+        UnavailableError(ErrorCode.DRAINING, Rejection.DRAINING)
+    )
     assert b"Retry-After" not in response_to(DownstreamError(ErrorCode.BAD_REQUEST))
     assert b"Retry-After" not in response_to(UpstreamError(ErrorCode.DNS_ERROR))
 

@@ -5,17 +5,18 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.admin.status.document import status_document
-from gateway.errors import ErrorCode
+from gateway.errors import ErrorCode, Rejection
 from gateway.identity.report import Reason
 from gateway.observe.access_log import Record
 from gateway.observe.metrics import (
     NO_SERVICE,
-    ConnectionGauges,
     IdentityGauges,
     IdentityMetrics,
     Metrics,
+    ServiceGauges,
     ServiceMetrics,
 )
+from gateway.observe.overload import OverloadGauges
 from gateway.settings.effective import EffectiveValue
 from tests.support.health import BAD, GOOD, State
 
@@ -26,6 +27,7 @@ RECORD = Record(
     method="POST",
     status=502,
     duration_s=0.25,
+    queue_s=0.0,
     credential_s=0.0,
     connect_s=0.0,
     first_byte_s=0.2,
@@ -34,6 +36,7 @@ RECORD = Record(
     response_bytes=4,
     retries=1,
     error="connection_refused",
+    rejection="",
     upstream_request_id="chosen-by-the-service",
     layer="network",
 )
@@ -81,8 +84,9 @@ def test_counters_are_those_of_the_metrics() -> None:
     """Per service, settled first; zeros are left out where the set is long."""
     metrics = Metrics()
     service = ServiceMetrics("service-0", ["POST"], ["rejected"])
-    metrics.add_service(service, lambda: ConnectionGauges(2, 3))
-    metrics.add_service(ServiceMetrics(NO_SERVICE, ["POST"], []), lambda: ConnectionGauges(0, 0))
+    limits = OverloadGauges(in_flight=3, limit=4, queued=5)
+    metrics.add_service(service, lambda: ServiceGauges(2, 3, limits))
+    metrics.add_service(ServiceMetrics(NO_SERVICE, ["POST"], []), lambda: ServiceGauges(0, 0))
 
     def settle() -> None:
         service.count_request("POST", 200)
@@ -92,6 +96,8 @@ def test_counters_are_those_of_the_metrics() -> None:
     service.count_request("POST", 502)
     service.count_error(ErrorCode.CONNECTION_REFUSED.layer, ErrorCode.CONNECTION_REFUSED.label)
     service.count_retry("rejected")
+    service.count_rejection(Rejection.QUEUE_FULL)
+    service.overload.queue_wait.observe(0.2)
     service.duration.observe(0.007)
     service.request_bytes, service.response_bytes = 11, 12
     logins = IdentityMetrics("identity-0", ["startup", "schedule"], ["ok", "refused"])
@@ -106,6 +112,9 @@ def test_counters_are_those_of_the_metrics() -> None:
     assert traffic["responses"] == {"200": 1, "502": 1}
     assert traffic["errors"] == [{"layer": "network", "error": "connection_refused", "count": 1}]
     assert traffic["retries"] == {"rejected": 1}
+    assert traffic["limits"] == {"in_flight": 3, "limit": 4, "queued": 5, "breaker": "off"}
+    assert traffic["rejected"] == {"queue_full": 1}
+    assert sum(traffic["queue_wait"]["counts"]) == 1
     assert traffic["connections"] == {"active": 2, "idle": 3}
     assert (traffic["request_bytes"], traffic["response_bytes"]) == (11, 12)
     duration = traffic["duration"]

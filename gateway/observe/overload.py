@@ -1,0 +1,95 @@
+"""What is counted of limits, queues, breakers and retries, per service."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from gateway.errors import Rejection
+from gateway.observe.histogram import Histogram
+
+QUEUE_WAIT_BUCKETS_S: Final[Sequence[float]] = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+)  # fmt: skip
+BREAKER_STATES: Final = ("closed", "open", "half_open")
+
+
+class OverloadCounts:
+    """What is counted for one service when it has more to do than it can."""
+
+    __slots__ = ("breaker_transitions", "budget_exhausted", "queue_wait", "rejected")
+
+    def __init__(self) -> None:
+        self.queue_wait = Histogram(QUEUE_WAIT_BUCKETS_S)
+        """Of requests that had to wait for a place, whether they got one or not."""
+        self.rejected: dict[str, int] = {reason.value: 0 for reason in Rejection}
+        self.breaker_transitions: dict[str, int] = dict.fromkeys(BREAKER_STATES, 0)
+        self.budget_exhausted = 0
+        """Requests that would have been sent again, had the budget allowed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverloadGauges:
+    """The limits of a service at the moment of a scrape."""
+
+    in_flight: int = 0
+    """Requests that hold a place."""
+    limit: int | None = None
+    """How many may; None: requests that belong to no service have no limit."""
+    queued: int = 0
+    breaker: str = "off"
+    """`off`, or one of `BREAKER_STATES`."""
+
+
+def overload_families(
+    services: Iterable[tuple[str, OverloadCounts, OverloadGauges]],
+) -> Iterator[Metric]:
+    """Yield the families of every service: name, counts and state."""
+    one = ["service"]
+    limit = GaugeMetricFamily(
+        "gateway_in_flight_limit", "Requests that may be in flight at a time.", labels=one
+    )
+    queued = GaugeMetricFamily(
+        "gateway_requests_queued", "Requests that wait for a place in flight.", labels=one
+    )
+    breaker = GaugeMetricFamily(
+        "gateway_breaker_open", "1 while requests are refused because the service fails.",
+        labels=one,
+    )  # fmt: skip
+    transitions = CounterMetricFamily(
+        "gateway_breaker_transitions", "Changes of the breaker's state.", labels=["service", "to"]
+    )
+    wait = HistogramMetricFamily(
+        "gateway_queue_wait_seconds",
+        "How long queued requests waited, whether they got a place or not.",
+        labels=one,
+    )
+    rejected = CounterMetricFamily(
+        "gateway_requests_rejected",
+        "Requests that were not taken, by reason.",
+        labels=["service", "reason"],
+    )
+    exhausted = CounterMetricFamily(
+        "gateway_retry_budget_exhausted",
+        "Requests that were not sent again because the retry budget was used up.",
+        labels=one,
+    )
+    for name, counts, state in services:
+        for reason, count in counts.rejected.items():
+            rejected.add_metric([name, reason], count)
+        if state.limit is None:
+            continue
+        limit.add_metric([name], state.limit)
+        queued.add_metric([name], state.queued)
+        breaker.add_metric([name], float(state.breaker in {"open", "half_open"}))
+        for to, count in counts.breaker_transitions.items():
+            transitions.add_metric([name, to], count)
+        wait.add_metric([name], counts.queue_wait.buckets(), counts.queue_wait.total)
+        exhausted.add_metric([name], counts.budget_exhausted)
+    yield from (limit, queued, breaker, transitions, wait, rejected, exhausted)

@@ -88,6 +88,7 @@ _TYPES: dict[Callable[..., Any], str] = {
     values.parse_max_in_flight: "number, or `auto`",
     values.parse_listen: "address",
     values.parse_listen_tcp: "address, TCP",
+    values.parse_token_listen: "address, loopback only",
     values.parse_mode: "octal digits",
     values.parse_name: "name",
     values.parse_host_name: "host name",

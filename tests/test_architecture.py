@@ -22,6 +22,7 @@ RANK = {
     "admin": 4,
     "proxy": 5,
     "downstream": 6,
+    "tokens": 6,
     "lifecycle": 7,
     "assembly": 8,
     "diagnose": 9,
@@ -37,6 +38,7 @@ MOST_ATTRIBUTES = 14
 FEW_METHODS = 6  # a class with no more of them may hold as much as it likes: it decides little
 MOST_LINES = 400
 SHORT_ROOMS = {
+    "tokens",
     "http",
     "proxy",
     "upstream",

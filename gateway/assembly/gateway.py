@@ -35,10 +35,20 @@ from gateway.proxy.replay import Retry
 from gateway.proxy.service import RouteTable
 from gateway.settings import ListenAddress, Loaded, Settings
 from gateway.settings.effective import EffectiveValue, effective
+from gateway.tokens.listener import TokenListener
 
 _RESERVED_FILES = MOST_FRESH + REFUSED_POLITELY + 32
 """For the admin listener, callers who are told that there are too many, logins, secrets and what
 Python itself opens."""
+
+_ONLY_AT_START = (
+    "listen",
+    "listen_mode",
+    "admin_listen",
+    "token_listen",
+    "token_listen_mode",
+    "quitquitquit",
+)
 
 _S = TypeVar("_S")
 _B = TypeVar("_B")
@@ -103,6 +113,7 @@ class _GatewayBuilder:
         )
         self._metrics.before_scrape = context.observer.settle
         self._listener = DataListener(context, max_connections=_most_connections())
+        self._tokens = _token_listener(settings)
         self._caches: dict[str, BuiltCache] = {}
         self._pools: dict[str, BuiltPools] = {}
         self._gates: dict[str, Gate] = {}
@@ -187,6 +198,12 @@ class _GatewayBuilder:
             listen=first.listen,
             socket_mode=int(first.listen_mode, 8),
             admin_listen=first.admin_listen,
+            tokens=self._tokens,
+            token_sources={
+                name: caches[service.identity].cache for name, service in settings.services.items()
+            },
+            token_listen=first.token_listen,
+            token_socket_mode=int(first.token_listen_mode, 8),
             admin_hosts=AllowedHosts(
                 [*settings.allowed_hosts, _host_name(first.admin_listen)], addresses=True
             ),
@@ -197,10 +214,18 @@ class _GatewayBuilder:
 
     def _not_applied(self, settings: Settings) -> Iterator[str]:
         """Yield a warning for each changed key that takes effect only at the start."""
-        for key in ("listen", "listen_mode", "admin_listen", "quitquitquit"):
+        for key in _ONLY_AT_START:
             now, then = getattr(settings, key), getattr(self._first, key)
             if now != then:
                 yield f"{key}: {now} takes effect at the next start; until then it is {then}"
+
+
+def _token_listener(settings: Settings) -> TokenListener | None:
+    """Return the token endpoint, if there is to be one."""
+    address = settings.token_listen
+    if address is None:
+        return None
+    return TokenListener(boottime, None if address.path else AllowedHosts([_host_name(address)]))
 
 
 def _build_each(

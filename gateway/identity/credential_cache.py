@@ -147,6 +147,11 @@ class CredentialCache:
         if credential is self._credential:
             self._guard.cured()
 
+    def fingerprint(self) -> str:
+        """Return what tells the token in use from others; empty if there is none."""
+        facts = None if self._login is None else self._login.facts
+        return "" if facts is None else facts.fingerprint
+
     def secret_changed(self) -> None:
         """Try the new secret as soon as IAM may be asked; meanwhile the credential stays."""
         self._next_login.trigger = RefreshTrigger.SECRET_CHANGE

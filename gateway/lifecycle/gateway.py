@@ -40,6 +40,7 @@ class Gateway:
         self._started_at = self._clock()
         self._data_server: asyncio.Server | None = None
         self._socket_file: SocketFile | None = None
+        self._token_file: SocketFile | None = None
         self._admin: AdminServer | None = None
         self._beating: asyncio.Task[None] | None = None
         self.quit_requested = asyncio.Event()
@@ -112,6 +113,7 @@ class Gateway:
                 )
             )
             admin_url = await self._open_admin(self._admin)
+            await self._open_tokens()
             data_url = await self._open_data()
         except BaseException:
             await self.stop(drain=False)
@@ -139,6 +141,7 @@ class Gateway:
             self._data_server.close()
         if self._socket_file is not None:
             self._socket_file.remove()
+        self._close_tokens()
         if not await parts.data.drain(parts.drain_s if drain else 0.0):
             _log.warning("requests still in flight were broken off")
         await parts.data.shutdown(0)
@@ -160,6 +163,24 @@ class Gateway:
             await admin.start_unix(address.path)
             return f"unix:{address.path}"
         return _url(await admin.start(address.host, address.port))
+
+    async def _open_tokens(self) -> None:
+        address, tokens = self._parts.token_listen, self._parts.tokens
+        if address is None or tokens is None:
+            return
+        if address.path:
+            self._token_file = SocketFile(address.path, self._parts.token_socket_mode)
+            await tokens.start_unix(self._token_file.socket)
+            _log.info("token endpoint on %s", address)
+        else:
+            bound = await tokens.start(address.host, address.port)
+            _log.info("token endpoint on %s", _url(bound))
+
+    def _close_tokens(self) -> None:
+        if self._parts.tokens is not None:
+            self._parts.tokens.close()
+        if self._token_file is not None:
+            self._token_file.remove()
 
     async def _open_data(self) -> str:
         address, loop = self._parts.listen, asyncio.get_running_loop()

@@ -13,6 +13,7 @@ from gateway.proxy.admission import Rules
 from gateway.proxy.service import Service
 from gateway.settings import ListenAddress
 from gateway.settings.effective import EffectiveValue
+from gateway.tokens.listener import TokenListener
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,12 @@ class Parts:
     socket_mode: int
     """Of the socket file, if `listen` is one."""
     admin_listen: ListenAddress
+    tokens: TokenListener | None
+    """The token endpoint, if there is one."""
+    token_sources: Mapping[str, CredentialCache]
+    """What the token endpoint hands out, by name of the service."""
+    token_listen: ListenAddress | None
+    token_socket_mode: int
     admin_hosts: AllowedHosts
     """Names under which people may call the admin listener."""
     configuration: Sequence[EffectiveValue] = ()

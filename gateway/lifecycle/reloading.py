@@ -184,6 +184,8 @@ class Reloader:
                 service.gate.adopt(service.limits)
         metrics.reload_success_at = parts.loaded_at
         parts.data.context.rules = parts.rules
+        if parts.tokens is not None:
+            parts.tokens.sources = parts.token_sources
         parts.data.context.deadlines.tick_s = parts.tick_s
 
 

@@ -27,6 +27,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
             f"listen: {settings.listen} can be reached from other machines, "
             "and whoever reaches it uses the gateway's token; use a loopback address"
         )
+    yield from _token_listener(settings)
     for name, identity in settings.identities.items():
         if identity.auth_url:
             url = parse_url(identity.auth_url)
@@ -48,6 +49,21 @@ def _warnings(settings: Settings) -> Iterator[str]:
                 f"services.{name}.url: the path {service.path} is another service's name, which "
                 f"is served there; this one only at /{name}"
             )
+
+
+def _token_listener(settings: Settings) -> Iterator[str]:
+    """Yield who may take the token from the token endpoint, if it is more than one user."""
+    address, mode = settings.token_listen, settings.token_listen_mode
+    if address is not None and not address.path:
+        yield (
+            f"token_listen: every process that can connect to {address} gets the token; "
+            "use unix:/path, whose mode says who may"
+        )
+    elif address is not None and int(mode, 8) & 0o006:
+        yield (
+            f"token_listen_mode: {mode} lets every user of this machine take the token; "
+            "use 0600, or 0660 and a group"
+        )
 
 
 def _sink(section: str, sink: Sink) -> Iterator[str]:

@@ -27,11 +27,13 @@ from gateway.settings.types import (
     PositiveDuration,
     ServiceUrl,
     Size,
+    TokenListen,
     split_list,
 )
 from gateway.settings.values import (
     DEFAULT_ADMIN_LISTEN,
     DEFAULT_LISTEN,
+    ListenAddress,
     Url,
     did_you_mean,
     parse_listen,
@@ -158,6 +160,11 @@ class Settings(Section):
     admin_listen: ListenTcp = DEFAULT_ADMIN_LISTEN
     """Where probes and Prometheus connect: `host:port`, TCP only. Loopback by default; the
     kubelet and a scraper need the pod's address (`0.0.0.0:9090`)."""
+    token_listen: TokenListen | None = None
+    """Where other data planes ask for the token that they send: `unix:/path`, or `host:port` on
+    loopback; nothing else, as whoever can connect has the token. Off when left out."""
+    token_listen_mode: Mode = "0600"  # noqa: S105  # a mode, no secret
+    """Mode of that socket file, in quotes; without effect on TCP."""
     allowed_hosts: Annotated[tuple[AllowedHost, ...], BeforeValidator(split_list)] = ()
     """Host names, without port, that callers may use beside loopback names and the listen
     address, and people for the status page beside any address; others get 421. `["*"]` accepts
@@ -183,6 +190,10 @@ class Settings(Section):
             admin = parse_listen(given.get("admin_listen", DEFAULT_ADMIN_LISTEN))
             if listen == admin and listen.port:
                 yield ("admin_listen",), f"{listen} is where callers connect; use another port"
+            if "token_listen" in given:
+                yield from _shared_token_listener(
+                    parse_listen(given["token_listen"]), listen, admin
+                )
         services, identities = given.get("services", {}), given.get("identities", {})
         if services == {}:
             yield (
@@ -213,6 +224,17 @@ class Settings(Section):
                         f"{', '.join(known) or '(there is none)'}{did_you_mean(identity, known)}"
                     ),
                 )
+
+
+def _shared_token_listener(
+    tokens: ListenAddress, listen: ListenAddress, admin: ListenAddress
+) -> Iterator[Fault]:
+    """Yield an address of the token endpoint that another listener has."""
+    if tokens in {listen, admin} and (tokens.port or tokens.path):
+        yield (
+            ("token_listen",),
+            f"{tokens} is another listener's; use one of its own: whoever reaches it has the token",
+        )
 
 
 def _shared_sinks(identities: dict[Any, Any]) -> Iterator[Fault]:

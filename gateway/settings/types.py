@@ -153,6 +153,12 @@ ListenTcp = Annotated[
     PlainSerializer(str),
     _text_schema(r".+:[0-9]{1,5}", "127.0.0.1:9090"),
 ]
+TokenListen = Annotated[
+    ListenAddress,
+    BeforeValidator(values.parse_token_listen),
+    PlainSerializer(str),
+    _text_schema(r"(unix:/.+|.+:[0-9]{1,5})", "unix:/run/gateway/token.sock", "127.0.0.1:9095"),
+]
 ServiceUrl = Annotated[
     str,
     BeforeValidator(parse_service_url),

@@ -284,6 +284,17 @@ def parse_listen_tcp(value: Any) -> ListenAddress:
     return address
 
 
+def parse_token_listen(value: Any) -> ListenAddress:
+    """Return the address of a listener that hands out tokens: a socket file, or loopback."""
+    address = parse_listen(value)
+    if not address.is_local:
+        raise ValueError(
+            f"{shown(str(value))} can be reached from other machines, and whoever reaches it has "
+            "the token; use unix:/path, or a loopback address"
+        )
+    return address
+
+
 def _parse_socket_file(value: str) -> ListenAddress:
     path = value.removeprefix("unix:")
     if not path.startswith("/") or path.endswith("/") or not path.isprintable():

@@ -1,0 +1,217 @@
+"""One connection to the token endpoint."""
+
+import asyncio
+import secrets
+from typing import Final, Protocol, cast
+
+from gateway.errors import CredentialError, DownstreamError, ErrorCode, GatewayError
+from gateway.http.reader_state import DONE, TUNNEL
+from gateway.http.request import Request
+from gateway.http.request_reader import RequestReader
+from gateway.identity.credential import Credential
+from gateway.proxy.answers import error_response
+from gateway.tokens.answer import Question, fingerprint_in, granted, noted, question_in
+
+IDLE_S: Final = 75.0
+REQUEST_S: Final = 5.0
+"""From the first byte of a request to its last."""
+MAX_BODY: Final = 64 * 1024
+"""Some data planes send their caller's body; it is not read."""
+_LONGEST_REPORT: Final = 1024
+
+
+class CredentialsOfIdentity(Protocol):
+    """What the endpoint asks of an identity."""
+
+    def usable(self, now: float) -> Credential | None:
+        """Return a credential that may be used at `now`, from memory, or None."""
+        ...
+
+    async def obtain(self) -> Credential:
+        """Return a usable credential, waiting if need be; raises CredentialError."""
+        ...
+
+    def reject(self, credential: Credential) -> bool:
+        """Called when a service did not accept `credential`; return whether another is coming."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the token in use; empty if there is none."""
+        ...
+
+
+class TokenOwner(Protocol):
+    """What a connection asks of the listener that accepted it."""
+
+    def now(self) -> float:
+        """Return the time by the clock of credentials."""
+        ...
+
+    def admit(self, host: bytes | None) -> None:
+        """Return if a request may have this Host value; raises DownstreamError."""
+        ...
+
+    def find(self, service: str) -> CredentialsOfIdentity:
+        """Return the credentials of a service; raises DownstreamError: there is no such one."""
+        ...
+
+    def opened(self, connection: "TokenConnection") -> None:
+        """Called when the connection has been accepted."""
+        ...
+
+    def lost(self, connection: "TokenConnection") -> None:
+        """Called when the connection is gone."""
+        ...
+
+
+class TokenConnection(asyncio.Protocol):
+    """Reads requests one after the other and answers each.
+
+    Invariants: at most one request is under way, and meanwhile nothing more is read; what has
+    arrived is bounded by the reader's limits and one read; something always has a deadline.
+    """
+
+    def __init__(self, owner: TokenOwner) -> None:
+        self._owner = owner
+        self._reader = RequestReader()
+        self._body = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self._answering: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to count the time."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._limit(IDLE_S)
+        self._owner.opened(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002  # asyncio's
+        """Give up what is under way."""
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._answering is not None:
+            self._answering.cancel()
+        self._owner.lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, and answer what is complete."""
+        was_idle = self._reader.request is None and not self._reader.in_head
+        self._reader.feed(data)
+        self._go_on(was_idle=was_idle)
+
+    def close(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _go_on(self, *, was_idle: bool) -> None:
+        reader = self._reader
+        while self._transport is not None and self._answering is None:
+            if reader.refusal is not None:
+                self._refuse(reader.refusal, reader.refused_method, close=True)
+                return
+            request = reader.request
+            if request is None or not self._is_whole(request):
+                if was_idle and (request is not None or reader.in_head):
+                    self._limit(REQUEST_S)
+                return
+            self._answer(request)
+
+    def _is_whole(self, request: Request) -> bool:
+        """Take what has arrived of a request's body; return whether it has ended."""
+        for piece in request.take_body():
+            self._body += piece
+        if len(self._body) > MAX_BODY:
+            self._refuse(
+                DownstreamError(ErrorCode.BODY_TOO_LARGE), request.head.line.method, close=True
+            )
+            return False
+        return self._reader.state in {DONE, TUNNEL}
+
+    def _answer(self, request: Request) -> None:
+        head, body = request.head, bytes(self._body[: _LONGEST_REPORT + 1])
+        self._body.clear()
+        close = not head.keep_alive
+        try:
+            self._owner.admit(head.host)
+            question = question_in(head)
+            source = self._owner.find(question.service)
+            if question.is_report:
+                self._note(source, fingerprint_in(question.query, body), close=close)
+                return
+        except GatewayError as error:
+            self._refuse(error, head.line.method, close=close)
+            return
+        credential = source.usable(self._owner.now())
+        if credential is not None:
+            self._grant(source, credential, question, close=close)
+            return
+        if self._transport is not None:
+            self._transport.pause_reading()
+        self._answering = asyncio.create_task(
+            self._wait(source, question, head.line.method, close=close), name="token-endpoint"
+        )
+
+    async def _wait(
+        self, source: CredentialsOfIdentity, question: Question, method: str, *, close: bool
+    ) -> None:
+        self._limit(IDLE_S)
+        try:
+            credential = await source.obtain()
+        except CredentialError as error:
+            self._refuse(error, method, close=close)
+        else:
+            self._grant(source, credential, question, close=close)
+        self._answering = None
+        if self._transport is not None:
+            self._transport.resume_reading()
+            self._go_on(was_idle=True)
+
+    def _grant(
+        self,
+        source: CredentialsOfIdentity,
+        credential: Credential,
+        question: Question,
+        *,
+        close: bool,
+    ) -> None:
+        answer = granted(
+            credential,
+            source.fingerprint(),
+            now=self._owner.now(),
+            as_json=question.as_json,
+            close=close,
+        )
+        self._write(answer, close=close)
+
+    def _note(self, source: CredentialsOfIdentity, fingerprint: str, *, close: bool) -> None:
+        """Drop the token that a service has rejected, if it is the one in use."""
+        credential = source.usable(self._owner.now())
+        is_current = credential is not None and source.fingerprint() == fingerprint
+        renewing = source.reject(credential) if is_current and credential is not None else True
+        self._write(noted(renewing=renewing, close=close), close=close)
+
+    def _refuse(self, error: GatewayError, method: str, *, close: bool) -> None:
+        answer = error_response(
+            error, secrets.token_hex(16), with_body=method != "HEAD", close=close
+        )
+        self._write(answer, close=close)
+
+    def _write(self, answer: bytes, *, close: bool) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        transport.write(answer)
+        if close:
+            transport.close()
+            self._transport = None
+        else:
+            self._limit(IDLE_S)
+            self._reader.begin_next()
+
+    def _limit(self, seconds: float) -> None:
+        """Let what is under way take so long at most."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.close)

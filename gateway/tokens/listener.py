@@ -1,0 +1,100 @@
+"""The token endpoint: other data planes ask it for the credential that they send.
+
+It has a listener of its own, because whoever can connect to it gets the token.
+"""
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from typing import Final
+
+from gateway.clock import Clock
+from gateway.errors import DownstreamError, ErrorCode
+from gateway.http.host import AllowedHosts
+from gateway.tokens.connection import CredentialsOfIdentity, TokenConnection
+
+MOST_CONNECTIONS: Final = 512
+"""The oldest is closed for a further one."""
+_BACKLOG: Final = 1024
+
+
+class TokenListener:
+    """Owns the endpoint's listener and connections, from `start` to `close`."""
+
+    def __init__(self, clock: Clock, hosts: AllowedHosts | None) -> None:
+        """Prepare to listen.
+
+        Args:
+            clock: of credentials.
+            hosts: Host values that are accepted; None: any, on a socket file.
+        """
+        self._clock = clock
+        self._hosts = hosts
+        self._server: asyncio.Server | None = None
+        self._open: dict[TokenConnection, None] = {}
+        self.sources: Mapping[str, CredentialsOfIdentity] = {}
+        """Credentials by service; replaced by a reload."""
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen on a loopback address; return where.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._make, host, port, backlog=_BACKLOG)
+        bound_host, bound_port = self._server.sockets[0].getsockname()[:2]
+        return str(bound_host), int(bound_port)
+
+    async def start_unix(self, bound: socket.socket) -> None:
+        """Listen on a socket that is bound to a file."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(self._make, sock=bound, backlog=_BACKLOG)
+
+    def close(self) -> None:
+        """Stop listening and close all connections."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._open):
+            connection.close()
+
+    # What a connection asks (`TokenOwner`).
+
+    def now(self) -> float:
+        """Return the time by the clock of credentials."""
+        return self._clock()
+
+    def admit(self, host: bytes | None) -> None:
+        """Return if a request may have this Host value.
+
+        Raises:
+            DownstreamError: it may not.
+        """
+        if self._hosts is not None and host is not None:
+            self._hosts.admit(host)
+
+    def find(self, service: str) -> CredentialsOfIdentity:
+        """Return the credentials of a service.
+
+        Raises:
+            DownstreamError: there is no such service.
+        """
+        source = self.sources.get(service)
+        if source is None:
+            raise DownstreamError(ErrorCode.UNKNOWN_SERVICE)
+        return source
+
+    def opened(self, connection: TokenConnection) -> None:
+        """Make room for it."""
+        self._open[connection] = None
+        if len(self._open) > MOST_CONNECTIONS:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.close()
+
+    def lost(self, connection: TokenConnection) -> None:
+        """Forget it."""
+        self._open.pop(connection, None)
+
+    def _make(self) -> TokenConnection:
+        return TokenConnection(self)

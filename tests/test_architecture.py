@@ -2,11 +2,14 @@
 
 import ast
 import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 PACKAGE = Path(__file__).parent.parent / "gateway"
 
@@ -180,6 +183,24 @@ def test_the_framework_lives_in_its_rooms() -> None:
     for path in MODULES:
         if any(name.partition(".")[0] == "aiohttp" for name in imports_of(path)):
             assert room_of(path) in allowed, path
+
+
+def test_only_what_is_installed_with_the_gateway_is_imported() -> None:
+    """
+    No test-only library, as llhttp is: everything is a requirement, or comes with the named one.
+    """
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["otel"]]
+    installed = {Requirement(line).name.lower().replace("-", "_") for line in wanted}
+    installed |= {
+        "yaml",
+        "pydantic_core",
+        "yarl",
+        "opentelemetry",
+    }  # PyYAML, pydantic, aiohttp, otel
+    known = installed | sys.stdlib_module_names | {"gateway"}
+    for path in MODULES:
+        assert {name.partition(".")[0] for name in imports_of(path)} <= known, path
 
 
 def test_time_is_read_in_one_place() -> None:

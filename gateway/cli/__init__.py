@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import sys
 
 import click
 
@@ -19,20 +18,6 @@ _COMMANDS = {
     "wait": "Wait until a running gateway is ready.",
     "healthcheck": "Ask a running gateway whether it is alive.",
 }
-
-
-_PARSER_MISSING = (
-    "httptools, which parses what callers and services send, cannot be loaded with its compiled "
-    "parser: install it from a wheel for this Python and machine"
-)
-
-
-def _has_parser() -> bool:
-    try:
-        importlib.import_module("httptools")
-    except ImportError:
-        return False
-    return True
 
 
 not_followed: dict[str, str] = {}
@@ -55,15 +40,6 @@ class _Commands(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"gateway.cli.{cmd_name}.command is not a command")
         return command
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except ImportError:  # of a command's module, or of what it imports when it runs
-            if _has_parser():
-                raise
-            click.echo(_PARSER_MISSING, err=True)
-            sys.exit(2)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # as above
         with formatter.section("Commands"):

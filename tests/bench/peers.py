@@ -48,7 +48,7 @@ def versions() -> dict[str, str]:
     """Return the version of everything whose speed shows in the figures."""
     found = {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        **{name: version(name) for name in ("aiohttp", "uvloop", "httptools")},
+        **{name: version(name) for name in ("aiohttp", "uvloop")},
     }
     for program, flag in _VERSION_FLAGS.items():
         if path := find(program):

@@ -118,7 +118,7 @@ def log() -> Iterator[io.StringIO]:
     root.removeHandler(handler)
 
 
-_ROOMS = {"gateway", "aiohttp", "asyncio", "_asyncio", "uvloop", "httptools", "functools"}
+_ROOMS = {"gateway", "aiohttp", "asyncio", "_asyncio", "uvloop", "functools"}
 
 
 def representations() -> Iterator[str]:

@@ -32,6 +32,8 @@ Where we accept more, in two places; messages are told to llhttp in the form tha
 - White space around the parts of chunk extensions (RFC 9112 section 7.1.1).
 - HTTP/1.x above 1.1, processed as 1.1 (RFC 9110 section 2.5), in requests.
 
+Trailers are dropped, whatever they say; llhttp heeds a `Connection` among them.
+
 What cannot be compared, because of httptools: the body of a request that asks for another protocol,
 and what follows the response to a HEAD that announces a body. Their heads are compared.
 """
@@ -253,10 +255,12 @@ def judge_response(
     else:
         told = stream[: _end_of(stream, ours)]
         if ours.head.framing is CHUNKED:
-            told = _without_space_in_extensions(told)
+            told = _chunks_for_llhttp(told)
         pieces = [told[:-1], told[-1:]] if ours.state is DONE else [told]
         heard = read_by_llhttp(pieces, requests=False)
         finals = [one for one in heard.messages if one.start and one.start[0][:1] != b"1"]
+        if ours.state is REFUSED:
+            finals = finals[:1]  # llhttp may go on to what is behind its end
     if len(finals) != 1:
         problems.append(f"{len(finals)} final responses, not 1: {heard.error}")
         return Verdict(0, problems)
@@ -304,10 +308,11 @@ def _compare_responses(head: ResponseHead, theirs: Message, *, head_request: boo
     return problems
 
 
-# The two places where we accept more, and one that is not ours to agree about.
+# The two places where we accept more, and what is not ours to agree about.
 
 _FIRST_LINE = re.compile(rb"([\r\n]*)([^\r\n ]*) ([^\r\n ]*) HTTP/1\.([0-9])(?=\r\n)")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]+)([^\r\n]*)\r\n")
+_CONNECTION = re.compile(rb"(?im)^(proxy-)?connection(?=:)")
 _PART = re.compile(rb'"(?:[^"\\]|\\.)*"|[ \t]*([;=])[ \t]*')
 
 
@@ -324,23 +329,29 @@ def _request_for_llhttp(message: bytes, head: RequestHead) -> bytes:
         minor = first[4] if first[4] in b"01" else b"1"
         start = b"%b%b %b HTTP/1.%b" % (first[1], first[2], target, minor)
         message = start + message[first.end() :]
-    return _without_space_in_extensions(message) if head.chunked else message
+    return _chunks_for_llhttp(message) if head.chunked else message
 
 
-def _without_space_in_extensions(message: bytes) -> bytes:
-    """Return a chunked message without white space around the parts of chunk extensions."""
-    if b";" not in message:
-        return message
-    at = message.find(b"\r\n\r\n") + 4
-    while message.startswith(b"HTTP/1.1 1", at):  # behind an interim response
-        at = message.find(b"\r\n\r\n", at) + 4
+def _chunks_for_llhttp(message: bytes) -> bytes:
+    """Return a chunked message in the form that llhttp takes, of those that mean the same to us.
+
+    White space around the parts of chunk extensions goes. In trailers `Connection` becomes a name
+    that means nothing.
+    """
+    at = 0
+    while message.startswith(b"HTTP/1.1 1", at):
+        at = message.find(b"\r\n\r\n", at) + 4  # behind an interim response
+    at = message.find(b"\r\n\r\n", at) + 4
     told = [message[:at]]
     while line := _SIZE_LINE.match(message, at):
         extensions = _PART.sub(lambda part: part[1] or part[0], line[2])
         told.append(line[1] + extensions + b"\r\n")
         size = int(line[1], 16)
         at = line.end()
-        if not 0 < size < len(message):
+        if not size:
+            told.append(_CONNECTION.sub(rb"\1c-nnection", message[at:]))
+            return b"".join(told)
+        if size > len(message):
             break
         told.append(message[at : at + size + 2])
         at += size + 2

@@ -5,7 +5,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Self
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -175,9 +175,8 @@ class Link:
     def cut(self) -> None:
         """Send FIN at once; over TLS without close_notify."""
         sock: socket.socket = self._writer.get_extra_info("socket")
-        raw = socket.socket(fileno=socket.dup(sock.fileno()))
-        raw.shutdown(socket.SHUT_WR)
-        raw.close()
+        with socket.socket(fileno=socket.dup(sock.fileno())) as raw, suppress(OSError):
+            raw.shutdown(socket.SHUT_WR)  # unless the other side has reset it before
 
     def close(self) -> None:
         """Close after what was written; over TLS with close_notify."""

@@ -53,40 +53,17 @@ async def command(
     return process.returncode or 0, out.decode(), err.decode()
 
 
-_BROKEN = 'raise ImportError("no compiled parser for this machine")'
-_IN_PYTHON = """
-class HttpParserError(Exception): pass
-class HttpParserUpgrade(Exception): pass
-class HttpParserInvalidMethodError(HttpParserError): pass
-class HttpParserInvalidURLError(HttpParserError): pass
-class HttpRequestParser: pass
-class HttpResponseParser: pass
-"""
-
-
-@pytest.mark.parametrize(
-    ("variable", "shadow", "library"),
-    [
-        ("AIOHTTP_NO_EXTENSIONS", "", "aiohttp"),
-        ("PYTHONPATH", _BROKEN, "httptools"),
-        ("PYTHONPATH", _IN_PYTHON, "httptools"),
-    ],
-)
 @pytest.mark.parametrize("name", ["serve", "demo"])
-async def test_start_refuses_without_compiled_parsers(
-    tmp_path: Path, name: str, variable: str, shadow: str, library: str
-) -> None:
-    """One sentence with the remedy, and nothing listens: parsers in Python are too lenient."""
-    if shadow:
-        (tmp_path / "httptools.py").write_text(shadow)
+async def test_start_refuses_without_compiled_parser(tmp_path: Path, name: str) -> None:
+    """One sentence with the remedy, and nothing listens: the parser in Python is too lenient."""
     file = tmp_path / "gateway.yaml"
     file.write_text(json.dumps(GOOD))
     options = ["--config", str(file)] if name == "serve" else ["--listen", "127.0.0.1:0"]
-    code, out, err = await command(name, *options, environment={variable: str(tmp_path)})
+    code, out, err = await command(name, *options, environment={"AIOHTTP_NO_EXTENSIONS": "1"})
 
     assert (code, out) == (2, "")
     [line] = err.splitlines()
-    assert line.startswith(library)
+    assert line.startswith("aiohttp")
     assert "install" in line
 
 
@@ -236,5 +213,5 @@ def test_probes_start_without_the_gateway() -> None:
         check=True,
     ).stdout.split()
 
-    heavy = {"aiohttp", "prometheus_client", "httptools", "gateway.serve", "gateway.proxy"}
+    heavy = {"aiohttp", "prometheus_client", "gateway.serve", "gateway.proxy"}
     assert not heavy & set(listing)

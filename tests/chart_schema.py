@@ -9,7 +9,12 @@ from typing import Any
 
 from gateway.settings.identity import LOGIN_KEYS
 
-_SECRET_FILE = {"password": "password_file", "application_credential": "secret_file"}
+_SECRET_FILE = {
+    "password": "password_file",
+    "application_credential": "secret_file",
+    "api_key": "key_file",
+    "header": "value_file",
+}
 _MOUNTED = {"type": "string", "pattern": "^/run/secrets/modelarts-gateway/[^/]+$"}
 
 _NAME = {"type": "string", "pattern": "^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"}
@@ -99,6 +104,11 @@ def _needs(method: str) -> dict[str, Any]:
         needed["properties"] = {_SECRET_FILE[method]: _MOUNTED}
     if method == "password":
         needed["anyOf"] = [{"required": ["project"]}, {"required": ["project_id"]}]
+    if method == "ak_sk":
+        needed["anyOf"] = [
+            {"required": ["from"]},
+            {"required": ["secret_key_file"], "properties": {"secret_key_file": _MOUNTED}},
+        ]
     chosen = {"properties": {"method": {"const": method}}}
     # without `method` the first rule holds, as its condition only looks at what is there
     return {"if": chosen if method == "password" else chosen | {"required": ["method"]}} | {

@@ -76,7 +76,8 @@ bytes or a number with a unit: `12MiB 1KiB 1GiB 10MB 500kB`. **Names** have 1 to
 `password` takes exactly one of `password` and `password_file`, and of `project` and `project_id`;
 `application_credential` exactly one of `secret` and `secret_file`, and either `id` or `name` with
 `username` and `user_domain`; `api_key` exactly one of `key` and `key_file`; `header` exactly one of
-`value` and `value_file`.
+`value` and `value_file`; `ak_sk` either `from` or an access key and its secret, each by
+itself or in a file.
 """
 
 
@@ -205,7 +206,9 @@ def _type(field: FieldInfo) -> str:
         return _TYPES[parser]
     if field.annotation is bool:
         return "true or false"
-    return " ".join(f"`{choice}`" for choice in get_args(field.annotation))
+    alternatives = [kind for kind in get_args(field.annotation) if kind is not NoneType]
+    choices = [choice for kind in alternatives for choice in get_args(kind) or (kind,)]
+    return " ".join(f"`{choice}`" for choice in choices)
 
 
 def _default(field: FieldInfo) -> Any:

@@ -200,7 +200,10 @@ class _GatewayBuilder:
             admin_listen=first.admin_listen,
             tokens=self._tokens,
             token_sources={
-                name: caches[service.identity].cache for name, service in settings.services.items()
+                name: caches[service.identity].cache
+                for name, service in settings.services.items()
+                # a signature is for one request, which the endpoint does not see
+                if settings.identities[service.identity].method != "ak_sk"
             },
             token_listen=first.token_listen,
             token_socket_mode=int(first.token_listen_mode, 8),

@@ -1,5 +1,6 @@
 """Identity settings → sources of credentials and the caches that hold them."""
 
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +13,26 @@ from pydantic import SecretStr
 from gateway.assembly.tls import file_digests, tls_context
 from gateway.clock import LoopAlarm, boottime, wall_clock
 from gateway.errors import ConfigError
+from gateway.identity.access_key import (
+    AccessKey,
+    AccessKeySource,
+    KeyProvider,
+    TemporaryKeySource,
+    access_key_of,
+)
 from gateway.identity.credential_cache import CredentialCache
 from gateway.identity.file import AnonymousSource, FileSource
 from gateway.identity.key import KeySource, key_line
 from gateway.identity.keystone import ApplicationCredentialLogin, KeystoneSource, PasswordLogin
+from gateway.identity.platform import (
+    POD_TOKEN_FILE_VARIABLE,
+    POD_URL_VARIABLE,
+    MetadataProvider,
+    PodProvider,
+)
 from gateway.identity.refresh import RefreshResult, RefreshTrigger
 from gateway.identity.secret import SecretFile
+from gateway.identity.signature import ServiceClocks
 from gateway.identity.sink_file import SinkFile
 from gateway.identity.sinks import SinkResult, Sinks
 from gateway.identity.source import CredentialSource, LoginError
@@ -79,6 +94,8 @@ def build_identity(name: str, identity: Identity) -> BuiltIdentity:
                 expires=identity.expires,
             )
             return BuiltIdentity(key_source, files)
+        case "ak_sk":
+            return _build_access_key(name, identity)
         case "password":
             read_secret, files = _secret_of(identity.password, identity.password_file)
             login: PasswordLogin | ApplicationCredentialLogin = PasswordLogin(
@@ -113,6 +130,58 @@ def build_identity(name: str, identity: Identity) -> BuiltIdentity:
         server_hostname=identity.tls.server_name,
     )
     return BuiltIdentity(source_of_tokens, files)
+
+
+def _build_access_key(name: str, identity: Identity) -> BuiltIdentity:
+    clocks = ServiceClocks(boottime, wall_clock)
+    if identity.key_origin is None:
+        read_key, files = _access_key_reader(identity)
+        return BuiltIdentity(AccessKeySource(read_key, clocks), files)
+    provider: KeyProvider
+    if identity.key_origin == "metadata":
+        provider = MetadataProvider(identity.metadata_url)
+    else:
+        provider = _pod_provider(name)
+    source = TemporaryKeySource(
+        provider, clocks, clock=boottime, wall_clock=wall_clock, random=random.random
+    )
+    return BuiltIdentity(source)
+
+
+def _access_key_reader(
+    identity: Identity,
+) -> tuple[Callable[[], AccessKey], tuple[SecretFile, ...]]:
+    """Return what reads an access key, and the files that it reads."""
+    given_id = None if identity.access_key is None else SecretStr(identity.access_key)
+    read_id, files = _secret_of(given_id, identity.access_key_file)
+    read_secret, more_files = _secret_of(identity.secret_key, identity.secret_key_file)
+    files += more_files
+    read_token: Callable[[], SecretStr | None] = lambda: None  # noqa: E731
+    if identity.security_token is not None or identity.security_token_file is not None:
+        read_token, more_files = _secret_of(identity.security_token, identity.security_token_file)
+        files += more_files
+
+    def read_key() -> AccessKey:
+        return access_key_of(read_id().get_secret_value(), read_secret(), read_token())
+
+    return read_key, files
+
+
+def _pod_provider(name: str) -> PodProvider:
+    """Return the provider that the cluster's variables describe.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    url, file = os.environ.get(POD_URL_VARIABLE, ""), os.environ.get(POD_TOKEN_FILE_VARIABLE, "")
+    if not url.startswith(("http://", "https://")) or not file:
+        problem = (
+            f"identities.{name}.from: pod, but {POD_URL_VARIABLE} and {POD_TOKEN_FILE_VARIABLE} "
+            "are not set; associate the pod's service account with an agency (CCE, pod identity), "
+            "and restart the pod"
+        )
+        raise ConfigError([problem])
+    return PodProvider(url, SecretFile(Path(file)).read)
 
 
 def build_cache(
@@ -199,6 +268,11 @@ def unusable_keys(settings: Settings) -> list[str]:
                 except LoginError as error:
                     where = plain if file is None else SECRETS[plain]
                     problems.append(f"identities.{name}.{where}: {error}")
+        if identity.method == "ak_sk" and identity.key_origin is None:
+            try:
+                _access_key_reader(identity)[0]()
+            except LoginError as error:
+                problems.append(f"identities.{name}: {error}")
     return problems
 
 

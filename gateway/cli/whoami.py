@@ -17,6 +17,7 @@ from gateway.settings import Identity
 
 _UNKNOWN_END = {
     "token": "not known; whoever writes the file replaces it",
+    "access key": "not known; whoever writes the files replaces it",
     "key": "not known; set `expires` to the date that the console shows",
 }
 
@@ -64,6 +65,8 @@ def _show(name: str, identity: Identity, login: Login) -> None:
         click.echo(f"  {'token':<12} none is sent")
         return
     what = "token" if login.credential.renewable else "key"
+    if login.credential.signs:
+        what = "access key"
     rows = {
         "header": identity.field_name,
         "user": facts.user,

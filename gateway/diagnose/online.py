@@ -141,7 +141,7 @@ def examine_skew(key: str, skew_s: float | None, whose: str) -> Iterator[Finding
     side = "ahead of" if skew_s > 0 else "behind"
     text = (
         f"this machine's clock is {duration_text(abs(skew_s))} {side} {whose}'s: tokens do not "
-        "suffer, certificates and logs do; synchronise it (NTP)"
+        "suffer, and signatures are corrected; certificates and logs suffer: synchronise it (NTP)"
     )
     yield Finding(Level.WARN, key, Step.CLOCK, text)
 
@@ -189,6 +189,9 @@ def _login_findings(key: str, login: Login) -> Iterator[Finding]:
     if facts is None:
         yield Finding(Level.OK, key, Step.LOGIN, "no token is sent")
         return
+    if login.credential.signs:
+        yield Finding(Level.OK, key, Step.LOGIN, _access_key_text(facts))
+        return
     if not login.credential.renewable:
         yield _key_finding(key, facts)
         return
@@ -204,6 +207,13 @@ def _login_findings(key: str, login: Login) -> Iterator[Finding]:
     yield Finding(Level.OK, key, Step.LOGIN, text)
     text = f"the token is for project {facts.project} (id {facts.project_id})"
     yield Finding(Level.OK, key, Step.SCOPE, text)
+
+
+def _access_key_text(facts: TokenFacts) -> str:
+    if facts.expires_at is None:
+        return f"{facts.user}; whether it is good, only a service can tell"
+    left_s = facts.expires_at.timestamp() - wall_clock()
+    return f"temporary {facts.user}, for another {duration_text(left_s)}"
 
 
 def _key_finding(key: str, facts: TokenFacts) -> Finding:

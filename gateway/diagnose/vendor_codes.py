@@ -73,6 +73,8 @@ _REJECTED_BY_METHOD: Mapping[str, str] = {
     "none": "a token is wanted, and the identity (method none) sends none: configure a login",
     "api_key": KEY_REFUSED,
     "header": KEY_REFUSED,
+    "ak_sk": "the signature is not taken: check access key and secret key, and that their user may "
+    "call this service; new services, at /v2/infers, take no signatures",
     "file": "the token in token_file is not taken: whoever writes the file has to renew it, with "
     "one for the service's project",
 }

@@ -118,8 +118,8 @@ def grant_of(answer: Answer, asked: AskedProject, *, wall_now: float) -> Grant:
     except ValueError as error:
         raise _unbelievable(str(error)) from None
     token = _mapping(_json(answer.body).get("token"))
-    expires = _moment(token.get("expires_at"))
-    issued = _moment(token.get("issued_at"))
+    expires = moment_of(token.get("expires_at"))
+    issued = moment_of(token.get("issued_at"))
     if expires is None:
         raise _unbelievable("it has no expires_at that can be read")
     told = [issued.timestamp()] if issued is not None else []
@@ -251,7 +251,8 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _moment(value: object) -> datetime | None:
+def moment_of(value: object) -> datetime | None:
+    """Return an instant as JSON writes it (ISO 8601 with an offset), in UTC, or None."""
     if not isinstance(value, str) or len(value) > 40:
         return None
     try:

@@ -129,6 +129,8 @@ class CredentialCache:
             self._history.refused_by_service(now)
             self._log.refused_by_service(now=now)
             return False
+        if credential.is_cured(now):
+            return True
         if not self._guard.open(now):
             return False
         self._history.token_rejected(now)
@@ -138,6 +140,19 @@ class CredentialCache:
         self._store.drop(login)
         self._keep(None)
         return True
+
+    def locked_out(self, credential: Credential) -> None:
+        """Take note that a service has locked `credential`, and leave it alone for as long.
+
+        Further requests would prolong that; callers are told so at once.
+        """
+        login, now = self._login, self._clock()
+        if login is not None and login.credential is credential:
+            self._store.drop(login)
+            self._keep(None)
+            self._history.locked_out(now)
+            self._next_login.set_for(self._history.opens_at(now))
+            self._log.locked_out(now=now)
 
     def accepted(self, credential: Credential) -> None:
         """Take note that the service that `reject` was called for has accepted `credential`.
@@ -171,7 +186,7 @@ class CredentialCache:
             wall_expires_at=None if usable is None else usable.wall_expires_at,
             next_login_s=max(0.0, due_at - now) if waiting else None,
             last_result=self._history.last,
-            skew_s=self._history.skew_s,
+            skew_s=self._history.skew_s if usable is None else usable.skew_s(self._history.skew_s),
             refused_s=self._history.refused_by_service_s(now),
             facts=None if usable is None or self._login is None else self._login.facts,
         )

@@ -3,23 +3,22 @@
 import asyncio
 import json
 import ssl
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 from pydantic import SecretStr
 from yarl import URL
 
 from gateway.clock import Clock
-from gateway.identity.answer import Answer, AskedProject, failure_of, grant_of, instant_of_date
+from gateway.identity.answer import AskedProject, failure_of, grant_of, instant_of_date
 from gateway.identity.credential import Credential
-from gateway.identity.refresh import RefreshResult, expires_at, stale_at
+from gateway.identity.http_client import HttpClient
+from gateway.identity.refresh import expires_at, stale_at
 from gateway.identity.secret import digest
-from gateway.identity.source import LONGEST_TOKEN, Login, LoginError
+from gateway.identity.source import Login, LoginError
 
-_LONGEST_BODY = 1024 * 1024
-_LONGEST_FIELD = LONGEST_TOKEN + 1024  # aiohttp counts the field's name and more
+_HEADERS = {"Content-Type": "application/json;charset=utf8"}
 _CONNECT_S = 2.0
 _TOTAL_S = 10.0
 
@@ -107,8 +106,7 @@ class ApplicationCredentialLogin:
 class KeystoneSource:
     """Methods `password` and `application_credential`; a new connection for each login.
 
-    Invariants: no redirect is followed, no proxy, cookie or `.netrc` is used; nothing that
-    aiohttp says of a failure gets out, because it may quote the token.
+    What it may do on the way is `HttpClient`'s to say.
     """
 
     def __init__(
@@ -133,9 +131,13 @@ class KeystoneSource:
         self._clock = clock
         self._wall_clock = wall_clock
         self._random = random
-        self._tls: ssl.SSLContext | bool = True if tls is None else tls
-        self._server_hostname = server_hostname
-        self._timeout = aiohttp.ClientTimeout(total=total_timeout_s, connect=connect_timeout_s)
+        self._client = HttpClient(
+            "IAM",
+            tls=tls,
+            server_hostname=server_hostname,
+            connect_timeout_s=connect_timeout_s,
+            total_timeout_s=total_timeout_s,
+        )
 
     @property
     def account(self) -> Hashable:
@@ -153,7 +155,7 @@ class KeystoneSource:
         secret = await asyncio.to_thread(self._login.read_secret)
         body = json.dumps({"auth": self._login.auth(secret)}).encode()
         asked_at, asked_wall = self._clock(), self._wall_clock()
-        answer = await self._ask(body)
+        answer = await self._client.ask("POST", self._url, body, _HEADERS)
         wall_now = self._wall_clock()
         date = instant_of_date(answer.date)
         skew_s = None if date is None else (asked_wall + wall_now) / 2 - date
@@ -175,79 +177,3 @@ class KeystoneSource:
 
     def _key_of(self, secret: SecretStr) -> Hashable:
         return (self._login.account, self._login.asked, digest(secret))
-
-    async def _ask(self, body: bytes) -> Answer:
-        try:
-            return await self._exchange(body)
-        except TimeoutError:
-            problem = LoginError(RefreshResult.TIMEOUT, "IAM did not answer in time")
-        except aiohttp.ClientConnectorDNSError:
-            problem = LoginError(RefreshResult.NETWORK, "IAM's host name cannot be resolved")
-        except aiohttp.ClientConnectorCertificateError:
-            problem = LoginError(
-                RefreshResult.NETWORK,
-                "IAM's certificate is not trusted: check tls.ca_file and tls.server_name",
-            )
-        except aiohttp.ClientSSLError:
-            problem = LoginError(RefreshResult.NETWORK, "no TLS connection to IAM can be made")
-        except aiohttp.ClientConnectorError:
-            problem = LoginError(RefreshResult.NETWORK, "IAM cannot be connected to")
-        except aiohttp.ClientConnectionError:
-            problem = LoginError(RefreshResult.NETWORK, "IAM closed the connection unanswered")
-        except aiohttp.ClientError:
-            problem = LoginError(RefreshResult.BAD_REPLY, "IAM's answer is not proper HTTP")
-        raise problem  # outside every handler: as its context, aiohttp's text would travel along
-
-    async def _exchange(self, body: bytes) -> Answer:
-        async with (
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    force_close=True, use_dns_cache=False, ssl=self._tls
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-                auto_decompress=False,  # we ask for none, so there is no bomb to unpack
-                timeout=self._timeout,
-                max_field_size=_LONGEST_FIELD,
-            ) as session,
-            session.post(
-                self._url,
-                data=body,
-                headers={
-                    "Content-Type": "application/json;charset=utf8",
-                    "Accept": "application/json",
-                    "Accept-Encoding": "identity",
-                    "User-Agent": "modelarts-gateway",
-                },
-                allow_redirects=False,
-                server_hostname=self._server_hostname,
-            ) as response,
-        ):
-            return Answer(
-                status=response.status,
-                tokens=tuple(response.headers.getall("X-Subject-Token", ())),
-                date=response.headers.get("Date"),
-                retry_after=response.headers.get("Retry-After"),
-                trace=_first(response.headers, ("X-IAM-Trace-Id", "X-Request-Id")),
-                body=await _read_body(response),
-            )
-
-
-def _first(headers: Any, names: Iterable[str]) -> str | None:
-    return next((headers[name] for name in names if name in headers), None)
-
-
-async def _read_body(response: aiohttp.ClientResponse) -> bytes:
-    """Return the body; of a failure no more than arrives in good order, the status says enough."""
-    body = bytearray()
-    try:
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > _LONGEST_BODY:
-                raise LoginError(RefreshResult.BAD_REPLY, "IAM's answer is larger than 1 MiB")
-    except (aiohttp.ClientError, TimeoutError, LoginError):
-        # A 401 whose body is cut still counts as a wrong login at IAM's side.
-        if response.status == 201:
-            raise
-        return b""
-    return bytes(body)

@@ -8,6 +8,9 @@ from gateway.identity.refresh import RefreshResult, RefusalLedger, family, pause
 from gateway.identity.report import Reason
 from gateway.identity.source import Login, LoginError
 
+LOCKED_OUT_S = 300.0
+"""For how long the vendor locks an access key after five wrong signatures."""
+
 
 class LoginHistory:
     """Owns the last result, the failures in a row, and the pause that follows from them.
@@ -54,6 +57,11 @@ class LoginHistory:
         """Lift the least interval between logins: it is for tokens that die of age."""
         if self.last is RefreshResult.OK:
             self._quiet_until = now
+
+    def locked_out(self, now: float) -> None:
+        """Note that a service has locked the credential, which is as good as a refused login."""
+        self.last = RefreshResult.REFUSED
+        self._quiet_until = now + LOCKED_OUT_S
 
     def refused_by_service(self, now: float) -> None:
         """Note that a service has refused a credential that cannot be replaced."""

@@ -100,6 +100,17 @@ class LoginLog:
             self._refused_at = now
             _LOG.warning("identity %s: %s", self._identity, KEY_REFUSED)
 
+    def locked_out(self, *, now: float) -> None:
+        """Write that a service has locked the access key."""
+        if now >= self._refused_at + _LOG_AGAIN_S:
+            self._refused_at = now
+            _LOG.warning(
+                "identity %s: a service has locked the access key after too many wrong signatures; "
+                "nothing is sent with it for 5 minutes. Check access key and secret key, and that "
+                "nobody else uses them wrongly",
+                self._identity,
+            )
+
     def _is_news(self, result: RefreshResult, now: float) -> bool:
         if result is self._last and now < self._last_at + _LOG_AGAIN_S:
             return False

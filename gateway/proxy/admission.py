@@ -28,14 +28,15 @@ class Rules:
 class Admission:
     """A request that may go on. Not changed."""
 
-    __slots__ = ("_path", "head", "service", "upstream_head")
+    __slots__ = ("head", "path", "service", "upstream_head")
 
     def __init__(self, service: Service, path: bytes, head: RequestHead) -> None:
         self.service = service
         self.head = head
         self.upstream_head = _upstream_head(service, path + head.line.query, head)
         """Request line and fields for the service, without credential and last line end."""
-        self._path = path  # to ask of the service
+        self.path = path
+        """To ask of the service."""
 
     def within_trace(self, traceparent: bytes, *, joined: bool) -> "Admission":
         """Return the same request with a parent of ours in its trace.
@@ -46,7 +47,7 @@ class Admission:
         head = copy(self.head)
         head.lines = [line for line in head.lines if not line.lower().startswith(void)]
         head.lines.append(b"traceparent: " + traceparent)
-        return Admission(self.service, self._path, head)
+        return Admission(self.service, self.path, head)
 
     def location_for_client(self, value: bytes) -> bytes:
         """Return a `Location` as the client must read it.
@@ -58,7 +59,7 @@ class Admission:
             value,
             origin=service.origin,
             path=service.path,
-            prefix=self.head.line.path.removesuffix(self._path[len(service.path) :]),
+            prefix=self.head.line.path.removesuffix(self.path[len(service.path) :]),
         )
 
 
@@ -126,8 +127,10 @@ def _check_switch(service: Service, head: RequestHead) -> None:
 def _upstream_head(service: Service, target: bytes, head: RequestHead) -> bytes:
     """Return the head for the service. Our lines are written after stripping."""
     lines = [b"%b %b HTTP/1.1" % (head.line.method.encode("ascii"), target), service.host_line]
-    own = service.own_field
-    lines.extend(without_twins(head.lines, own) if own else head.lines)
+    if service.own_field:
+        lines.extend(without_twins(head.lines, service.own_field))
+    else:
+        lines.extend(head.lines)
     if head.upgrade is not None:
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
     elif head.chunked:

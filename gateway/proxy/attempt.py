@@ -10,6 +10,7 @@ from gateway.errors import ErrorCode, GatewayError, UpstreamError
 from gateway.http.chunked import LAST_CHUNK, chunk
 from gateway.http.request import Request
 from gateway.http.response_head import ResponseHead
+from gateway.identity.answer import instant_of_date
 from gateway.identity.credential import Credential
 from gateway.proxy.admission import Admission
 from gateway.proxy.downstream import Downstream
@@ -106,15 +107,21 @@ class Attempt(ResponseListener):
 
     # The request.
 
-    def start(self, body: list[bytes], *, ended: bool) -> None:
+    def start(self, body: list[bytes], now: float, *, ended: bool) -> None:
         """Write the head, and as much of the body as is at hand, in one piece.
 
         Args:
             body: its first pieces.
+            now: seconds on the gateway's clock.
             ended: they are all of it.
         """
-        head = self.admission.head
-        pieces = [self.admission.upstream_head + self.credential.field_lines + _END]
+        admission = self.admission
+        head = admission.head
+        line = head.line
+        lines = self.credential.lines_for(
+            line.method, admission.service.host_line, admission.path, line.query, now
+        )
+        pieces = [admission.upstream_head + lines + _END]
         if body or head.chunked:
             _frame(body, pieces, chunked=head.chunked, ended=ended)
         self.connection.start(
@@ -202,6 +209,8 @@ class Attempt(ResponseListener):
 
     def _begin(self, head: ResponseHead) -> None:
         self.head = head
+        if self.credential.signs:
+            self._note_date(head)
         self._owner.response_began(head)
         if head.status == 101:
             self._note_acceptance()
@@ -209,16 +218,26 @@ class Attempt(ResponseListener):
             credential = self.credential
             check = self.check = TokenCheck(
                 head,
-                sends_credential=bool(credential.field_lines),
+                sends_credential=credential.sends,
                 renewable=credential.renewable,
             )
             if check.verdict is PENDING:
                 self._state = _HOLDING
                 asyncio.get_running_loop().call_later(_HOLD_S, self._hold_no_longer)
 
+    def _note_date(self, head: ResponseHead) -> None:
+        """Let the credential know the service's time, by which its signatures are judged."""
+        date = instant_of_date(head.value_of(b"date").decode("latin-1"))
+        if date is not None:
+            host_line = self.admission.service.host_line
+            self.credential.note_date(host_line, date, self.last_byte_at)
+
     def _drop_credential(self) -> bool:
         """Drop the credential, which the service did not accept; return whether one follows."""
         service = self.admission.service
+        if self.check is not None and self.check.is_lock_out:
+            service.credentials.locked_out(self.credential)
+            return False
         is_replaced = service.credentials.reject(self.credential)
         if is_replaced:
             service.rejected.credential = self.credential

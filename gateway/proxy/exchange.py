@@ -338,7 +338,7 @@ class Exchange(AttemptOwner):
             if admission.head.expects_continue and not pieces and not self._retried:
                 downstream.write([_CONTINUE])
             downstream.resume_reading()
-        attempt.start(pieces, ended=ended)
+        attempt.start(pieces, now, ended=ended)
 
     def _send_again(
         self,

@@ -36,6 +36,10 @@ class Credentials(Protocol):
         """Called when the service did not accept `credential`; return whether another is coming."""
         ...
 
+    def locked_out(self, credential: Credential) -> None:
+        """Called when the service has locked `credential` for a while; it is not sent meanwhile."""
+        ...
+
 
 class RejectedCredential:
     """Remembers the last credential that a service did not accept, until it accepts another."""

@@ -22,6 +22,10 @@ REJECTED: Final = Verdict.REJECTED
 CLEAR: Final = Verdict.CLEAR
 
 
+_LOCK_OUT: Final = b"failed to reach the limit"
+"""In the message "AK access failed to reach the limit, forbidden"; the code is a wrong token's."""
+
+
 class TokenCheck:
     """Looks at an error response as it arrives, up to `PEEK_BYTES` of its body."""
 
@@ -57,6 +61,11 @@ class TokenCheck:
     def vendor_code(self) -> str:
         """The vendor's error code in what has been seen of the body, or empty."""
         return vendor_code(b"".join(self._seen))
+
+    @property
+    def is_lock_out(self) -> bool:
+        """Whether an access key is locked for too many wrong signatures (APIG.0301)."""
+        return _LOCK_OUT in b"".join(self._seen)
 
     def feed(self, body: list[bytes]) -> None:
         """Look at more of the body."""

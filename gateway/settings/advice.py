@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 
+from gateway.settings.identity import Identity
 from gateway.settings.models import Service, Settings
 from gateway.settings.sinks import Sink
 from gateway.settings.tls import Tls
@@ -14,6 +15,10 @@ from gateway.settings.values import Url, parse_url
 
 _PATIENCE_S = 10.0
 """Many clients give up after 10 to 30 s."""
+
+
+_NEW_PATHS = ("/v2/infers", "/v2/infer/")
+_LARGEST_SIGNED = 12 * 2**20
 
 
 def warnings_of(settings: Settings) -> tuple[str, ...]:
@@ -38,6 +43,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
     for name, service in settings.services.items():
         secret = "" if settings.identities[service.identity].method == "none" else "the token"
         yield from _way(f"services.{name}", "url", service.parts, service.tls, secret)
+        yield from _kind(name, service, settings.identities[service.identity])
         yield from _patience(f"services.{name}", service)
         if paths[service.path] > 1:
             yield (
@@ -63,6 +69,31 @@ def _token_listener(settings: Settings) -> Iterator[str]:
         yield (
             f"token_listen_mode: {mode} lets every user of this machine take the token; "
             "use 0600, or 0660 and a group"
+        )
+
+
+def _kind(name: str, service: Service, identity: Identity) -> Iterator[str]:
+    """Yield what is wrong about the kind of credential for a service's URL."""
+    key, method = f"services.{name}.identity", identity.method
+    is_app_code = (identity.header or "").lower() == "x-apig-appcode"
+    kind = "an AppCode" if is_app_code else "an API key" if method == "api_key" else "a signature"
+    if service.path.startswith(_NEW_PATHS) and (method == "ak_sk" or is_app_code):
+        yield (
+            f"{key}: {service.identity} has {kind}, which services of the new version "
+            "(/v2/infers) do not take; use method api_key or password"
+        )
+    if service.path.startswith("/v1/infers") and method == "api_key":
+        yield (
+            f"{key}: {service.identity} has an API key, which services of the old version "
+            "(/v1/infers) do not take; use method password, or header with X-Apig-AppCode"
+        )
+    is_key = identity.field_name.lower() == "authorization"
+    if service.host.endswith(".modelarts-maas.com") and not is_key:
+        yield f"{key}: MaaS takes API keys only; use an identity with method api_key"
+    if method == "ak_sk" and service.max_body > _LARGEST_SIGNED:
+        yield (
+            f"services.{name}.max_body: the cloud takes no signed request above 12 MiB; use 12MiB, "
+            "or a token"
         )
 
 

@@ -1,9 +1,9 @@
 """Who the gateway is towards services: the methods, and the keys that each of them takes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, create_model
 
 from gateway.settings.sections import Fault, Section
 from gateway.settings.sinks import Sink
@@ -15,11 +15,15 @@ from gateway.settings.types import (
     Instant,
     ReadableFile,
     Secret,
+    ServiceUrl,
     Text,
     parse_list,
 )
 
-LoginMethod = Literal["password", "application_credential", "api_key", "header", "file", "none"]
+LoginMethod = Literal[
+    "password", "application_credential", "api_key", "header", "ak_sk", "file", "none"
+]
+KeyOrigin = Literal["metadata", "pod"]
 LOGIN_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     # method: keys it needs, further keys it takes
     "password": (
@@ -32,6 +36,11 @@ LOGIN_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     ),
     "api_key": (frozenset(), frozenset({"key", "key_file", "expires"})),
     "header": (frozenset({"header"}), frozenset({"value", "value_file", "prefix", "expires"})),
+    "ak_sk": (
+        frozenset(),
+        frozenset({"access_key", "access_key_file", "secret_key", "secret_key_file"})
+        | {"security_token", "security_token_file", "from", "metadata_url"},
+    ),
     "file": (frozenset({"token_file"}), frozenset()),
     "none": (frozenset(), frozenset()),
 }
@@ -41,19 +50,21 @@ SECRETS: dict[str, str] = {
     "secret": "secret_file",
     "key": "key_file",
     "value": "value_file",
+    "secret_key": "secret_key_file",
+    "security_token": "security_token_file",
 }
+_ACCESS_KEY_FILES = ("access_key_file", "secret_key_file", "security_token_file")
 _WITH_A_CREDENTIAL = frozenset({"sinks"})
-"""Keys that every method takes but `none`."""
+"""Keys that every method takes but `none`, and `ak_sk`, whose lines differ by request."""
 _BY_NAME = ("name", "username", "user_domain")
 
 
-class Identity(Section):
-    """Who the gateway is towards services, and where its tokens come from."""
-
+class _KeysBeforeFrom(Section):
     method: LoginMethod = "password"
     """How the gateway shows who it is. `password` and `application_credential` log in at
     `auth_url` for a token, `api_key` sends `Authorization: Bearer` and a key, `header` any other
-    line, `file` a token that somebody else renews, `none` nothing at all."""
+    line, `ak_sk` signs each request with an access key, `file` sends a token that somebody else
+    renews, `none` nothing at all."""
     auth_url: AuthUrl | None = None
     """Root of Keystone's version 3 API, with or without `/v3`. While it cannot be reached,
     callers get 503 as soon as the last token has expired."""
@@ -91,6 +102,49 @@ class Identity(Section):
     expires: Instant | None = None
     """When the key or value ends, as the console shows it: a date (its first moment, UTC) or a
     date and time. For the metric and its alert only; it is sent until the service refuses it."""
+    access_key: Text | None = None
+    """Id of the access key (AK), which is no secret."""
+    access_key_file: ReadableFile | None = None
+    """File with the id of the access key, instead of `access_key`; read again when it changes."""
+    secret_key: Secret | None = None
+    """The access key's secret (SK), from the environment only."""
+    secret_key_file: ReadableFile | None = None
+    """File with the access key's secret, read again when it changes."""
+    security_token: Secret | None = None
+    """What belongs to a temporary access key, from the environment only."""
+    security_token_file: ReadableFile | None = None
+    """File with the security token of a temporary access key that somebody else renews; read again
+    when it changes."""
+
+
+if TYPE_CHECKING:
+
+    class _KeysUpToFrom(_KeysBeforeFrom):
+        """Where an access key comes from, too: `from`."""
+
+else:  # a word of Python's own cannot be written as an attribute
+    _KeysUpToFrom = create_model(
+        "_KeysUpToFrom",
+        __base__=_KeysBeforeFrom,
+        **{
+            "from": (
+                KeyOrigin | None,
+                Field(
+                    default=None,
+                    description="Where temporary access keys come from, instead of files: "
+                    "`metadata` is the cloud server's metadata service (an agency), `pod` the "
+                    "cluster's pod identity, by the `HC_CONTAINER_…` variables that it sets.",
+                ),
+            )
+        },
+    )
+
+
+class Identity(_KeysUpToFrom):
+    """Who the gateway is towards services, and where its tokens come from."""
+
+    metadata_url: ServiceUrl = "http://169.254.169.254"
+    """Root of the metadata service, for `from: metadata`; another one for tests only."""
     token_file: ReadableFile | None = None
     """File with a token, for `file`; read again when it changes."""
     project: Text | None = None
@@ -104,12 +158,18 @@ class Identity(Section):
     """TLS towards `auth_url`."""
     sinks: Annotated[tuple[Sink, ...], BeforeValidator(parse_list)] = ()
     """Files that always hold the token in use, for proxies that carry the requests themselves;
-    not with method `none`. In the environment as JSON."""
+    not with methods `none` and `ak_sk`. In the environment as JSON."""
 
     @property
     def tokens_url(self) -> str:
         """Where tokens are asked for; empty when the method does not log in."""
         return f"{self.auth_url}/auth/tokens" if self.auth_url else ""
+
+    @property
+    def key_origin(self) -> KeyOrigin | None:
+        """The value of `from`."""
+        origin: KeyOrigin | None = getattr(self, "from")  # a word of Python's own
+        return origin
 
     @property
     def field_name(self) -> str:
@@ -129,15 +189,23 @@ class Identity(Section):
             if key in given and key not in needed | further | {"method"}:
                 allowed = ", ".join(k for k in cls.model_fields if k in needed | further)
                 yield (key,), f"makes no sense with method {method}; allowed: {allowed or 'no key'}"
-        for plain, file in SECRETS.items():
-            if plain in further and plain in given and file in given:
-                yield (file,), f"{plain} is given too; keep one of them"
-            if plain in further and plain not in given and file not in given:
-                yield (file,), f"required with method {method}, or {plain} from the environment"
+        yield from cls._secret_contradictions(given, method, further)
         if method == "password":
             yield from cls._scope_contradictions(given)
         if method == "application_credential":
             yield from cls._credential_contradictions(given)
+        if method == "ak_sk":
+            yield from cls._access_key_contradictions(given)
+
+    @classmethod
+    def _secret_contradictions(
+        cls, given: Mapping[str, Any], method: str, taken: frozenset[str]
+    ) -> Iterator[Fault]:
+        for plain, file in SECRETS.items():
+            if plain in taken and plain in given and file in given:
+                yield (file,), f"{plain} is given too; keep one of them"
+            if plain in taken and not {plain, file} & given.keys() and method != "ak_sk":
+                yield (file,), f"required with method {method}, or {plain} from the environment"
 
     @classmethod
     def _scope_contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:
@@ -166,8 +234,31 @@ class Identity(Section):
                 f"required with method {method}, or name, username and user_domain",
             )
 
+    @classmethod
+    def _access_key_contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:
+        """Yield what is wrong between the parts of an access key, and where it comes from."""
+        if "from" in given:
+            for key in ("access_key", "secret_key", "security_token", *_ACCESS_KEY_FILES):
+                if key in given:
+                    yield (key,), "from is given too, which brings the whole key; keep one of them"
+        else:
+            if not {"access_key", "access_key_file"} & given.keys():
+                yield (
+                    ("access_key",),
+                    "required with method ak_sk, or access_key_file, or from: metadata or pod",
+                )
+            if not {"secret_key", "secret_key_file"} & given.keys():
+                yield (
+                    ("secret_key_file",),
+                    "required with method ak_sk, or secret_key from the environment",
+                )
+        if {"access_key", "access_key_file"} <= given.keys():
+            yield ("access_key_file",), "access_key is given too; keep one of them"
+        if "metadata_url" in given and given.get("from") != "metadata":
+            yield ("metadata_url",), "makes no sense without from: metadata"
+
 
 def _keys_of(method: str) -> tuple[frozenset[str], frozenset[str]]:
     """Return the keys that a method needs, and further keys that it takes."""
     needed, further = LOGIN_KEYS[method]
-    return needed, further if method == "none" else further | _WITH_A_CREDENTIAL
+    return needed, further if method in {"none", "ak_sk"} else further | _WITH_A_CREDENTIAL

@@ -23,6 +23,8 @@ from gateway.settings.values import printable
 _ALTERNATIVES = (
     *SECRETS.items(),
     *((file, plain) for plain, file in SECRETS.items()),
+    ("access_key", "access_key_file"),
+    ("access_key_file", "access_key"),
     ("project", "project_id"),
     ("project_id", "project", "project_domain"),
 )

@@ -1,6 +1,7 @@
-"""Who may call a real-time service: a token, an API key or an AppCode. No I/O.
+"""Who may call a real-time service: a token, an API key, an AppCode or a signature. No I/O.
 
-Old services (`/v1/infers`) take a token or an AppCode, new ones (`/v2/infers`) a token or a key.
+Old services (`/v1/infers`) take a token, an AppCode or a signature, new ones (`/v2/infers`) a token
+or a key.
 """
 
 import hmac
@@ -8,8 +9,9 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from gateway.twin.account import Account
 from gateway.twin.reply import Reply, cloud_error, known_error
+from gateway.twin.signature import SCHEME, Attempts, Judgement, access_key_in, judge
+from gateway.twin.state import CloudState
 from gateway.twin.tokens import Scope, TokenStore, Verdict
 
 APP_CODE = "X-Apig-AppCode"
@@ -17,20 +19,14 @@ _BEARER = "bearer "
 
 
 def refusal_of(
-    request: web.Request,
-    *,
-    is_new: bool,
-    tokens: TokenStore,
-    accounts: Iterable[Account],
-    request_id: str,
+    request: web.Request, state: CloudState, *, is_new: bool, request_id: str
 ) -> Reply | None:
     """Return what the API gateway has against a request's credential; None: it may pass.
 
     Args:
         request: its head is looked at.
+        state: who is known, and what has been issued.
         is_new: the service is one of the new version, at `/v2/infers`.
-        tokens: all that have been issued.
-        accounts: whose keys are good.
         request_id: for the error.
     """
     fields = request.headers
@@ -40,10 +36,43 @@ def refusal_of(
             # The real one reads this field instead of the token's, and cannot.
             return known_error("APIG.0301", request_id)
         key = authorization[len(_BEARER) :]
-        return _key_refusal(key, [a.api_key for a in accounts], "API key", request_id)
+        return _key_refusal(key, [a.api_key for a in state.accounts], "API key", request_id)
+    if authorization.startswith(SCHEME) and not is_new:
+        return _signature_refusal(request, state, authorization, request_id)
     if APP_CODE in fields and not is_new:
-        return _key_refusal(fields[APP_CODE], [a.app_code for a in accounts], "AppCode", request_id)
-    return _token_refusal(fields.getall("X-Auth-Token", ()), tokens, request_id)
+        codes = [account.app_code for account in state.accounts]
+        return _key_refusal(fields[APP_CODE], codes, "AppCode", request_id)
+    return _token_refusal(fields.getall("X-Auth-Token", ()), state.tokens, request_id)
+
+
+def _signature_refusal(
+    request: web.Request, state: CloudState, authorization: str, request_id: str
+) -> Reply | None:
+    access_key = access_key_in(authorization)
+    now, wall_now = state.clock.monotonic(), state.clock.wall()
+    attempts = state.signatures.setdefault(access_key, Attempts())
+    issued = state.platform.keys.get(access_key)
+    if attempts.is_locked(now):
+        judgement = Judgement.LOCKED
+    elif issued is not None and wall_now >= issued.expires_at:
+        judgement = Judgement.UNKNOWN_KEY
+    else:
+        secrets = {account.access_key: account.secret_key for account in state.accounts}
+        judgement = judge(
+            request.method,
+            request.raw_path,
+            [
+                (name.decode("latin-1").lower(), value.decode("latin-1"))
+                for name, value in request.raw_headers
+            ],
+            secret_key=secrets.get(access_key) if issued is None else issued.secret_key,
+            security_token="" if issued is None else issued.security_token,
+            now=wall_now,
+        )
+        attempts.note(now, good=judgement is not Judgement.WRONG)
+    if judgement is Judgement.GOOD:
+        return None
+    return cloud_error(401, "APIG.0301", judgement.value, request_id)
 
 
 def _key_refusal(given: str, good: Iterable[str], what: str, request_id: str) -> Reply | None:

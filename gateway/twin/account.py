@@ -24,6 +24,9 @@ class Account:
     credential_name: str = "gateway"
     api_key: str = field(default="twin-api-key", repr=False)
     """For services of the new version, at `/v2/infers`."""
+    access_key: str = "TWINACCESSKEY0000001"
+    secret_key: str = field(default="twin-secret-key", repr=False)
+    """To sign requests with, for services of the old version, at `/v1/infers`."""
     app_code: str = field(default="twin-app-code", repr=False)
     """For services of the old version, at `/v1/infers`."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Sequence
+from email.utils import format_datetime
 
 from aiohttp import web
 
@@ -10,6 +11,7 @@ from gateway.twin.account import Account
 from gateway.twin.clock import Clock
 from gateway.twin.control import Control
 from gateway.twin.iam import Iam
+from gateway.twin.platform import Platform
 from gateway.twin.services import MAX_BODY, MAX_HEAD, SERVICES, Services
 from gateway.twin.state import CloudState, Stats, parse_plan
 
@@ -55,7 +57,9 @@ class Twin:
         """
         services = Services(self._state)
         app = web.Application(client_max_size=MAX_BODY)
+        app.on_response_prepare.append(self._set_date)
         app.add_routes(Iam(self._state).routes())
+        app.add_routes(self._state.platform.routes())
         app.add_routes(Control(self._state).routes())
         app.router.add_route("*", "/{anything:.*}", services.handle)
         runner = web.AppRunner(
@@ -79,6 +83,10 @@ class Twin:
         bound = runner.addresses[0][1]
         scheme = "https" if self._ssl_context else "http"
         self._url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{bound}"
+
+    async def _set_date(self, _request: web.Request, response: web.StreamResponse) -> None:
+        """Tell the time by the cloud's clock, which may be wrong on purpose."""
+        response.headers["Date"] = format_datetime(self._state.clock.wall(), usegmt=True)
 
     async def stop(self) -> None:
         """Close the listener and all connections, hanging ones too; does nothing if stopped."""
@@ -105,6 +113,11 @@ class Twin:
     def service_url(self, identifier: str) -> str:
         """URL of a service by its id, such as `IRIS_ID`."""
         return f"{self._url}/v1/infers/{identifier}"
+
+    @property
+    def platform(self) -> Platform:
+        """Stand-ins for the metadata service and the pod identity agent, live."""
+        return self._state.platform
 
     @property
     def stats(self) -> Stats:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from datetime import datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 
 from aiohttp import web
@@ -137,7 +136,6 @@ class Iam:
         request_id = wire.new_request_id()
         response = wire.whole(reply, request_id)
         response.headers["X-IAM-Trace-Id"] = "token_twin_null_" + request_id
-        response.headers["Date"] = format_datetime(self._state.clock.wall(), usegmt=True)
         return response
 
 

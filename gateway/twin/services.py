@@ -49,7 +49,7 @@ SERVICES = (
 )
 _BY_ID = {service.identifier: service for service in SERVICES}
 _LIGHT_BODY = 64 << 10
-_SECRET_FIELDS = {b"x-auth-token", b"x-apig-appcode", b"authorization"}
+_SECRET_FIELDS = {b"x-auth-token", b"x-apig-appcode", b"authorization", b"x-security-token"}
 _SCRATCH = b"0123456789abcdef" * 4096
 
 
@@ -76,13 +76,8 @@ class Services:
         stats.calls += 1
         refusal = _head_refusal(request, request_id)
         if refusal is None:
-            refusal = refusal_of(
-                request,
-                is_new=request.raw_path.startswith("/v2/"),
-                tokens=self._state.tokens,
-                accounts=self._state.accounts,
-                request_id=request_id,
-            )
+            is_new = request.raw_path.startswith("/v2/")
+            refusal = refusal_of(request, self._state, is_new=is_new, request_id=request_id)
             stats.rejected += refusal is not None
         if refusal is not None:
             stats.status[refusal.status] += 1

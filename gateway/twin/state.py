@@ -9,6 +9,8 @@ from gateway.twin.account import Account, Lockout
 from gateway.twin.clock import Clock
 from gateway.twin.faults import FaultError, Faults, parse_faults
 from gateway.twin.iam_faults import IamFaultSpec, parse_iam_fault, take_number
+from gateway.twin.platform import Platform
+from gateway.twin.signature import Attempts
 from gateway.twin.tokens import TokenStore
 
 
@@ -148,6 +150,9 @@ def _parse_service_fault(wanted: dict[str, Any], service_names: Sequence[str]) -
     return ServiceFaultSpec(texts, parse_faults(texts), service, times)
 
 
+_KEY_LIFE_S = 3600.0
+
+
 class CloudState:
     """Everything that IAM, the services and the control API share."""
 
@@ -157,6 +162,9 @@ class CloudState:
         self.accounts = tuple(accounts)
         self.clock = clock
         self.tokens = TokenStore(clock, token_ttl_s, token_size)
+        self.signatures: dict[str, Attempts] = {}
+        """By access key."""
+        self.platform = Platform(clock, _KEY_LIFE_S)
         self.lockouts = {account.user_id: Lockout() for account in accounts}
         self.plan = FaultPlan()
         self.stats = Stats()

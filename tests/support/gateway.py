@@ -70,6 +70,9 @@ class FakeCredentials:
             self._current = self._make()
         return self.renews
 
+    def locked_out(self, credential: Credential) -> None:
+        self.rejected.append(credential.field_lines)
+
     def accepted(self, credential: Credential) -> None:
         self.healed.append(credential.field_lines)
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,6 +33,20 @@ def npm_program(folder: Path, name: str, *packages: str) -> Path:
     program = folder / "node_modules" / ".bin" / name
     if program.exists():
         return program
+    _npm_install(folder, name, packages)
+    return program
+
+
+def npm_package(folder: Path, package: str) -> Path:
+    """Return the folder of `name@version`, installed into `folder` once; else as `lacking`."""
+    name = package.rpartition("@")[0]
+    installed = folder / "node_modules" / name
+    if not installed.exists():
+        _npm_install(folder, name, (package,))
+    return installed
+
+
+def _npm_install(folder: Path, name: str, packages: Iterable[str]) -> None:
     npm = shutil.which("npm")
     if npm is None:
         lacking(f"npm is not installed, so {name} cannot be had")
@@ -46,4 +61,3 @@ def npm_program(folder: Path, name: str, *packages: str) -> Path:
     )
     if done.returncode != 0:
         lacking(f"npm cannot install {name}: {done.stderr.strip().splitlines()[-1:]}")
-    return program

@@ -1207,6 +1207,7 @@ METHODS: dict[str, dict[str, str]] = {
     "application_credential": {"auth_url": "https://i", "id": "i", "secret_file": "secret"},
     "api_key": {"key_file": "secret"},
     "header": {"header": "X-Apig-AppCode", "value_file": "secret"},
+    "ak_sk": {"access_key": "AK", "secret_key_file": "secret"},
     "file": {"token_file": "secret"},
     "none": {},
 }
@@ -1216,7 +1217,8 @@ METHODS: dict[str, dict[str, str]] = {
 def test_each_method_takes_exactly_its_keys(write: Write, method: str) -> None:
     """What it needs is enough, each missing key is named, and so is each that makes no sense."""
     keys = METHODS[method]
-    assert load(file=write(identity(method=method, **keys)), environ={}).warnings == ()
+    warnings = load(file=write(identity(method=method, **keys)), environ={}).warnings
+    assert [warning for warning in warnings if "services.iris.identity" not in warning] == []
 
     for key in keys:
         left = {k: v for k, v in keys.items() if k != key}
@@ -1424,6 +1426,72 @@ def test_what_is_safe_is_not_warned_about(data: dict[str, Any]) -> None:
     assert use(data).warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("url", "keys", "words"),
+    [
+        ("https://a.example/v2/infers/x", {"method": "ak_sk", "from": "metadata"}, "a signature"),
+        (
+            "https://a.example/v2/infer/x",
+            {"method": "header", "header": "x-apig-appcode", "value_file": "secret"},
+            "an AppCode",
+        ),
+        (
+            "https://a.example/v1/infers/x",
+            {"method": "api_key", "key_file": "secret"},
+            "an API key",
+        ),
+        ("https://api.modelarts-maas.com/v1", {"method": "none"}, "MaaS takes API keys only"),
+        ("https://a.example/v2/infers/x", {"method": "api_key", "key_file": "secret"}, ""),
+        ("https://a.example/v1/infers/x", {"method": "ak_sk", "from": "metadata"}, ""),
+        ("https://api.modelarts-maas.com/v1", {"method": "api_key", "key_file": "secret"}, ""),
+    ],
+)
+def test_the_wrong_kind_of_credential_for_a_url_is_warned_about(
+    write: Write, url: str, keys: dict[str, str], words: str
+) -> None:
+    """Before the first call is refused for it."""
+    data = {"services": {"llm": {"url": url}}, "identities": {"default": keys}}
+    warnings = load(file=write(data), environ={}).warnings
+    assert len(warnings) == bool(words)
+    assert all("services.llm.identity: " in line and words in line for line in warnings)
+
+
+def test_large_signed_requests_are_warned_about(write: Write) -> None:
+    """The cloud takes 12 MiB of them, whatever it takes with a token."""
+    service = {"url": "https://a.example/v1/infers/x", "max_body": "13MiB"}
+    keys = {"method": "ak_sk", "from": "metadata"}
+    [warning] = load(
+        file=write({"services": {"a": service}, "identities": {"default": keys}}), environ={}
+    ).warnings
+    assert warning.startswith("services.a.max_body: the cloud takes no signed request above 12 MiB")
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({}, "access_key: required with method ak_sk, or access_key_file, or from"),
+        ({"access_key": "a"}, "secret_key_file: required with method ak_sk, or secret_key"),
+        ({"from": "metadata", "access_key": "a"}, "access_key: from is given too"),
+        ({"from": "pod", "metadata_url": "http://a"}, "metadata_url: makes no sense without from"),
+        (
+            {"access_key": "a", "access_key_file": "secret", "secret_key_file": "secret"},
+            "access_key_file: access_key is given too",
+        ),
+        ({"from": "metadata", "sinks": []}, "sinks: makes no sense with method ak_sk"),
+        (
+            {"from": "metdata"},
+            "from: 'metdata' is not one of metadata, pod, did you mean metadata?",
+        ),
+    ],
+)
+def test_an_access_key_is_whole_or_comes_from_a_platform(
+    write: Write, keys: dict[str, Any], problem: str
+) -> None:
+    """Half of it, or both, is a mistake; its lines differ by request, so no file can hold them."""
+    found = problems_of(identity(method="ak_sk", **keys), write=write)
+    assert found[0].startswith(f"identities.default.{problem}")
+
+
 def test_services_that_share_a_path_are_warned_about() -> None:
     """Both are named; other services are not."""
     urls = {"a": "https://x/p", "b": "https://y/p/", "c": "https://z/q", "d": "https://z/c"}
@@ -1492,6 +1560,10 @@ def test_each_configuration_we_ship_loads(write: Write, tmp_path: Path, file: Pa
     assert text.startswith("# yaml-language-server: $schema=./gateway.schema.json\n")
 
 
+BY_OTHER_MEANS = ("project_id", "name", "access_key_file", "security_token_file")
+"""Keys that say the same as others, which are shown."""
+
+
 def test_the_annotated_configuration_shows_every_key_with_its_default(
     write: Write, tmp_path: Path
 ) -> None:
@@ -1514,7 +1586,7 @@ def test_the_annotated_configuration_shows_every_key_with_its_default(
 
     walk(data, ())
     expected = {".".join(path) for path in leaf_keys(Settings)}
-    by_other_means = {f"identities.<name>.{key}" for key in (*SECRETS, "project_id", "name")}
+    by_other_means = {f"identities.<name>.{key}" for key in (*SECRETS, *BY_OTHER_MEANS)}
     assert expected - shown == by_other_means
     assert origins["services.iris.timeouts.connect"].startswith("file ")
     data["identities"]["default"].pop("project_domain")

@@ -173,3 +173,11 @@ def test_a_secret_without_content_is_named(tmp_path: Path) -> None:
     assert named == ["identities.default.password_file", "identities.other.token_file"]
     [problem] = unusable_secrets(settings, tokens=False)
     assert "it is empty" in problem
+
+
+async def test_signatures_are_not_handed_out(running: Running) -> None:
+    """The token endpoint knows only services whose credential is the same for every request."""
+    assert set(running.gateway._parts.token_sources) == {"one", "two", "plain"}
+    running.settings["identities"]["default"] = {"method": "ak_sk", "from": "metadata"}
+    await running.reload()
+    assert set(running.gateway._parts.token_sources) == {"two"}

@@ -1,0 +1,135 @@
+"""Asking IAM, or whoever else gives out credentials, one question over HTTP."""
+
+import ssl
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from gateway.identity.answer import Answer
+from gateway.identity.refresh import RefreshResult
+from gateway.identity.source import LONGEST_TOKEN, LoginError
+
+_LONGEST_BODY = 1024 * 1024
+_LONGEST_FIELD = LONGEST_TOKEN + 1024  # aiohttp counts the field's name and more
+
+
+class HttpClient:
+    """Asks questions that hold secrets; a new connection for each.
+
+    Invariants: no redirect is followed, no proxy, cookie or `.netrc` is used; nothing that
+    aiohttp says of a failure gets out, because it may quote the token.
+    """
+
+    def __init__(
+        self,
+        whose: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+        connect_timeout_s: float,
+        total_timeout_s: float,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            whose: who is asked, for error texts: `IAM`.
+            tls: None verifies against the system's authorities.
+            server_hostname: the name to verify instead of the URL's.
+            connect_timeout_s: for name, TCP and TLS.
+            total_timeout_s: for all of one question.
+        """
+        self._whose = whose
+        self._tls: ssl.SSLContext | bool = True if tls is None else tls
+        self._server_hostname = server_hostname
+        self._timeout = aiohttp.ClientTimeout(total=total_timeout_s, connect=connect_timeout_s)
+
+    async def ask(
+        self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]
+    ) -> Answer:
+        """Ask, and return whatever is answered.
+
+        Raises:
+            LoginError: there is no answer, or none that is HTTP.
+
+        Cancellation: safe; leaves no connection behind.
+        """
+        whose = self._whose
+        try:
+            return await self._exchange(method, url, body, headers)
+        except TimeoutError:
+            problem = LoginError(RefreshResult.TIMEOUT, f"{whose} did not answer in time")
+        except aiohttp.ClientConnectorDNSError:
+            problem = LoginError(RefreshResult.NETWORK, f"{whose}'s host name cannot be resolved")
+        except aiohttp.ClientConnectorCertificateError:
+            problem = LoginError(
+                RefreshResult.NETWORK,
+                f"{whose}'s certificate is not trusted: check tls.ca_file and tls.server_name",
+            )
+        except aiohttp.ClientSSLError:
+            problem = LoginError(RefreshResult.NETWORK, f"no TLS connection to {whose} can be made")
+        except aiohttp.ClientConnectorError:
+            problem = LoginError(RefreshResult.NETWORK, f"{whose} cannot be connected to")
+        except aiohttp.ClientConnectionError:
+            problem = LoginError(RefreshResult.NETWORK, f"{whose} closed the connection unanswered")
+        except aiohttp.ClientError:
+            problem = LoginError(RefreshResult.BAD_REPLY, f"{whose}'s answer is not proper HTTP")
+        raise problem  # outside every handler: as its context, aiohttp's text would travel along
+
+    async def _exchange(
+        self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]
+    ) -> Answer:
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    force_close=True, use_dns_cache=False, ssl=self._tls
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                auto_decompress=False,  # we ask for none, so there is no bomb to unpack
+                timeout=self._timeout,
+                max_field_size=_LONGEST_FIELD,
+            ) as session,
+            session.request(
+                method,
+                url,
+                data=body,
+                headers={
+                    "Accept": "application/json",
+                    "Accept-Encoding": "identity",
+                    "User-Agent": "modelarts-gateway",
+                    **headers,
+                },
+                allow_redirects=False,
+                server_hostname=self._server_hostname,
+            ) as response,
+        ):
+            return Answer(
+                status=response.status,
+                tokens=tuple(response.headers.getall("X-Subject-Token", ())),
+                date=response.headers.get("Date"),
+                retry_after=response.headers.get("Retry-After"),
+                trace=_first(response.headers, ("X-IAM-Trace-Id", "X-Request-Id")),
+                body=await self._read_body(response),
+            )
+
+    async def _read_body(self, response: aiohttp.ClientResponse) -> bytes:
+        """Return the body; of a failure no more than arrives in good order."""
+        body = bytearray()
+        try:
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > _LONGEST_BODY:
+                    text = f"{self._whose}'s answer is larger than 1 MiB"
+                    raise LoginError(RefreshResult.BAD_REPLY, text)
+        except (aiohttp.ClientError, TimeoutError, LoginError):
+            # A 401 whose body is cut still counts as a wrong login at IAM's side.
+            if response.status < 300:
+                raise
+            return b""
+        return bytes(body)
+
+
+def _first(headers: Any, names: Iterable[str]) -> str | None:
+    return next((headers[name] for name in names if name in headers), None)

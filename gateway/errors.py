@@ -285,8 +285,8 @@ class ErrorCode(Enum):
         "http_response_timeout",
         "HttpResponseTimeout",
         Layer.NETWORK,
-        "The service did not answer within `timeouts.first_byte`, or stalled for longer than "
-        "`timeouts.idle`.",
+        "The service did not answer within `timeouts.first_byte` (its body: "
+        "`timeouts.first_chunk`), or stalled for longer than `timeouts.idle`.",
     )
 
     @property

@@ -255,7 +255,10 @@ def _most_connections() -> int:
 
 def _tick_of(settings: Settings) -> float:
     """Return how late, in seconds, a deadline may be noticed: a fifth of the shortest timeout."""
-    shortest = min(min(s.timeouts.first_byte, s.timeouts.idle) for s in settings.services.values())
+    shortest = min(
+        min(s.timeouts.first_byte, s.timeouts.first_chunk, s.timeouts.idle)
+        for s in settings.services.values()
+    )
     return max(0.02, min(0.5, shortest / 5))
 
 

@@ -10,6 +10,7 @@ from gateway.clock import boottime
 from gateway.http.fields import is_always_dropped
 from gateway.observe.metrics import Metrics, ServiceGauges, ServiceMetrics
 from gateway.observe.overload import OverloadGauges
+from gateway.observe.streams import UsageCounts
 from gateway.proxy.gate import Gate, Limits
 from gateway.proxy.replay import Retry
 from gateway.proxy.service import Credentials, Service
@@ -129,6 +130,10 @@ def build_service(  # noqa: PLR0917
         gates[name] = gate
     switch = {"GET"} if settings.websocket else set()
     counts.admit_methods({*settings.methods, *switch})
+    if not settings.usage:
+        counts.bodies.usage = None
+    elif counts.bodies.usage is None:
+        counts.bodies.usage = UsageCounts()
     return Service(
         name=name,
         path=settings.path.encode("ascii"),
@@ -138,6 +143,7 @@ def build_service(  # noqa: PLR0917
         max_body_bytes=settings.max_body,
         replay_bytes=settings.replay_buffer,
         first_byte_s=settings.timeouts.first_byte,
+        first_chunk_s=settings.timeouts.first_chunk,
         idle_s=settings.timeouts.idle,
         websocket=settings.websocket,
         max_in_flight=MAX_IN_FLIGHT,

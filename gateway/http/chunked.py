@@ -52,9 +52,11 @@ class ChunkedReader:
     extensions and trailers are read between two bytes of the body.
     """
 
-    __slots__ = ("_left", "_max_overhead", "_overhead", "_part", "_unread")
+    __slots__ = ("_left", "_max_overhead", "_overhead", "_part", "_unread", "chunks")
 
     def __init__(self, max_overhead: int) -> None:
+        self.chunks = 0
+        """How many chunks with data have begun."""
         self._max_overhead = max_overhead
         self._part = _SIZE_LINE
         self._left = 0  # of the data of the chunk under way
@@ -117,6 +119,7 @@ class ChunkedReader:
             if begin == end or data[end : end + 2] != b"\r\n":
                 break
             pieces.append(data[begin:end])
+            self.chunks += 1
             self._overhead = 0
             at = end + 2
             size_line = _PLAIN_SIZE_LINE.match(data, at)
@@ -144,7 +147,11 @@ class ChunkedReader:
             raise ChunkError("chunk extensions or trailers are too large")
         if self._part is _SIZE_LINE:
             self._left = _size_in(line[:-2])
-            self._part = _DATA if self._left else _TRAILER
+            if self._left:
+                self.chunks += 1
+                self._part = _DATA
+            else:
+                self._part = _TRAILER
         elif len(line) == 2:
             self._part = _END
         else:

@@ -88,6 +88,7 @@ class FieldReader(Generic[_Head]):
         *,
         judge_of: Callable[[bytes], Judge[_Head] | None],
         malformed: Callable[[str], GatewayError],
+        only_forwards: Callable[[Judge[_Head], bytes], bool] | None = None,
     ) -> None:
         """Prepare to read.
 
@@ -95,11 +96,14 @@ class FieldReader(Generic[_Head]):
             judges: what acts on a field, by its name in lower case.
             judge_of: what acts on a field with any other name in lower case; None forwards it.
             malformed: makes the error for a line that is no field.
+            only_forwards: returns whether a judge does nothing with this value but forward its
+                line, which is then remembered without a judge.
         """
         self._judges = judges
         self._transfer_encoding = judges[b"transfer-encoding"]
         self._judge_of = judge_of
         self._malformed = malformed
+        self._only_forwards = only_forwards
         self._known: dict[bytes, Line[_Head]] = {}
         self._names: dict[bytes, Judge[_Head] | None] = {}
         self._remembered: set[bytes] = set()  # spellings of the names on the allow-list
@@ -142,7 +146,9 @@ class FieldReader(Generic[_Head]):
         if name in self._remembered and len(raw) <= MAX_REMEMBERED_BYTES:
             if len(self._known) >= MAX_REMEMBERED:
                 self._known.clear()
-            self._known[raw] = Line(value, text, judge)
+            ask = self._only_forwards
+            is_plain = judge is not None and ask is not None and ask(judge, value)
+            self._known[raw] = Line(value, text, None if is_plain else judge)
         if judge is None:
             head.lines.append(text)
         else:

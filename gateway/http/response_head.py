@@ -75,6 +75,8 @@ class ResponseHead(Head):
 
     content_length: int | None = None
     chunked: bool = False
+    is_event_stream: bool = False
+    """Whether its Content-Type is text/event-stream."""
     redirects: bool = False
     """Whether it has a Location."""
     server: bytes = b""
@@ -161,6 +163,15 @@ def malformed(detail: str) -> UpstreamError:
     return UpstreamError(ErrorCode.HTTP_PROTOCOL_ERROR, detail)
 
 
+def _content_type(head: ResponseHead, value: bytes, text: bytes) -> None:
+    head.is_event_stream = _is_event_stream(value)
+    head.lines.append(text)
+
+
+def _is_event_stream(value: bytes) -> bool:
+    return value.partition(b";")[0].rstrip().lower() == b"text/event-stream"
+
+
 def _content_length(head: ResponseHead, value: bytes, text: bytes) -> None:
     if head.content_length is not None:
         raise malformed("more than one Content-Length")
@@ -220,6 +231,7 @@ _JUDGES: Final[dict[bytes, Judge[ResponseHead]]] = {
     b"connection": _connection,
     b"proxy-connection": _proxy_connection,
     b"content-length": _content_length,
+    b"content-type": _content_type,
     b"location": _location,
     b"server": _server,
     b"transfer-encoding": _transfer_encoding,
@@ -234,5 +246,11 @@ def _forward(_name: bytes) -> Judge[ResponseHead] | None:
     return None
 
 
-RESPONSE_FIELDS: Final = FieldReader[ResponseHead](_JUDGES, judge_of=_forward, malformed=malformed)
+def _only_forwards(judge: Judge[ResponseHead], value: bytes) -> bool:
+    return judge is _content_type and not _is_event_stream(value)
+
+
+RESPONSE_FIELDS: Final = FieldReader[ResponseHead](
+    _JUDGES, judge_of=_forward, malformed=malformed, only_forwards=_only_forwards
+)
 """Reads the fields of every response; the memory of lines is the process's."""

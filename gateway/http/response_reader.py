@@ -48,6 +48,8 @@ class ResponseReader:
     """Of the final response, or of the 101 that switches protocols, once it has been read."""
     has_excess: bool = False
     """Whether bytes have come behind the response's end."""
+    chunks: int = 0
+    """Of a chunked body: how many have begun."""
     _interim: int = 0
     _overhead: int = 0  # bytes of heads that have not become a final one
     _unread: bytes = b""  # beginning of a head
@@ -178,6 +180,7 @@ class ResponseReader:
     def _read_chunks(self, chunks: ChunkedReader, data: bytes) -> list[bytes]:
         pieces: list[bytes] = []
         rest = chunks.read(data, pieces)
+        self.chunks = chunks.chunks
         if chunks.ended:
             self._chunks = None
             self._end(rest)

@@ -38,6 +38,8 @@ class Record(NamedTuple):
     connect_s: float
     first_byte_s: float
     """From request sent to first byte; 0 when none came."""
+    first_chunk_s: float
+    """From request sent to the first byte of the body; 0 when none came."""
     overhead_s: float
     """Our own share."""
     request_bytes: int
@@ -93,6 +95,7 @@ class AccessLog:
             credential_s,
             connect_s,
             first_byte_s,
+            first_chunk_s,
             overhead_s,
             request_bytes,
             response_bytes,
@@ -125,7 +128,8 @@ class AccessLog:
             lines.append(
                 f'{stamp}{request_id}","service":"{service}","method":"{method}",'
                 f'"status":{status},"duration_us":{int(duration_s * 1e6)}{waits}'
-                f'{int(first_byte_s * 1e6)},"overhead_us":{int(overhead_s * 1e6)},'
+                f'{int(first_byte_s * 1e6)},"first_chunk_us":{int(first_chunk_s * 1e6)},'
+                f'"overhead_us":{int(overhead_s * 1e6)},'
                 f'"request_bytes":{request_bytes},"response_bytes":{response_bytes}{end}'
             )
         if len(self._pending) > _MAX_PENDING_BYTES:

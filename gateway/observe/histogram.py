@@ -1,4 +1,4 @@
-"""A histogram of plain integers: an observation costs two additions and a search."""
+"""Histograms of plain integers: an observation costs two additions and a search."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -53,4 +53,45 @@ class Histogram:
                 result.append((*bucket, Exemplar({"trace_id": trace_id}, value, round(at, 3))))
             else:
                 result.append(bucket)
+        return result
+
+
+class Shifted:
+    """A histogram that is kept as its difference from another one.
+
+    For values that are nearly always those of the other one: those cost nothing.
+    """
+
+    __slots__ = ("_counts", "_exemplars", "_origin", "_total")
+
+    def __init__(self, origin: Histogram) -> None:
+        self._origin = origin
+        self._counts = [0] * len(origin.counts)
+        self._total = 0.0
+        self._exemplars: dict[int, tuple[str, float, float]] = {}
+
+    def move(self, value: float, to: float) -> None:
+        """Count `to` here, and not `value`, which the other histogram has observed."""
+        bounds, counts = self._origin.bounds, self._counts
+        counts[bisect_left(bounds, value)] -= 1
+        counts[bisect_left(bounds, to)] += 1
+        self._total += to - value
+
+    def leave_out(self, value: float) -> None:
+        """Do not count `value`, which the other histogram has observed."""
+        self._counts[bisect_left(self._origin.bounds, value)] -= 1
+        self._total -= value
+
+    def exemplify(self, value: float, trace_id: str, at: float) -> None:
+        """Remember the trace of a value that was moved; see `Histogram`."""
+        self._exemplars[bisect_left(self._origin.bounds, value)] = trace_id, value, at
+
+    def histogram(self) -> Histogram:
+        """Return the histogram itself."""
+        result = Histogram(self._origin.bounds)
+        result.counts = [
+            count + moved for count, moved in zip(self._origin.counts, self._counts, strict=True)
+        ]
+        result.total = max(self._origin.total + self._total, 0.0)
+        result.exemplars = self._exemplars
         return result

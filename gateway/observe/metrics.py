@@ -24,6 +24,7 @@ from gateway import __version__
 from gateway.errors import ErrorCode, Layer, Rejection
 from gateway.observe.histogram import Histogram
 from gateway.observe.overload import OverloadCounts, OverloadGauges, overload_families
+from gateway.observe.streams import BodyCounts, body_families
 
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 40, 60)
 OVERHEAD_BUCKETS_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
@@ -88,6 +89,7 @@ class ServiceMetrics:
         self.first_byte = Histogram(REQUEST_BUCKETS_S)
         self.overhead = Histogram(OVERHEAD_BUCKETS_S)
         self.overload = OverloadCounts()
+        self.bodies = BodyCounts(self.first_byte)
         methods = [*methods, "other"]
         self._requests = {
             (method, status): 0 for method in methods for status in [*_STATUSES, *_OTHER_STATUSES]
@@ -375,6 +377,9 @@ class Metrics(Collector):
         yield from (requests, duration, first_byte, overhead, in_flight, received, sent)
         yield from (errors, retries, connections)
         yield from overload_families(overloads)
+        yield from body_families(
+            (service.name, service.bodies) for service, _ in self._services.values()
+        )
 
     def _identity_families(self) -> Iterator[Metric]:
         expiry = GaugeMetricFamily(

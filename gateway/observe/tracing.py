@@ -78,14 +78,25 @@ class Tracer:
         value = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
         return span, value.encode("ascii")
 
-    def end(self, span: Span, record: Record, phases: Iterable[Phase]) -> None:
-        """End the span of an exchange that is over, with its parts."""
+    def end(
+        self, span: Span, record: Record, phases: Iterable[Phase], first_chunk_at: float = 0.0
+    ) -> None:
+        """End the span of an exchange that is over.
+
+        Args:
+            span: from `begin`.
+            record: what is known of the exchange.
+            phases: its parts.
+            first_chunk_at: when the response's body began, an event in the span; 0: it did not.
+        """
         if not span.is_recording():
             return
         context = trace.set_span_in_context(span)
         for name, began, ended in phases:
             part = self._tracer.start_span(name, context, start_time=self._ns(began))
             part.end(self._ns(ended))
+        if first_chunk_at:
+            span.add_event("first chunk", timestamp=self._ns(first_chunk_at))
         span.set_attribute("http.request.body.size", record.request_bytes)
         span.set_attribute("http.response.body.size", record.response_bytes)
         if record.status:

@@ -13,6 +13,7 @@ from gateway.http.response_head import ResponseHead
 from gateway.identity.answer import instant_of_date
 from gateway.identity.credential import Credential
 from gateway.proxy.admission import Admission
+from gateway.proxy.body_watch import BodyWatch, UnusualBody, watch_for
 from gateway.proxy.downstream import Downstream
 from gateway.proxy.relay import Relay
 from gateway.proxy.token_check import PENDING, REJECTED, TokenCheck
@@ -80,6 +81,10 @@ class Attempt(ResponseListener):
     """Of a response with status 400 and above."""
     first_byte_at: float = 0.0
     """When the head arrived, in seconds on the gateway's clock; 0 before."""
+    first_chunk_at: float = 0.0
+    """When the first byte of the body arrived, if that was after the head; else 0."""
+    watch: BodyWatch | None = None
+    """Of a response in whose body there is something to notice."""
     last_byte_at: float = 0.0
     """When the response, or the client that reads it, last made progress."""
     may_hide_rejection: bool = True
@@ -101,7 +106,6 @@ class Attempt(ResponseListener):
         self.connection = connection
         self.relay = Relay(admission, request, downstream)
         self._owner = owner
-        self._downstream = downstream
         self._clock = clock
         self._held: list[bytes] = []
 
@@ -145,11 +149,17 @@ class Attempt(ResponseListener):
 
     def on_response(self, head: ResponseHead, body: list[bytes], *, complete: bool) -> None:
         """Pass on what has arrived, or hold it back until it is known not to be a rejection."""
-        now = self.last_byte_at = self._clock()
+        now = self._clock()
         try:
             if self.head is None:
                 self.first_byte_at = now
                 self._begin(head)
+            elif body and not self.relay.response_bytes and not self._held:
+                self.first_chunk_at = self.last_byte_at = now  # the wait for it is no pause
+            if self.watch is not None:
+                pause_s = now - self.last_byte_at if self.relay.response_bytes else 0.0
+                self.watch.arrived(body, self.connection.chunks, pause_s)
+            self.last_byte_at = now
             if self.check is not None:
                 looked_at = self._look(self.check, body, complete=complete)
                 if looked_at is None:
@@ -166,7 +176,7 @@ class Attempt(ResponseListener):
             self._note_acceptance()
             self._give_back(now)
             self._owner.attempt_answered()
-        elif self._downstream.writing_paused:
+        elif self.relay.downstream.writing_paused:
             self.connection.pause_reading()
 
     def _look(self, check: TokenCheck, body: list[bytes], *, complete: bool) -> list[bytes] | None:
@@ -212,6 +222,8 @@ class Attempt(ResponseListener):
         if self.credential.signs:
             self._note_date(head)
         self._owner.response_began(head)
+        if head.is_event_stream or self.admission.service.metrics.bodies.usage is not None:
+            self._begin_watch(head)
         if head.status == 101:
             self._note_acceptance()
         elif head.status >= 400:
@@ -230,7 +242,12 @@ class Attempt(ResponseListener):
         date = instant_of_date(head.value_of(b"date").decode("latin-1"))
         if date is not None:
             host_line = self.admission.service.host_line
-            self.credential.note_date(host_line, date, self.last_byte_at)
+            self.credential.note_date(host_line, date, self.first_byte_at)
+
+    def _begin_watch(self, head: ResponseHead) -> None:
+        self.last_byte_at = self.first_byte_at
+        admission = self.admission
+        self.watch = watch_for(head, admission.service.metrics, admission.head.line.method)
 
     def _drop_credential(self) -> bool:
         """Drop the credential, which the service did not accept; return whether one follows."""
@@ -277,6 +294,19 @@ class Attempt(ResponseListener):
         """End the attempt without telling its owner, after what has been written."""
         self.connection.close()
         self._give_back(now)
+
+    @property
+    def awaits_body(self) -> bool:
+        """Whether nobody but the service holds up the first byte of the response's body."""
+        return not self.relay.response_bytes and not self.relay.downstream.writing_paused
+
+    def unusual_body(self, now: float) -> UnusualBody:
+        """Return what is known of the body, of which no more will come."""
+        watch, relay = self.watch, self.relay
+        if watch is not None and relay.response_bytes and not relay.downstream.writing_paused:
+            watch.cut(now - self.last_byte_at)
+        is_late = self.first_chunk_at > 0.0 or not relay.response_bytes
+        return UnusualBody(self.first_chunk_at, watch, is_late=is_late)
 
     def _give_back(self, now: float) -> None:
         if self._state is not _OVER:

@@ -148,6 +148,7 @@ class Exchange(AttemptOwner):
     def client_writable(self) -> None:
         """Called when the client has caught up with what we wrote."""
         if self._attempt is not None:
+            self._progressed_at = self._context.clock()
             self._attempt.resume()
 
     def deadline(self) -> float:
@@ -159,6 +160,8 @@ class Exchange(AttemptOwner):
         if self.phase is SENDING:
             limit_s = service.first_byte_s if self._request.ended else service.idle_s
             return self._progressed_at + limit_s
+        if self.phase is RELAYING and attempt.awaits_body and self._request.ended:
+            return self._progressed_at + service.first_chunk_s
         return max(self._progressed_at, attempt.last_byte_at) + service.idle_s
 
     def expire(self) -> None:
@@ -379,7 +382,7 @@ class Exchange(AttemptOwner):
         seen = self._seen
         seen.ended_at = now = self._context.clock()
         if self._attempt is not None:
-            seen.note_attempt(self._attempt)
+            seen.note_attempt(self._attempt, now)
         self._attempt = None
         if self._body is not None:
             seen.request_bytes = self._body.received_bytes

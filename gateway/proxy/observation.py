@@ -21,8 +21,10 @@ from gateway.observe.line_budget import LineBudget
 from gateway.observe.metrics import KEY_REFUSED, ServiceMetrics, upstream_error_of
 from gateway.proxy.admission import Admission
 from gateway.proxy.attempt import Attempt
+from gateway.proxy.body_watch import UnusualBody
 from gateway.proxy.outcome import Outcome, outcome_of
 from gateway.proxy.rejection import layer_of
+from gateway.proxy.usage import usage_in
 from gateway.proxy.waits import Waits
 
 _BATCH = 64
@@ -57,8 +59,14 @@ class Tracer(Protocol):
         """Begin the span of an exchange; return it and the `traceparent` for the service."""
         ...
 
-    def end(self, span: Any, record: Record, phases: Iterable[tuple[str, float, float]]) -> None:
-        """End the span of an exchange that is over, with its parts."""
+    def end(
+        self,
+        span: Any,
+        record: Record,
+        phases: Iterable[tuple[str, float, float]],
+        first_chunk_at: float,
+    ) -> None:
+        """End the span of an exchange that is over, with its parts and its first chunk, if any."""
         ...
 
 
@@ -80,6 +88,8 @@ class Observation:
     sent_at: float = 0.0
     """When the last byte of the request was written; 0 while it was not."""
     first_byte_at: float = 0.0
+    body: UnusualBody | None = None
+    """Of the response, if it did not simply begin with its head."""
     ended_at: float = 0.0
     upstream_request_id: bytes = b""
     span: Any = None
@@ -126,14 +136,16 @@ class Observation:
         """What the end of the request says about its service."""
         return outcome_of(self.status, self.layer, self.error, self.vendor_code)
 
-    def note_attempt(self, attempt: Attempt) -> None:
-        """Note what there is of a response."""
-        head = attempt.head
-        self.response_bytes = attempt.relay.response_bytes
+    def note_attempt(self, attempt: Attempt, now: float) -> None:
+        """Note what there is of a response, of which nothing more will come."""
+        head, relay = attempt.head, attempt.relay
+        self.response_bytes = relay.response_bytes
         self.first_byte_at = attempt.first_byte_at
+        if attempt.first_chunk_at or not relay.response_bytes or attempt.watch is not None:
+            self.body = attempt.unusual_body(now)
         if head is None:
             return
-        if attempt.relay.started:
+        if relay.started:
             self.status = head.status
         self.upstream_request_id = head.request_id
         if not self.error and attempt.check is not None:
@@ -201,7 +213,12 @@ class Observer:
             if seen.head.traceparent:
                 _exemplify(seen, record, seen.head.traceparent, wall_now - now)
             if seen.span is not None and self.tracer is not None:
-                self.tracer.end(seen.span, record, _phases(seen))
+                self.tracer.end(
+                    seen.span,
+                    record,
+                    _phases(seen),
+                    _first_chunk_at(seen),
+                )
             if not seen.error or not seen.refused or self._may_log(seen):
                 records.append(record)
         self._latest.extend(records)
@@ -256,11 +273,17 @@ def _phases(seen: Observation) -> Iterator[tuple[str, float, float]]:
         yield "first byte", seen.sent_at, seen.ended_at
 
 
+def _first_chunk_at(seen: Observation) -> float:
+    body = seen.body
+    return body.first_chunk_at if body is not None and body.is_late else seen.first_byte_at
+
+
 def _account_for(seen: Observation) -> Record:
     method, metrics, waits = seen.head.line.method, seen.metrics, seen.waits
     duration_s = seen.ended_at - seen.received_at
-    overhead_s = max(duration_s - waits.total_s, 0.0)
-    first_byte_s = 0.0
+    overhead_s = duration_s - waits.peers_s - waits.credential_s - waits.connect_s
+    if overhead_s < 0.0:  # noqa: PLR1730  # a call of `max` costs twice that
+        overhead_s = 0.0
     if seen.status == 101 and seen.first_byte_at:
         # What is said after a switch takes hours; its handshake is what can be slow.
         metrics.duration.observe(seen.first_byte_at - seen.received_at)
@@ -268,9 +291,15 @@ def _account_for(seen: Observation) -> Record:
         metrics.duration.observe(duration_s)
     metrics.overhead.observe(overhead_s)
     if seen.first_byte_at and seen.sent_at:
-        if seen.first_byte_at > seen.sent_at:
-            first_byte_s = seen.first_byte_at - seen.sent_at
+        first_byte_s = seen.first_byte_at - seen.sent_at
+        if first_byte_s < 0.0:  # noqa: PLR1730  # it came before the whole request had left
+            first_byte_s = 0.0
         metrics.first_byte.observe(first_byte_s)
+    else:
+        first_byte_s = 0.0
+    first_chunk_s = first_byte_s
+    if seen.body is not None:
+        first_chunk_s = _account_for_body(seen, seen.body, first_byte_s)
     metrics.request_bytes += seen.request_bytes
     metrics.response_bytes += seen.response_bytes
     metrics.count_request(method, seen.status)
@@ -291,6 +320,7 @@ def _account_for(seen: Observation) -> Record:
             waits.credential_s,
             waits.connect_s,
             first_byte_s,
+            first_chunk_s,
             overhead_s,
             seen.request_bytes,
             seen.response_bytes,
@@ -301,6 +331,24 @@ def _account_for(seen: Observation) -> Record:
             seen.layer.value if seen.error else "",
         ),
     )
+
+
+def _account_for_body(seen: Observation, body: UnusualBody, first_byte_s: float) -> float:
+    """Return how many seconds the first byte of the body took; 0 if none came."""
+    bodies, watch = seen.metrics.bodies, body.watch
+    if watch is not None:
+        if watch.is_stream:
+            bodies.pause.observe(watch.longest_pause_s)
+        if watch.tail is not None and bodies.usage is not None:
+            bodies.usage.count(usage_in(watch.tail.last_bytes()))
+    if not body.is_late or not seen.first_byte_at or not seen.sent_at:
+        return first_byte_s
+    if not body.first_chunk_at:
+        bodies.first_chunk.leave_out(first_byte_s)
+        return 0.0
+    first_chunk_s = max(body.first_chunk_at - seen.sent_at, 0.0)
+    bodies.first_chunk.move(first_byte_s, first_chunk_s)
+    return first_chunk_s
 
 
 def _exemplify(
@@ -316,3 +364,5 @@ def _exemplify(
     metrics.overhead.exemplify(record.overhead_s, trace_id, at)
     if record.first_byte_s:
         metrics.first_byte.exemplify(record.first_byte_s, trace_id, at)
+    if seen.body is not None and seen.body.is_late and record.first_chunk_s:
+        metrics.bodies.first_chunk.exemplify(record.first_chunk_s, trace_id, at)

@@ -20,8 +20,8 @@ class Relay:
     __slots__ = (
         "_admission",
         "_chunked",
-        "_downstream",
         "_request",
+        "downstream",
         "keep_alive",
         "response_bytes",
         "started",
@@ -34,9 +34,9 @@ class Relay:
         """Whether a status line is on its way to the client."""
         self.response_bytes = 0
         """Of the body, without framing."""
+        self.downstream = downstream
         self._admission = admission
         self._request = request
-        self._downstream = downstream
         self._chunked = False
 
     def pass_on(self, head: ResponseHead, body: list[bytes], *, complete: bool) -> None:
@@ -60,7 +60,7 @@ class Relay:
         else:
             pieces.extend(body)
         if pieces:
-            self._downstream.write(pieces)
+            self.downstream.write(pieces)
 
     def _begin(self, head: ResponseHead) -> bytes:
         """Decide about framing and connection; return the head for the client."""

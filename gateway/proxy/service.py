@@ -66,6 +66,7 @@ class Service:
     replay_bytes: int
     """A body up to this size is kept until the response has begun, to be sent again."""
     first_byte_s: float
+    first_chunk_s: float
     idle_s: float
     websocket: bool
     """Whether a client may switch to WebSocket, whatever `methods` says."""

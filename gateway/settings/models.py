@@ -41,6 +41,9 @@ from gateway.settings.values import (
     shown,
 )
 
+FIRST_BYTE_S = 40.0
+"""What the cloud itself gives a prediction."""
+
 
 class Drain(Section):
     """How the gateway leaves: SIGTERM first makes it not ready, then it closes its listener."""
@@ -59,12 +62,18 @@ class Timeouts(Section):
 
     connect: PositiveDuration = 5.0
     """Name look-up, TCP and TLS together; then 504 `connection_timeout`."""
-    first_byte: PositiveDuration = 40.0
+    first_byte: PositiveDuration = FIRST_BYTE_S
     """From the request's end to the answer's first byte; then 504 `http_response_timeout`. The
     cloud ends a prediction after 40 s."""
+    first_chunk: PositiveDuration = Field(
+        default_factory=lambda data: data.get("first_byte", FIRST_BYTE_S)
+    )
+    """From the request's end to the first byte of the response's body; as long as `first_byte` when
+    left out. A model server sends the head at once and the first token when it has one, so give
+    long prompts the time they need. Past it the response is cut off."""
     idle: PositiveDuration = 60.0
-    """Between two pieces of a body, either way. An answer that has begun is cut off, because its
-    status has already been sent."""
+    """Between two pieces of a body, either way; for a response it begins after the first one. A
+    response that has begun is cut off, because its status has already been sent."""
 
 
 class Service(Section):
@@ -93,6 +102,10 @@ class Service(Section):
     queue: Queue = Queue()
     """Where requests wait above `max_in_flight`, which must be given. With 1000, the default, there
     is a queue only if `depth` says so."""
+    usage: bool = False
+    """Whether to count the tokens that an OpenAI-compatible model reports, from the last 4 KiB of
+    each 2xx response to a POST. Callers that stream must ask for them:
+    `stream_options: {include_usage: true}`. Compressed responses are counted as missing."""
     timeouts: Timeouts = Timeouts()
     """How long each step may take."""
     tls: Tls = Tls()

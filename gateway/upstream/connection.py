@@ -135,6 +135,11 @@ class Connection:
         """Note that the request has been written whole."""
         self._request_written = True
 
+    @property
+    def chunks(self) -> int:
+        """How many chunks of the response's body have begun; 0 if it is not chunked."""
+        return self._reader.chunks
+
     def pause_reading(self) -> None:
         """Leave what the service sends in the kernel until `resume_reading`."""
         if self._transport is not None and not self._transport.is_closing():

@@ -21,6 +21,7 @@ from gateway.identity.credential import Credential
 from gateway.observe.access_log import AccessLog
 from gateway.observe.metrics import NO_SERVICE, Metrics, ServiceGauges, ServiceMetrics
 from gateway.observe.overload import OverloadGauges
+from gateway.observe.streams import UsageCounts
 from gateway.proxy.admission import Rules
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.deadlines import Deadlines
@@ -37,6 +38,7 @@ from tests.support.virtual_loop import EPOCH, VirtualLoop
 __all__ = [
     "BODY_PAUSE_S",
     "FIRST_BYTE_S",
+    "FIRST_CHUNK_S",
     "HEAD_S",
     "HOLD_S",
     "KEEP_ALIVE_S",
@@ -55,6 +57,8 @@ KEEP_ALIVE_S = IDLE_TIMEOUT_S
 """After which a client connection without a request is closed."""
 FIRST_BYTE_S = 40.0
 """In which the service must begin its response."""
+FIRST_CHUNK_S = 50.0
+"""In which the body of its response must begin."""
 BODY_PAUSE_S = 60.0
 """How long a body may pause, either way."""
 HOLD_S = 1.0
@@ -221,6 +225,8 @@ class Stage:
         replay_bytes: int = 2**16,
         max_kept_bytes: int = MAX_KEPT_BYTES,
         websocket: bool = False,
+        counts_usage: bool = False,
+        first_chunk_s: float = FIRST_CHUNK_S,
         max_in_flight: int = 1000,
         limits: Limits | None = None,
         max_connections: int = 100,
@@ -238,6 +244,7 @@ class Stage:
         now = self.clock.now
         unrouted = ServiceMetrics(NO_SERVICE, METHODS, list(Retry))
         counts = ServiceMetrics("iris", [*methods.split(), "GET"], list(Retry))
+        counts.bodies.usage = UsageCounts() if counts_usage else None
         self._counts = (unrouted, counts)
         self._gate = (
             None if limits is None else Gate(limits, counts.overload, clock=now, draw=lambda: 0.5)
@@ -251,6 +258,7 @@ class Stage:
             max_body_bytes=max_body_bytes,
             replay_bytes=replay_bytes,
             first_byte_s=FIRST_BYTE_S,
+            first_chunk_s=first_chunk_s,
             idle_s=BODY_PAUSE_S,
             websocket=websocket,
             max_in_flight=max_in_flight,
@@ -377,6 +385,10 @@ class Stage:
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    def exported(self) -> set[str]:
+        """Return the names of all samples."""
+        return {sample.name for family in self._metrics.collect() for sample in family.samples}
 
     async def check_over(self) -> None:
         """Assert what holds after every scenario: all is accounted for, and nothing is left."""

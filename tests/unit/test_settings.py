@@ -616,7 +616,8 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
             (
                 "services.iris.tiemouts: unknown key, did you mean timeouts? allowed: url, "
                 "identity, "
-                "methods, max_body, replay_buffer, websocket, max_in_flight, queue, timeouts, tls"
+                "methods, max_body, replay_buffer, websocket, max_in_flight, queue, usage, "
+                "timeouts, tls"
             ),
         ),
         (
@@ -911,9 +912,21 @@ def test_timeouts_are_above_zero() -> None:
         use(service(timeouts={"connect": "1ms"})).settings.services["iris"].timeouts.connect
         == 0.001
     )
-    for key in ("connect", "first_byte", "idle"):
+    for key in ("connect", "first_byte", "first_chunk", "idle"):
         (problem,) = problems_of(service(timeouts={key: 0}))
         assert problem.startswith(f"services.iris.timeouts.{key}: 0 would end every request")
+
+
+def test_a_body_may_take_as_long_to_begin_as_a_response() -> None:
+    """Unless it is said."""
+
+    def timeouts(**given: Any) -> tuple[float, float]:
+        found = use(service(timeouts=given)).settings.services["iris"].timeouts
+        return found.first_byte, found.first_chunk
+
+    assert timeouts() == (40, 40)
+    assert timeouts(first_byte="90s") == (90, 90)
+    assert timeouts(first_chunk="5m") == (40, 300)
 
 
 @pytest.mark.parametrize(

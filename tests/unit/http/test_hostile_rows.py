@@ -34,6 +34,7 @@ _SERVICE = Service(
     max_body_bytes=12 * 1024 * 1024,
     replay_bytes=0,
     first_byte_s=1,
+    first_chunk_s=1,
     idle_s=1,
     websocket=False,
     max_in_flight=1,

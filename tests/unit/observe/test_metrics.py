@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.errors import ErrorCode, Layer, Rejection
-from gateway.observe.histogram import Histogram
+from gateway.observe.histogram import Histogram, Shifted
 from gateway.observe.metrics import (
     OVERHEAD_BUCKETS_S,
     REFRESH_BUCKETS_S,
@@ -25,10 +25,11 @@ from gateway.observe.metrics import (
     upstream_error_of,
 )
 from gateway.observe.overload import OverloadGauges
+from gateway.observe.streams import UsageCounts
 from tests.support.tools import tool
 
 LABELS = (
-    "service", "identity", "method", "code", "layer", "error", "reason", "state", "trigger",
+    "service", "identity", "method", "code", "layer", "error", "reason", "state", "type", "trigger",
     "result", "to", "le", "version", "python", "aiohttp",
 )  # fmt: skip
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
@@ -70,6 +71,9 @@ def filled() -> Metrics:
     service.count_rejection(Rejection.QUEUE_FULL)
     service.overload.queue_wait.observe(0.3)
     service.duration.observe(0.3)
+    service.bodies.usage = UsageCounts()
+    service.bodies.usage.count((3, 4))
+    service.bodies.usage.count(None)
     identity.refreshed("startup", "ok", 0.2)
     identity.expect_sinks(["ok"])
     identity.sink_written("ok")
@@ -123,6 +127,44 @@ def test_a_histogram_counts_everything_once(values: list[float]) -> None:
     assert histogram.total == pytest.approx(sum(values))
     for bound, count in histogram.buckets():
         assert count == sum(value <= float(bound) for value in values)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 70), st.one_of(st.none(), st.just("same"), st.floats(0, 70))),
+        max_size=30,
+    )
+)
+def test_a_shifted_histogram_is_the_one_that_observed_the_other_values(
+    pairs: list[tuple[float, float | str | None]],
+) -> None:
+    """Values are those of its origin, moved to others, or left out."""
+    origin, wanted = Histogram(REQUEST_BUCKETS_S), Histogram(REQUEST_BUCKETS_S)
+    shifted = Shifted(origin)
+    for value, other in pairs:
+        origin.observe(value)
+        if other is None:
+            shifted.leave_out(value)
+        elif isinstance(other, float):
+            shifted.move(value, other)
+            wanted.observe(other)
+        else:
+            wanted.observe(value)
+
+    assert shifted.histogram().counts == wanted.counts
+    assert shifted.histogram().total == pytest.approx(wanted.total, abs=1e-6)
+
+
+def test_only_values_that_were_moved_have_examples_of_their_own() -> None:
+    """Those of the origin stand beside the origin."""
+    service = ServiceMetrics("iris", ["POST"], [])
+    service.first_byte.observe(0.03)
+    service.bodies.first_chunk.move(0.03, 1.5)
+    service.bodies.first_chunk.exemplify(1.5, "c" * 32, 1.7e9)
+
+    assert exemplars(metrics_of(service)) == [
+        (("iris", "2.5"), ({"trace_id": "c" * 32}, 1.5, 1.7e9))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -221,6 +263,11 @@ def test_what_the_contract_names_is_there() -> None:
         "gateway_config_last_reload_success_timestamp_seconds": {frozenset()},
         "gateway_build_info": {frozenset({"version", "python", "aiohttp"})},
         "gateway_access_log_lost_lines": {frozenset()},
+        "gateway_upstream_first_chunk_seconds": {service},
+        "gateway_stream_chunks": {service},
+        "gateway_stream_pause_seconds": {service},
+        "gateway_llm_tokens": {service | {"type"}},
+        "gateway_llm_usage_missing": {service},
         "gateway_event_loop_lag_seconds": {frozenset()},
     }
 
@@ -233,6 +280,9 @@ def test_values_are_those_counted() -> None:
     assert found["gateway_errors_total", ("iris", "apig", "throttled")] == 1
     assert found["gateway_upstream_retries_total", ("iris", "token_rejected")] == 1
     assert found["gateway_upstream_connections", ("iris", "active")] == 2
+    assert found["gateway_llm_tokens_total", ("iris", "input")] == 3
+    assert found["gateway_llm_tokens_total", ("iris", "output")] == 4
+    assert found["gateway_llm_usage_missing_total", ("iris",)] == 1
     assert found["gateway_upstream_connections", ("iris", "idle")] == 3
     assert found["gateway_in_flight_limit", ("iris",)] == 7
     assert found["gateway_requests_queued", ("iris",)] == 5

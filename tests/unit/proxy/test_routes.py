@@ -28,6 +28,7 @@ def service(name: str, path: bytes, *, methods: str = "POST", max_body: int = 10
         max_body_bytes=max_body,
         replay_bytes=0,
         first_byte_s=1,
+        first_chunk_s=1,
         idle_s=1,
         websocket=False,
         max_in_flight=1,

@@ -17,6 +17,7 @@ from gateway.observe.metrics import (
     ServiceMetrics,
 )
 from gateway.observe.overload import OverloadGauges
+from gateway.observe.streams import UsageCounts
 from gateway.settings.effective import EffectiveValue
 from tests.support.health import BAD, GOOD, State
 
@@ -31,6 +32,7 @@ RECORD = Record(
     credential_s=0.0,
     connect_s=0.0,
     first_byte_s=0.2,
+    first_chunk_s=0.21,
     overhead_s=0.0000501,
     request_bytes=3,
     response_bytes=4,
@@ -100,6 +102,12 @@ def test_counters_are_those_of_the_metrics() -> None:
     service.overload.queue_wait.observe(0.2)
     service.duration.observe(0.007)
     service.request_bytes, service.response_bytes = 11, 12
+    service.first_byte.observe(0.007)
+    service.bodies.first_chunk.move(0.007, 2.0)
+    service.bodies.chunks = 7
+    service.bodies.pause.observe(0.6)
+    service.bodies.usage = UsageCounts()
+    service.bodies.usage.count((3, 4))
     logins = IdentityMetrics("identity-0", ["startup", "schedule"], ["ok", "refused"])
     logins.refreshed("startup", "ok", 0.1)
     logins.refreshed("schedule", "ok", 0.1)
@@ -117,6 +125,11 @@ def test_counters_are_those_of_the_metrics() -> None:
     assert sum(traffic["queue_wait"]["counts"]) == 1
     assert traffic["connections"] == {"active": 2, "idle": 3}
     assert (traffic["request_bytes"], traffic["response_bytes"]) == (11, 12)
+    assert traffic["first_chunk"]["sum_s"] == 2.0
+    assert (traffic["streams"]["ended"], traffic["streams"]["chunks"]) == (1, 7)
+    assert traffic["streams"]["pause"]["sum_s"] == 0.6
+    assert traffic["usage"] == {"input": 3, "output": 4, "missing": 0}
+    assert document["unrouted"]["usage"] is None
     duration = traffic["duration"]
     assert len(duration["counts"]) == len(duration["bounds_s"]) + 1
     assert duration["counts"][:3] == [0, 1, 0]
@@ -134,7 +147,8 @@ def test_a_request_is_told_without_what_others_chose() -> None:
     assert document["requests"] == [
         {
             "time": 1.5e9, "service": "service-0", "method": "POST", "status": 502,
-            "duration_s": 0.25, "first_byte_s": 0.2, "overhead_s": 0.00005,
+            "duration_s": 0.25, "first_byte_s": 0.2, "first_chunk_s": 0.21,
+            "overhead_s": 0.00005,
             "request_bytes": 3, "response_bytes": 4, "retries": 1,
             "error": "connection_refused", "layer": "network",
         }

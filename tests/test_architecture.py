@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "gateway"
 # Rank = row of the picture; a room may import from strictly lower rows and from itself.
 RANK = {
     "errors": 0,
+    "build": 0,
     "clock": 0,
     "settings": 1,
     "http": 2,

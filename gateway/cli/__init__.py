@@ -5,7 +5,7 @@ import os
 
 import click
 
-from gateway import __version__
+from gateway import __version__, build
 
 _COMMANDS = {
     # name: what the list of commands says; the command is `command` in `gateway.cli.<name>`
@@ -63,7 +63,11 @@ Exit codes:
 
 
 @click.command(cls=_Commands, epilog=_EPILOG, context_settings={"max_content_width": 100})
-@click.version_option(__version__, prog_name="modelarts-gateway")
+@click.version_option(
+    __version__,
+    prog_name="modelarts-gateway",
+    message=f"%(prog)s, version %(version)s ({build.NAME})",
+)
 def main() -> None:
     """Call token-protected inference services without knowing a credential.
 

@@ -1,6 +1,7 @@
 """`serve`: runs the gateway."""
 
 import os
+import platform
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway import __version__
+from gateway import build as build_kind
 from gateway.cli.configuration import config_option, exit_with, load_or_exit
 from gateway.lifecycle.signals import Signals
 
@@ -42,6 +45,7 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     from gateway.assembly.identities import unusable_secrets
     from gateway.assembly.tracing import tracer_of
     from gateway.clock import boottime, wall_clock
+    from gateway.lifecycle.allocation import keep_freed_memory
     from gateway.lifecycle.run import raise_file_limit, run_until_told, say, set_up_logging
     from gateway.lifecycle.supervisor import supervisor_of
     from gateway.settings import load
@@ -53,6 +57,7 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
         exit_with(problems)
     set_up_logging()
     raise_file_limit()
+    keep_freed_memory()
     for warning in loaded.warnings:
         say(f"warning: {warning}")
 
@@ -61,6 +66,8 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
 
     @asynccontextmanager
     async def build(access_log: "AccessLog") -> "AsyncIterator[Gateway]":
+        python = platform.python_version()
+        say(f"modelarts-gateway {__version__} ({build_kind.NAME}), Python {python}")
         supervisor = supervisor_of(os.environ, pid=os.getpid())
         tracer = tracer_of(
             os.environ,

@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from gateway import __version__
+from gateway import __version__, build
 from gateway.errors import ErrorCode, Layer, Rejection
 from gateway.observe.histogram import Histogram
 from gateway.observe.overload import OverloadCounts, OverloadGauges, overload_families
@@ -282,16 +282,17 @@ class Metrics(Collector):
             "When the configuration in force was read.",
             self.reload_success_at,
         )
-        build = InfoMetricFamily("gateway_build", "What is running.")
-        build.add_metric(
+        running = InfoMetricFamily("gateway_build", "What is running.")
+        running.add_metric(
             [],
             {
                 "version": __version__,
                 "python": platform.python_version(),
                 "aiohttp": aiohttp.__version__,
+                "compiled": "yes" if build.COMPILED else "no",
             },
         )
-        yield build
+        yield running
         yield from self._process_families()
         for name in [name for name in self._leaving if _is_idle(self._services[name][0])]:
             self._leaving.discard(name)

@@ -1,6 +1,5 @@
 """Whether a request may go on, and as what. Pure."""
 
-from copy import copy
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,10 +29,12 @@ class Admission:
 
     __slots__ = ("head", "path", "service", "upstream_head")
 
-    def __init__(self, service: Service, path: bytes, head: RequestHead) -> None:
+    def __init__(
+        self, service: Service, path: bytes, head: RequestHead, lines: list[bytes]
+    ) -> None:
         self.service = service
         self.head = head
-        self.upstream_head = _upstream_head(service, path + head.line.query, head)
+        self.upstream_head = _upstream_head(service, path + head.line.query, head, lines)
         """Request line and fields for the service, without credential and last line end."""
         self.path = path
         """To ask of the service."""
@@ -44,10 +45,9 @@ class Admission:
         What a client says of a trace that cannot be joined is void (W3C Trace Context 3.3).
         """
         void = (b"traceparent:",) if joined else (b"traceparent:", b"tracestate:")
-        head = copy(self.head)
-        head.lines = [line for line in head.lines if not line.lower().startswith(void)]
-        head.lines.append(b"traceparent: " + traceparent)
-        return Admission(self.service, self.path, head)
+        lines = [line for line in self.head.lines if not line.lower().startswith(void)]
+        lines.append(b"traceparent: " + traceparent)
+        return Admission(self.service, self.path, self.head, lines)
 
     def location_for_client(self, value: bytes) -> bytes:
         """Return a `Location` as the client must read it.
@@ -96,7 +96,7 @@ def admit(rules: Rules, request: Request) -> Admission:
         raise RefusedByServiceError(ErrorCode.METHOD_NOT_ALLOWED, service)
     if head.content_length is not None and head.content_length > service.max_body_bytes:
         raise RefusedByServiceError(ErrorCode.BODY_TOO_LARGE, service)
-    return Admission(service, path, head)
+    return Admission(service, path, head, head.lines)
 
 
 def _is_foreign_page(rules: Rules, head: RequestHead) -> bool:
@@ -124,13 +124,15 @@ def _check_switch(service: Service, head: RequestHead) -> None:
         raise RefusedByServiceError(ErrorCode.UPGRADE_REFUSED, service)
 
 
-def _upstream_head(service: Service, target: bytes, head: RequestHead) -> bytes:
+def _upstream_head(
+    service: Service, target: bytes, head: RequestHead, fields: list[bytes]
+) -> bytes:
     """Return the head for the service. Our lines are written after stripping."""
     lines = [b"%b %b HTTP/1.1" % (head.line.method.encode("ascii"), target), service.host_line]
     if service.own_field:
-        lines.extend(without_twins(head.lines, service.own_field))
+        lines.extend(without_twins(fields, service.own_field))
     else:
-        lines.extend(head.lines)
+        lines.extend(fields)
     if head.upgrade is not None:
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
     elif head.chunked:

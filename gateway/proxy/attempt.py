@@ -6,6 +6,8 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from gateway.errors import ErrorCode, GatewayError, UpstreamError
 from gateway.http.chunked import LAST_CHUNK, chunk
 from gateway.http.request import Request
@@ -26,6 +28,7 @@ _HOLD_S: Final = 1.0
 _log = logging.getLogger("gateway.proxy")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class AttemptOwner:
     """The exchange that an attempt is made for."""
 

@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import Callable
 
+from mypy_extensions import mypyc_attr
 
+
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Watched:
     """Something that must not last for ever. Hashable by identity."""
 

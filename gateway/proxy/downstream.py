@@ -1,6 +1,9 @@
 """The way back to one client: the seam between `proxy/` and `downstream/`."""
 
+from mypy_extensions import mypyc_attr
 
+
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Downstream:
     """A client's connection, as an exchange sees it.
 

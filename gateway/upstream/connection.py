@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final, cast
 
+from mypy_extensions import mypyc_attr
+
 from gateway.errors import ErrorCode, UpstreamError
 from gateway.http.pieces import joined_if_small
 from gateway.http.reader_state import DONE
@@ -18,6 +20,7 @@ _ENCRYPTED_BYTES: Final = 32 * 1024
 processor's first cache: a tenth less CPU for a large upload than as it comes, 256 KiB at a time."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ResponseListener:
     """What is told about the response to one request. Called synchronously, never after the end."""
 

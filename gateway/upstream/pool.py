@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from aiohappyeyeballs import start_connection
+from mypy_extensions import mypyc_attr
 
 from gateway.errors import ErrorCode, UpstreamError
 from gateway.upstream.connection import Connection
@@ -39,6 +40,7 @@ class Origin:
     max_idle: int = 64
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Pool:
     """Connections to one origin; all state changes are synchronous.
 

@@ -127,7 +127,7 @@ class MemoryCredentials(FakeCredentials):
         return super().usable(now)
 
 
-class MemoryPool:
+class MemoryPool(Pool):
     """Stands where `Pool` does, and opens connections in memory.
 
     It notes it as a fault when a connection is given back that nobody has.
@@ -139,17 +139,17 @@ class MemoryPool:
         """The service's ends of all connections so far, in the order in which they were opened."""
         self.faults: list[str] = []
         self.failure: UpstreamError | None = None
-        self._clock = clock
+        self._time = clock
         self._gate = asyncio.Event()
         self._gate.set()
-        self._idle: list[Connection] = []
+        self._kept: list[Connection] = []
         self._taken: set[Connection] = set()
 
     # What a test does.
 
     def offers_one(self) -> None:
         """Have one more new connection at hand."""
-        self._idle.append(self._open())
+        self._kept.append(self._new_connection())
 
     def makes_wait(self) -> None:
         """Let whoever opens a connection wait until `opens`."""
@@ -168,11 +168,11 @@ class MemoryPool:
 
     @property
     def idle(self) -> int:
-        return sum(connection.reusable for connection in self._idle)
+        return sum(connection.reusable for connection in self._kept)
 
     def take(self, now: float) -> Connection | None:  # noqa: ARG002  # none is ever too old here
-        while self._idle:
-            connection = self._idle.pop()
+        while self._kept:
+            connection = self._kept.pop()
             if connection.reusable:
                 return self._hand_out(connection)
             connection.close()
@@ -186,7 +186,7 @@ class MemoryPool:
                 raise self.failure
         finally:
             self.active -= 1
-        return self._hand_out(self._open())
+        return self._hand_out(self._new_connection())
 
     def give_back(self, connection: Connection, now: float) -> None:  # noqa: ARG002  # as `take`
         if connection not in self._taken:
@@ -195,21 +195,21 @@ class MemoryPool:
         self._taken.remove(connection)
         self.active -= 1
         if connection.reusable:
-            self._idle.append(connection)
+            self._kept.append(connection)
         else:
             connection.close()
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        while self._kept:
+            self._kept.pop().close()
 
     def _hand_out(self, connection: Connection) -> Connection:
         self.active += 1
         self._taken.add(connection)
         return connection
 
-    def _open(self) -> Connection:
-        connection = Connection(self._clock.now())
+    def _new_connection(self) -> Connection:
+        connection = Connection(self._time.now())
         self.ends.append(ServiceEnd(MemoryTransport(cast(asyncio.Protocol, connection))))
         return connection
 
@@ -265,7 +265,7 @@ class Stage:
             limits=limits,
             gate=self._gate,
             credentials=self.credentials,
-            pool=cast(Pool, self.pool),
+            pool=self.pool,
             metrics=counts,
         )
         observer = Observer(

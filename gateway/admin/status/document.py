@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from gateway import __version__
+from gateway import __version__, build
 from gateway.admin.health import Health, readiness
 from gateway.identity.report import KEY_REFUSED, IdentityStatus
 from gateway.observe.access_log import Record
@@ -29,6 +29,7 @@ def status_document(health: Health, metrics: Metrics) -> dict[str, Any]:
     logins = metrics.logins()
     return {
         "version": __version__,
+        "compiled": build.COMPILED,
         "uptime_s": round(health.uptime_s(), 3),
         "time": round(health.wall_time_s(), 3),
         "ready": state.ready,

@@ -503,7 +503,7 @@ function show() {
   } else {
     showVerdict("good", "Ready");
   }
-  say(byId("about"), `version ${data.version}, up ${span(data.uptime_s)}`);
+  say(byId("about"), `version ${data.version} (${data.compiled ? "compiled" : "interpreted"}), up ${span(data.uptime_s)}`);
   say(byId("updated"), `${paused ? "paused at" : "updated"} ${clock(data.time)} UTC`);
   byId("main").classList.remove("stale");
   showTraffic();

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from gateway import __version__
+from gateway import __version__, build
 from gateway.cli import main
 from tests.support.served import served
 from tests.unit.cli.conftest import Run
@@ -99,7 +99,8 @@ def test_version() -> None:
     """The version that is installed."""
     ended = CliRunner().invoke(main, ["--version"], prog_name="modelarts-gateway")
 
-    assert (ended.exit_code, ended.output) == (0, f"modelarts-gateway, version {__version__}\n")
+    said = f"modelarts-gateway, version {__version__} ({build.NAME})\n"
+    assert (ended.exit_code, ended.output) == (0, said)
 
 
 @pytest.mark.parametrize("words", [["nothing"], ["serve", "--nothing"], ["wait", "--max", "soon"]])

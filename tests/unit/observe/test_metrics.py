@@ -30,7 +30,7 @@ from tests.support.tools import tool
 
 LABELS = (
     "service", "identity", "method", "code", "layer", "error", "reason", "state", "type", "trigger",
-    "result", "to", "le", "version", "python", "aiohttp",
+    "result", "to", "le", "version", "python", "aiohttp", "compiled",
 )  # fmt: skip
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -261,7 +261,7 @@ def test_what_the_contract_names_is_there() -> None:
         "gateway_sink_writes": {identity | {"result"}},
         "gateway_config_last_reload_successful": {frozenset()},
         "gateway_config_last_reload_success_timestamp_seconds": {frozenset()},
-        "gateway_build_info": {frozenset({"version", "python", "aiohttp"})},
+        "gateway_build_info": {frozenset({"version", "python", "aiohttp", "compiled"})},
         "gateway_access_log_lost_lines": {frozenset()},
         "gateway_upstream_first_chunk_seconds": {service},
         "gateway_stream_chunks": {service},

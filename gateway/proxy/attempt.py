@@ -226,7 +226,9 @@ class Attempt(ResponseListener):
             self._note_date(head)
         self._owner.response_began(head)
         if head.is_event_stream or self.admission.service.metrics.bodies.usage is not None:
-            self._begin_watch(head)
+            self.last_byte_at = self.first_byte_at
+            counts = self.admission.service.metrics.bodies
+            self.watch = watch_for(head, counts, self.admission.head.line.method)
         if head.status == 101:
             self._note_acceptance()
         elif head.status >= 400:
@@ -246,11 +248,6 @@ class Attempt(ResponseListener):
         if date is not None:
             host_line = self.admission.service.host_line
             self.credential.note_date(host_line, date, self.first_byte_at)
-
-    def _begin_watch(self, head: ResponseHead) -> None:
-        self.last_byte_at = self.first_byte_at
-        admission = self.admission
-        self.watch = watch_for(head, admission.service.metrics, admission.head.line.method)
 
     def _drop_credential(self) -> bool:
         """Drop the credential, which the service did not accept; return whether one follows."""

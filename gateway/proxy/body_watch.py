@@ -6,7 +6,6 @@ Nothing is parsed, held back or changed. Most responses are not watched at all.
 from typing import Final
 
 from gateway.http.response_head import ResponseHead
-from gateway.observe.metrics import ServiceMetrics
 from gateway.observe.streams import BodyCounts
 from gateway.proxy.usage import Tail
 
@@ -72,20 +71,20 @@ class BodyWatch:
         self.longest_pause_s = max(self.longest_pause_s, pause_s)
 
 
-def watch_for(head: ResponseHead, metrics: ServiceMetrics, method: str) -> BodyWatch | None:
+def watch_for(head: ResponseHead, counts: BodyCounts, method: str) -> BodyWatch | None:
     """Return what watches the body of a response, or None if there is nothing to notice.
 
     Args:
         head: of the response.
-        metrics: of the service; with `usage` the end of the body is kept.
+        counts: of the service; with `usage` the end of the body is kept.
         method: of the request; only the response to a POST can say what was used.
     """
     tail = None
-    if metrics.bodies.usage is not None and method == "POST" and 200 <= head.status < 300:
+    if counts.usage is not None and method == "POST" and 200 <= head.status < 300:
         kind = head.value_of(b"content-type").partition(b";")[0].strip().lower()
         if kind in _WITH_USAGE:
             coding = head.value_of(b"content-encoding").strip().lower()
             tail = Tail(is_readable=coding in _READABLE)
     if tail is None and not head.is_event_stream:
         return None
-    return BodyWatch(metrics.bodies, tail, is_stream=head.is_event_stream)
+    return BodyWatch(counts, tail, is_stream=head.is_event_stream)

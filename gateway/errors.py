@@ -207,6 +207,14 @@ class ErrorCode(Enum):
         "As many requests are in flight as may be, and no more can wait; try again after the time "
         "in Retry-After, or raise the service's `max_in_flight` if it can take more.",
     )
+    SERVICE_DOWN = Answer(
+        503,
+        "destination_unavailable",
+        "ServiceDown",
+        Layer.GATEWAY,
+        "The service has failed several times in a row and is left alone for a while; try again "
+        "after the time in Retry-After, and check the service if it lasts.",
+    )
     DRAINING = Answer(
         503,
         "proxy_internal_response",

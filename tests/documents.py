@@ -85,6 +85,7 @@ _TYPES: dict[Callable[..., Any], str] = {
     values.parse_duration: "duration, from 0",
     values.parse_positive_duration: "duration, above 0",
     values.parse_size: "size",
+    values.parse_share: "share",
     values.parse_count: "number, from 0",
     values.parse_max_in_flight: "number, or `auto`",
     values.parse_listen: "address",
@@ -217,6 +218,8 @@ def _default(field: FieldInfo) -> Any:
     kind = _type(field)
     if kind.startswith("duration"):
         return f"{value:g}s"
+    if kind == "share":
+        return f"{value * 100:g}%"
     if kind == "size":
         return f"{value // 2**20}MiB"
     if isinstance(value, tuple):

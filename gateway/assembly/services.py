@@ -90,11 +90,16 @@ def build_limits(settings: ServiceSettings) -> Limits | None:
     """Return what a service can take, or None if nobody has said so."""
     if not settings.is_limited:
         return None
-    limit, queue = settings.max_in_flight, settings.queue
+    limit, queue, retry = settings.max_in_flight, settings.queue, settings.retry
     return Limits(
         max_in_flight=limit if isinstance(limit, int) else None,
-        queue_depth=queue.depth,
+        queue_depth=queue.depth if settings.has_queue else 0,
         queue_wait_s=queue.wait,
+        breaker_failures=settings.breaker.failures,
+        breaker_open_s=settings.breaker.open,
+        retry_on=frozenset(map(Retry, retry.on)),
+        retry_share=retry.budget,
+        retry_wait_s=retry.wait,
     )
 
 
@@ -126,7 +131,9 @@ def build_service(  # noqa: PLR0917
     limits = build_limits(settings)
     gate = None
     if limits is not None:
-        gate = gates.get(name) or Gate(limits, counts.overload, clock=boottime, draw=random.random)
+        gate = gates.get(name) or Gate(
+            name, limits, counts.overload, clock=boottime, draw=random.random
+        )
         gates[name] = gate
     switch = {"GET"} if settings.websocket else set()
     counts.admit_methods({*settings.methods, *switch})

@@ -17,7 +17,10 @@ from gateway.identity.credential import Credential
 from gateway.proxy.admission import Admission
 from gateway.proxy.body_watch import BodyWatch, UnusualBody, watch_for
 from gateway.proxy.downstream import Downstream
+from gateway.proxy.outcome import ANSWERED, Outcome, outcome_of_response
 from gateway.proxy.relay import Relay
+from gateway.proxy.replay import TOKEN_REJECTED, Retry
+from gateway.proxy.retry import RETRIED_STATUSES, reason_for_response, retry_after_in
 from gateway.proxy.token_check import PENDING, REJECTED, TokenCheck
 from gateway.upstream.connection import Connection, ResponseListener
 
@@ -42,8 +45,17 @@ class AttemptOwner:
         """Called when the response has been passed on whole; the connection is free."""
         raise NotImplementedError
 
-    def attempt_rejected(self) -> None:
-        """Called when the credential was not accepted, and the client has not been told."""
+    def attempt_refused(self, reason: Retry, outcome: Outcome, asked_s: float | None) -> bool:
+        """Called when the response is one that another attempt may be spared, and is not passed on.
+
+        Args:
+            reason: why.
+            outcome: what it says about the service.
+            asked_s: in how many seconds the service wants another attempt, if it has said so.
+
+        Returns:
+            Whether the attempt is over, and nothing of its response may be passed on.
+        """
         raise NotImplementedError
 
     def attempt_failed(self, error: GatewayError) -> None:
@@ -90,6 +102,8 @@ class Attempt(ResponseListener):
     """Of a response in whose body there is something to notice."""
     last_byte_at: float = 0.0
     """When the response, or the client that reads it, last made progress."""
+    may_retry: bool = False
+    """Whether the response is held back because the request may be sent again instead."""
     may_hide_rejection: bool = True
     """Whether the request may be sent again when the credential is not accepted."""
     _state: _State = _RELAYING
@@ -194,14 +208,22 @@ class Attempt(ResponseListener):
         is_held = self._state is _HOLDING
         if is_held:
             self._held.extend(body)
-            if check.verdict is PENDING and not check.is_full:
+            is_open = check.verdict is PENDING or (self.may_retry and not complete)
+            if is_open and not check.is_full:
                 return None
         # Later it is too late to hide a rejection, but not to replace the credential.
         if complete and check.verdict is REJECTED:
             is_replaced = self._drop_credential()
             if is_replaced and is_held and self.may_hide_rejection:
                 self._give_back(self.last_byte_at)
-                self._owner.attempt_rejected()
+                self._owner.attempt_refused(TOKEN_REJECTED, ANSWERED, None)
+                return None
+        if complete and is_held and self.may_retry and self.head is not None:
+            status, code = self.head.status, check.vendor_code
+            reason, asked_s = reason_for_response(status, code), retry_after_in(self.head.lines)
+            outcome = outcome_of_response(status, code)
+            if reason is not None and self._owner.attempt_refused(reason, outcome, asked_s):
+                self._give_back(self.last_byte_at)
                 return None
         return self._take_held() if is_held else body
 
@@ -238,7 +260,10 @@ class Attempt(ResponseListener):
                 sends_credential=credential.sends,
                 renewable=credential.renewable,
             )
-            if check.verdict is PENDING:
+            limits = self.admission.service.limits
+            if limits is not None and limits.retry_on:
+                self.may_retry = head.status in RETRIED_STATUSES
+            if check.verdict is PENDING or self.may_retry:
                 self._state = _HOLDING
                 asyncio.get_running_loop().call_later(_HOLD_S, self._hold_no_longer)
 

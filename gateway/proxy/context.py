@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from gateway.errors import ErrorCode, Rejection, UnavailableError
 from gateway.http.request import Request
-from gateway.proxy.admission import Admission, Rules, admit
+from gateway.proxy.admission import Admission, RefusedByServiceError, Rules, admit
 from gateway.proxy.deadlines import Deadlines
 from gateway.proxy.observation import Observation, Observer
 from gateway.proxy.replay import ReplayBudget, ReplayBuffer
@@ -24,12 +24,16 @@ class ExchangeContext:
     replay_budget: ReplayBudget = field(default_factory=ReplayBudget)
 
     def admit(self, request: Request, seen: Observation) -> Admission:
-        """Return what may go on of a request, counted for its service.
+        """Return what may go on of a request, which is counted for its service.
 
         Raises:
             GatewayError: it may not go on.
         """
-        admission = admit(self.rules, request)
+        try:
+            admission = admit(self.rules, request)
+        except RefusedByServiceError as error:
+            seen.count_for(error.service.metrics)
+            raise
         service = admission.service
         seen.count_for(service.metrics)
         if service.gate is None and service.metrics.in_flight > service.max_in_flight:

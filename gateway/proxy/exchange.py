@@ -8,17 +8,11 @@ import asyncio
 import logging
 from typing import Final
 
-from gateway.errors import (
-    CredentialError,
-    DownstreamError,
-    ErrorCode,
-    GatewayError,
-    UnavailableError,
-)
+from gateway.errors import CredentialError, DownstreamError, ErrorCode, GatewayError
 from gateway.http.request import Request
 from gateway.http.response_head import ResponseHead
 from gateway.identity.credential import Credential
-from gateway.proxy.admission import Admission, RefusedByServiceError
+from gateway.proxy.admission import Admission
 from gateway.proxy.answers import answer_to
 from gateway.proxy.attempt import Attempt, AttemptOwner
 from gateway.proxy.context import ExchangeContext
@@ -27,9 +21,11 @@ from gateway.proxy.expiry import expiry_error
 from gateway.proxy.gate import Place
 from gateway.proxy.observation import Observation, trace
 from gateway.proxy.obtaining import obtain
+from gateway.proxy.outcome import Outcome, outcome_of_error
 from gateway.proxy.phase import ADMITTING, ENDED, QUEUED, RELAYING, SENDING, TUNNEL, WAITING, Phase
 from gateway.proxy.replay import STALE_CONNECTION, TOKEN_REJECTED, Retry, may_resend
 from gateway.proxy.request_body import RequestBody
+from gateway.proxy.retry import PAUSED, reason_for_error
 from gateway.proxy.waits import CONNECTION, CREDENTIAL, PEERS, QUEUE
 from gateway.upstream.connection import Connection
 
@@ -106,8 +102,6 @@ class Exchange(AttemptOwner):
             if gate is not None:
                 self._place = gate.ask(self._downstream, now)
         except GatewayError as error:
-            if isinstance(error, RefusedByServiceError):
-                self._seen.count_for(error.service.metrics)
             self._fail(error)
             return
         tracer = self._context.observer.tracer
@@ -115,7 +109,7 @@ class Exchange(AttemptOwner):
             admission = trace(tracer, self._seen, admission)
         service = admission.service
         self._body = self._context.body_of(self._request, admission)
-        if self._place is not None and self._place.is_queued:
+        if gate is not None and self._place is not None and self._place.is_queued:
             self._wait_for(QUEUED, admission, self._body, None, now)
             return
         credential = service.credentials.usable(now)
@@ -222,39 +216,33 @@ class Exchange(AttemptOwner):
             self._seen.waits.end(attempt.last_byte_at)
             self._end(attempt.relay.keep_alive)
 
-    def attempt_rejected(self) -> None:
-        """Send the request again with another credential, if its body has been kept."""
-        attempt, body = self._attempt, self._body
-        if attempt is None or body is None:
-            return
-        self._attempt = None
-        self._seen.waits.end(attempt.last_byte_at)
-        if body.can_be_sent_again:
-            self._send_again(TOKEN_REJECTED, attempt.admission, body, None)
-        else:
+    def attempt_refused(self, reason: Retry, outcome: Outcome, asked_s: float | None) -> bool:
+        """Send the request again, if its body has been kept and its service's limits allow it."""
+        attempt = self._attempt
+        if attempt is None or self._send_again(reason, attempt.admission, outcome, asked_s):
+            return True
+        if reason is TOKEN_REJECTED:
+            self._attempt = None
+            self._seen.waits.end(attempt.last_byte_at)
             self._fail(CredentialError(ErrorCode.TOKEN_RENEWED))
+            return True
+        return False
 
     def attempt_failed(self, error: GatewayError) -> None:
         """Answer, break off, or send the request again on another connection."""
-        attempt, body = self._attempt, self._body
-        if attempt is None or body is None:
+        attempt = self._attempt
+        if attempt is None:
             return
         self._seen.waits.end(self._context.clock())
         connection = attempt.connection
-        if (
-            body.can_be_sent_again
-            and not attempt.relay.started
-            and STALE_CONNECTION not in self._retried
-            and may_resend(
-                error,
-                self._request.head.line.method,
-                reused=connection.requests > 1,
-                heard=connection.heard,
-            )
-        ):
-            self._attempt = None
-            self._send_again(STALE_CONNECTION, attempt.admission, body, attempt.credential)
-        else:
+        is_stale = STALE_CONNECTION not in self._retried and may_resend(
+            error,
+            self._request.head.line.method,
+            reused=connection.requests > 1,
+            heard=connection.heard,
+        )
+        reason = STALE_CONNECTION if is_stale else reason_for_error(error.code)
+        if not self._send_again(reason, attempt.admission, outcome_of_error(error), None):
             self._fail(error)
 
     def upstream_writable(self) -> None:
@@ -301,7 +289,9 @@ class Exchange(AttemptOwner):
         except GatewayError as error:
             waits.end(clock())
             self._waiting = None
-            self._fail(error)
+            reason = reason_for_error(error.code)
+            if not self._send_again(reason, admission, outcome_of_error(error), None):
+                self._fail(error)
         except Exception:  # noqa: BLE001  # logged, counted and answered: see below
             # The top of a task: nobody else would notice, and the client would wait for ever.
             _log.exception("request failed by a bug of the gateway")
@@ -344,25 +334,36 @@ class Exchange(AttemptOwner):
         attempt.start(pieces, now, ended=ended)
 
     def _send_again(
-        self,
-        reason: Retry,
-        admission: Admission,
-        body: RequestBody,
-        credential: Credential | None,
-    ) -> None:
+        self, reason: Retry | None, admission: Admission, outcome: Outcome, asked_s: float | None
+    ) -> bool:
+        """Send the request again because of `reason`, unless that is not possible or allowed."""
+        attempt, body, place = self._attempt, self._body, self._place
+        is_begun = attempt is not None and attempt.relay.started
+        if reason is None or is_begun or body is None or not body.can_be_sent_again:
+            return False
+        now, seen = self._context.clock(), self._seen
+        if reason in PAUSED:
+            deadline = (seen.sent_at or now) + admission.service.first_byte_s
+            again = place and place.again(reason, outcome, asked_s, deadline, now)
+            if again is None:
+                return False
+            self._place = again
+        self._attempt = None
+        seen.waits.end(now)
         self._retried += (reason,)
-        self._seen.retries += 1
+        seen.retries += 1
         admission.service.metrics.count_retry(reason)
-        self._wait_for(WAITING, admission, body, credential, self._context.clock())
+        is_stale = reason is STALE_CONNECTION
+        credential = attempt.credential if is_stale and attempt is not None else None
+        self._wait_for(QUEUED if reason in PAUSED else WAITING, admission, body, credential, now)
+        return True
 
     # Ends.
 
     def _fail(self, error: GatewayError) -> None:
         """Answer with an error of ours, or break off what the client takes for a response."""
         code = error.code
-        self._seen.blame(code)
-        if isinstance(error, UnavailableError):
-            self._seen.reject(error.reason)
+        self._seen.blame(error)
         attempt, request = self._attempt, self._request
         if (attempt is not None and attempt.relay.started) or not code.status:
             # The status is on the wire: breaking off is the only way left to say "incomplete"

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-from gateway.errors import ErrorCode, Layer, Rejection
+from gateway.errors import GatewayError, Layer, UnavailableError
 from gateway.http.request_head import RequestHead
 from gateway.http.trace_context import trace_id_of
 from gateway.observe.access_log import AccessLog, Record
@@ -121,15 +121,13 @@ class Observation:
             self._request_id = self.head.request_id or f"{_ID_PREFIX}-{next(_ids)}"
         return self._request_id
 
-    def blame(self, code: ErrorCode) -> None:
-        """Note an error of ours."""
-        self.error = code.label
-        self.layer = code.layer
-
-    def reject(self, reason: Rejection) -> None:
-        """Note and count why the request was not taken."""
-        self.rejection = reason.value
-        self.metrics.count_rejection(reason)
+    def blame(self, error: GatewayError) -> None:
+        """Note an error of ours, and count why the request was not taken, if it was not."""
+        self.error = error.code.label
+        self.layer = error.code.layer
+        if isinstance(error, UnavailableError):
+            self.rejection = error.reason.value
+            self.metrics.count_rejection(error.reason)
 
     @property
     def outcome(self) -> Outcome:

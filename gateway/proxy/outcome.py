@@ -3,7 +3,8 @@
 from enum import Enum, auto
 from typing import Final
 
-from gateway.errors import Layer
+from gateway.errors import GatewayError, Layer
+from gateway.proxy.rejection import layer_of
 
 
 class Outcome(Enum):
@@ -14,7 +15,9 @@ class Outcome(Enum):
     ANSWERED = auto()
     """It answered with an error of the caller's or of the model's own: it is up."""
     THROTTLED = auto()
-    """It has refused the request because there are too many: 429, or 500 ModelArts.4302."""
+    """It is up, and has refused the request because there are too many: a vendor's 429."""
+    PROTECTED = auto()
+    """500 ModelArts.4302: its backend refuses connections, or its own breaker is open."""
     DOWN = auto()
     """It cannot be reached, or whatever stands before it says that it is not there."""
     TIMEOUT = auto()
@@ -26,26 +29,39 @@ class Outcome(Enum):
 GOOD: Final = Outcome.GOOD
 ANSWERED: Final = Outcome.ANSWERED
 THROTTLED: Final = Outcome.THROTTLED
+PROTECTED: Final = Outcome.PROTECTED
 DOWN: Final = Outcome.DOWN
 TIMEOUT: Final = Outcome.TIMEOUT
 UNKNOWN: Final = Outcome.UNKNOWN
 
 _THROTTLING_429: Final = frozenset({"APIG.0308", "ModelArts.4206"})
-SELF_PROTECTION_500: Final = "ModelArts.4302"
-"""The backend refused the connection, or its own breaker is open: too many requests either way."""
-UNAVAILABLE: Final = frozenset({502, 503, 504})
+_PROTECTION_500: Final = "ModelArts.4302"
+UNAVAILABLE_STATUSES: Final = frozenset({502, 503, 504})
 _TIMEOUTS: Final = frozenset({"connection_timeout", "http_response_timeout"})
 _SERVICE: Final = frozenset({Layer.APIG, Layer.MODELARTS, Layer.MODEL})
 
 
-def is_throttling(status: int, vendor_code: str) -> bool:
-    """Return whether a response says that there are too many requests, and not just too few rights.
+def is_throttled(status: int, vendor_code: str) -> bool:
+    """Return whether a response says that there are too many requests.
 
     A model's own 429 does not count: its reason is unknown.
     """
-    if status == 429:
-        return vendor_code in _THROTTLING_429
-    return status == 500 and vendor_code == SELF_PROTECTION_500
+    return status == 429 and vendor_code in _THROTTLING_429
+
+
+def protects_itself(status: int, vendor_code: str) -> bool:
+    """Return whether the vendor has kept a request from a backend that does not take it."""
+    return status == 500 and vendor_code == _PROTECTION_500
+
+
+def outcome_of_error(error: GatewayError) -> Outcome:
+    """Return what an error of ours says about the service."""
+    return outcome_of(error.code.status, error.code.layer, error.code.label, "")
+
+
+def outcome_of_response(status: int, vendor_code: str) -> Outcome:
+    """Return what an error response says about the service."""
+    return outcome_of(status, layer_of(vendor_code), "refused", vendor_code)
 
 
 def outcome_of(status: int, layer: Layer, error: str, vendor_code: str) -> Outcome:
@@ -63,7 +79,9 @@ def outcome_of(status: int, layer: Layer, error: str, vendor_code: str) -> Outco
         return TIMEOUT if error in _TIMEOUTS else DOWN
     if layer not in _SERVICE:
         return UNKNOWN
-    if is_throttling(status, vendor_code):
+    if is_throttled(status, vendor_code):
         return THROTTLED
+    if protects_itself(status, vendor_code):
+        return PROTECTED
     # Of the model itself it is not known whether its 503 means the service or one request.
-    return DOWN if status in UNAVAILABLE and layer is not Layer.MODEL else ANSWERED
+    return DOWN if status in UNAVAILABLE_STATUSES and layer is not Layer.MODEL else ANSWERED

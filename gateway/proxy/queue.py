@@ -41,12 +41,14 @@ OVER: Final = TicketState.OVER
 
 
 class Ticket:
-    """A request's claim to a place. Only `Places` changes it."""
+    """A request's claim to a place. Only `Places` changes its state."""
 
-    __slots__ = ("arrived_at", "held_at", "state")
+    __slots__ = ("arrived_at", "held_at", "is_probe", "state")
 
     def __init__(self) -> None:
         self.state: TicketState = NEW
+        self.is_probe = False
+        """Whether its end decides about the breaker."""
         self.arrived_at = 0.0
         self.held_at = 0.0
 
@@ -116,8 +118,14 @@ class Places:
             return ticket.arrived_at + self.wait_s
         return None
 
-    def ask(self, ticket: Ticket, now: float) -> Rejection | None:
-        """Give a new ticket a place, or let it wait; return why neither is possible."""
+    def ask(self, ticket: Ticket, now: float, *, again: bool = False) -> Rejection | None:
+        """Give a new ticket a place, or let it wait; return why neither is possible.
+
+        Args:
+            ticket: of a request.
+            now: seconds.
+            again: the request was in flight before; it may wait whatever the depth says.
+        """
         ticket.arrived_at = now
         if not self._queue:
             self._empty_at = now
@@ -126,7 +134,8 @@ class Places:
                 return None
         queued, limit = len(self._queue), self.limit.current
         depth = DEPTH_FACTOR * limit if self.depth is None else self.depth
-        if queued >= depth or (self._stands(now) and queued * self.mean_s / limit > self.wait_s):
+        is_late = self._stands(now) and queued * self.mean_s / limit > self.wait_s
+        if (queued >= depth or is_late) and not again:
             ticket.state = OVER
             return QUEUE_FULL
         ticket.state = QUEUED

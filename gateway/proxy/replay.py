@@ -18,6 +18,9 @@ class Retry(StrEnum):
 
     TOKEN_REJECTED = "token_rejected"  # noqa: S105  # a reason, not a token
     STALE_CONNECTION = "stale_connection"
+    THROTTLED = "throttled"
+    """Only where the operator has named it, as the next one."""
+    UNAVAILABLE = "unavailable"
 
 
 TOKEN_REJECTED: Final = Retry.TOKEN_REJECTED

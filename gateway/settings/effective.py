@@ -78,9 +78,14 @@ def _size(count: int) -> str:
     return str(count)
 
 
+def _share(share: float) -> str:
+    return f"{share * 100:g}%"
+
+
 _WRITERS: dict[Callable[..., Any], Callable[[Any], str]] = {
     values.parse_instant: datetime.isoformat,
     values.parse_duration: _duration,
     values.parse_positive_duration: _duration,
     values.parse_size: _size,
+    values.parse_share: _share,
 }

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from gateway.settings.identity import Identity
-from gateway.settings.overload import MAX_IN_FLIGHT, Queue
+from gateway.settings.overload import MAX_IN_FLIGHT, Breaker, Queue, Retry
 from gateway.settings.sections import Fault, Section
 from gateway.settings.tls import Tls
 from gateway.settings.types import (
@@ -37,6 +37,7 @@ from gateway.settings.values import (
     Url,
     did_you_mean,
     parse_listen,
+    parse_size,
     parse_url,
     shown,
 )
@@ -102,6 +103,11 @@ class Service(Section):
     queue: Queue = Queue()
     """Where requests wait above `max_in_flight`, which must be given. With 1000, the default, there
     is a queue only if `depth` says so."""
+    breaker: Breaker = Breaker()
+    """When the service is left alone because it fails; off by default."""
+    retry: Retry = Retry()
+    """When a request is sent again; off by default, but for a rejected token and a connection that
+    closed before the request was read."""
     usage: bool = False
     """Whether to count the tokens that an OpenAI-compatible model reports, from the last 4 KiB of
     each 2xx response to a POST. Callers that stream must ask for them:
@@ -122,11 +128,30 @@ class Service(Section):
                     "can take at a time, or to auto"
                 ),
             )
+        retry = given.get("retry")
+        with suppress(ValueError):  # a bad size is reported as a value
+            keeps_nothing = parse_size(given.get("replay_buffer", 1)) == 0
+            if isinstance(retry, dict) and retry.get("on") and keeps_nothing:
+                yield (
+                    ("retry",),
+                    (
+                        "replay_buffer is 0, so no body is kept that could be sent again; set it "
+                        "to the size of most bodies, such as 1MiB, or leave retry out"
+                    ),
+                )
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether requests may wait."""
+        if self.queue.depth is None:
+            return self.max_in_flight != MAX_IN_FLIGHT
+        return self.queue.depth > 0
 
     @property
     def is_limited(self) -> bool:
-        """Whether a limit or a queue has been asked for."""
-        return self.max_in_flight != MAX_IN_FLIGHT or bool(self.queue.depth)
+        """Whether a limit, a queue, a breaker or retries have been asked for."""
+        is_guarded = bool(self.breaker.failures or self.retry.on)
+        return self.max_in_flight != MAX_IN_FLIGHT or self.has_queue or is_guarded
 
     @cached_property
     def parts(self) -> Url:

@@ -103,6 +103,11 @@ Count = Annotated[
     BeforeValidator(values.parse_count),
     WithJsonSchema({"type": "integer", "minimum": 0, "maximum": values.MOST}),
 ]
+Share = Annotated[
+    float,
+    BeforeValidator(values.parse_share),
+    _amount_schema(values.SHARE_PATTERN, "number", "20%", minimum=0, maximum=1),
+]
 MaxInFlight = Annotated[
     int | Literal["auto"],
     BeforeValidator(values.parse_max_in_flight),

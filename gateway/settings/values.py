@@ -15,6 +15,7 @@ from typing import Any
 NAME_PATTERN = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
 DURATION_PATTERN = r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)?"
 SIZE_PATTERN = r"([0-9]+(?:\.[0-9]+)?) ?(B|kB|MB|GB|KiB|MiB|GiB)?"
+SHARE_PATTERN = r"([0-9]{1,3}(?:\.[0-9]+)?) ?(%)?"
 DURATION_HELP = "use seconds, or a number with ms, s, m, h or d, such as 40s"
 SIZE_HELP = "use bytes, or a number with kB, MB, GB, KiB, MiB or GiB, such as 12MiB"
 AUTO = "auto"
@@ -181,6 +182,19 @@ def parse_max_in_flight(value: Any) -> int | str:
             f"or {AUTO}{near}"
         )
     return count
+
+
+def parse_share(value: Any) -> float:
+    """Return a share from 0 to 1, written as `20%` or 0.2."""
+    share = math.inf
+    if isinstance(value, str):
+        if found := re.fullmatch(SHARE_PATTERN, value.strip()):
+            share = float(found[1]) / (100 if found[2] else 1)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        share = float(value)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{shown(value)} is not a share; use 0% to 100%, such as 20%")
+    return share
 
 
 def parse_size(value: Any) -> int:

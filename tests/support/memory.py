@@ -247,7 +247,9 @@ class Stage:
         counts.bodies.usage = UsageCounts() if counts_usage else None
         self._counts = (unrouted, counts)
         self._gate = (
-            None if limits is None else Gate(limits, counts.overload, clock=now, draw=lambda: 0.5)
+            None
+            if limits is None
+            else Gate("iris", limits, counts.overload, clock=now, draw=lambda: 0.5)
         )
         service = Service(
             name="iris",

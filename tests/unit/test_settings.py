@@ -616,8 +616,8 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
             (
                 "services.iris.tiemouts: unknown key, did you mean timeouts? allowed: url, "
                 "identity, "
-                "methods, max_body, replay_buffer, websocket, max_in_flight, queue, usage, "
-                "timeouts, tls"
+                "methods, max_body, replay_buffer, websocket, max_in_flight, queue, breaker, "
+                "retry, usage, timeouts, tls"
             ),
         ),
         (

@@ -16,6 +16,9 @@ from gateway.settings.values import printable
 KeyPath = tuple[str, ...]
 
 _TEXT = "tag:yaml.org,2002:str"
+_BOOL = "tag:yaml.org,2002:bool"
+_ON = "on"
+"""A key of ours that YAML 1.1 takes for `true`; in YAML 1.2 it is text."""
 _MERGE = "tag:yaml.org,2002:merge"
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
@@ -104,7 +107,7 @@ def _inspect(
             node.value.remove(pair)
         elif key.tag == _MERGE:
             yield from _inspect(value, path, lines, above | {id(value)})
-        elif key.tag != _TEXT:
+        elif not _is_text(key):
             yield f"{_place(key)}: a key that is not text; put it in quotes"
             node.value.remove(pair)
         else:
@@ -117,6 +120,13 @@ def _inspect(
             first.setdefault(key.value, line)
             lines[below] = line
             yield from _inspect(value, below, lines, above | {id(value)})
+
+
+def _is_text(key: yaml.Node) -> bool:
+    """Return whether a key is text; `on`, as it stands there, is made so."""
+    if key.tag == _BOOL and key.value == _ON:
+        key.tag = _TEXT
+    return key.tag == _TEXT
 
 
 def _place(node: yaml.Node) -> str:

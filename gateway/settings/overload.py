@@ -47,7 +47,7 @@ class Retry(Section):
     on: Annotated[tuple[Literal["throttled", "unavailable"], ...], BeforeValidator(split_list)] = ()
     """`throttled`: 429 APIG.0308 and ModelArts.4206. `unavailable`: no connection, 502, 503, 504,
     500 ModelArts.4302. Name them only if the service may get a request twice: predictions are
-    POST, which nobody else may repeat."""
+    POST, which nobody else may repeat. Helm's values need quotes around the key: "on"."""
     budget: Share = 0.2
     """At most this share of the requests of the last 10 s, plus 3; each request once."""
     wait: PositiveDuration = 2.0

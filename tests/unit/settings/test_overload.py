@@ -1,5 +1,6 @@
 """Limits, queues, breakers and retries as somebody configures them, and what is refused."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,14 +104,16 @@ def test_breaker_and_retry_need_no_limit() -> None:
         (
             {"max_in_flight": 0},
             (
-                "services.iris.max_in_flight: 0 is not a limit; use 1 to 100000, what the service can "
+                "services.iris.max_in_flight: 0 is not a limit; use 1 to 100000, what the "
+                "service can "
                 "take at a time, or auto"
             ),
         ),
         (
             {"max_in_flight": "atuo"},
             (
-                "services.iris.max_in_flight: 'atuo' is not a limit; use 1 to 100000, what the service "
+                "services.iris.max_in_flight: 'atuo' is not a limit; use 1 to 100000, what the "
+                "service "
                 "can take at a time, or auto, did you mean auto?"
             ),
         ),
@@ -121,7 +124,8 @@ def test_breaker_and_retry_need_no_limit() -> None:
         (
             {"retry": {"budget": "20%"}},
             (
-                "services.iris.retry.on: required with the other keys; use [throttled], [unavailable] "
+                "services.iris.retry.on: required with the other keys; use [throttled], "
+                "[unavailable] "
                 "or both"
             ),
         ),
@@ -132,7 +136,8 @@ def test_breaker_and_retry_need_no_limit() -> None:
         (
             {"retry": {"on": ["throttled"]}, "replay_buffer": 0},
             (
-                "services.iris.retry: replay_buffer is 0, so no body is kept that could be sent again; "
+                "services.iris.retry: replay_buffer is 0, so no body is kept that could be "
+                "sent again; "
                 "set it to the size of most bodies, such as 1MiB, or leave retry out"
             ),
         ),
@@ -166,6 +171,21 @@ def test_queue_that_outlasts_its_callers_is_warned_about() -> None:
     )
     assert loaded(max_in_flight=4, queue={"wait": "10s"}).warnings == ()
     assert loaded(max_in_flight=4, queue={"wait": "11s", "depth": 0}).warnings == ()
+
+
+@pytest.mark.parametrize("key", ["on", '"on"'])
+def test_key_on_needs_no_quotes(key: str, tmp_path: Path) -> None:
+    """
+    YAML 1.1 takes it for `true`, which nobody means here.
+    """
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "identities: {default: {method: none}}\n"
+        f"services: {{iris: {{url: '{URL}', retry: {{{key}: [throttled, unavailable]}}}}}}\n"
+    )
+    retry = load(file=file, environ={}).settings.services["iris"].retry
+
+    assert retry.on == ("throttled", "unavailable")
 
 
 def test_environment_sets_limits() -> None:

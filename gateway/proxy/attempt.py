@@ -73,11 +73,14 @@ class _State(Enum):
     RELAYING = auto()
     HOLDING = auto()
     """It may reject our credential, and waits until that is known."""
+    HOLDING_ALL = auto()
+    """It waits until it is complete, since the request may be sent again instead."""
     OVER = auto()
 
 
 _RELAYING: Final = _State.RELAYING
 _HOLDING: Final = _State.HOLDING
+_HOLDING_ALL: Final = _State.HOLDING_ALL
 _OVER: Final = _State.OVER
 
 
@@ -102,8 +105,6 @@ class Attempt(ResponseListener):
     """Of a response in whose body there is something to notice."""
     last_byte_at: float = 0.0
     """When the response, or the client that reads it, last made progress."""
-    may_retry: bool = False
-    """Whether the response is held back because the request may be sent again instead."""
     may_hide_rejection: bool = True
     """Whether the request may be sent again when the credential is not accepted."""
     _state: _State = _RELAYING
@@ -205,10 +206,11 @@ class Attempt(ResponseListener):
         check.feed(body)
         if complete:
             check.end()
-        is_held = self._state is _HOLDING
+        may_retry = self._state is _HOLDING_ALL
+        is_held = may_retry or self._state is _HOLDING
         if is_held:
             self._held.extend(body)
-            is_open = check.verdict is PENDING or (self.may_retry and not complete)
+            is_open = check.verdict is PENDING or (may_retry and not complete)
             if is_open and not check.is_full:
                 return None
         # Later it is too late to hide a rejection, but not to replace the credential.
@@ -218,7 +220,7 @@ class Attempt(ResponseListener):
                 self._give_back(self.last_byte_at)
                 self._owner.attempt_refused(TOKEN_REJECTED, ANSWERED, None)
                 return None
-        if complete and is_held and self.may_retry and self.head is not None:
+        if complete and may_retry and self.head is not None:
             status, code = self.head.status, check.vendor_code
             reason, asked_s = reason_for_response(status, code), retry_after_in(self.head.lines)
             outcome = outcome_of_response(status, code)
@@ -260,11 +262,12 @@ class Attempt(ResponseListener):
                 sends_credential=credential.sends,
                 renewable=credential.renewable,
             )
-            limits = self.admission.service.limits
-            if limits is not None and limits.retry_on:
-                self.may_retry = head.status in RETRIED_STATUSES
-            if check.verdict is PENDING or self.may_retry:
+            if check.verdict is PENDING:
                 self._state = _HOLDING
+            limits = self.admission.service.limits
+            if limits is not None and limits.retry_on and head.status in RETRIED_STATUSES:
+                self._state = _HOLDING_ALL
+            if self._state is not _RELAYING:
                 asyncio.get_running_loop().call_later(_HOLD_S, self._hold_no_longer)
 
     def _note_date(self, head: ResponseHead) -> None:
@@ -295,7 +298,7 @@ class Attempt(ResponseListener):
             self.admission.service.credentials.accepted(self.credential)
 
     def _hold_no_longer(self) -> None:
-        if self._state is _HOLDING and self.head is not None:
+        if self._state in {_HOLDING, _HOLDING_ALL} and self.head is not None:
             self.relay.pass_on(self.head, self._take_held(), complete=False)
 
     def _take_held(self) -> list[bytes]:

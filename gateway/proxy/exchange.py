@@ -282,7 +282,8 @@ class Exchange(AttemptOwner):
             if self._place is not None and self.phase is QUEUED:
                 await self._place.obtained()
                 self._enter(WAITING)
-                waits.end(clock())
+                waits.end(now := clock())
+                credential = admission.service.credentials.usable(now)
             credential, connection, now = await obtain(admission.service, credential, waits, clock)
             self._waiting = None
             self._launch(admission, body, credential, connection, now)

@@ -279,7 +279,7 @@ def _first_chunk_at(seen: Observation) -> float:
 def _account_for(seen: Observation) -> Record:
     method, metrics, waits = seen.head.line.method, seen.metrics, seen.waits
     duration_s = seen.ended_at - seen.received_at
-    overhead_s = duration_s - waits.peers_s - waits.credential_s - waits.connect_s
+    overhead_s = duration_s - waits.peers_s - waits.named_s
     if overhead_s < 0.0:  # noqa: PLR1730  # a call of `max` costs twice that
         overhead_s = 0.0
     if seen.status == 101 and seen.first_byte_at:

@@ -29,8 +29,6 @@ async def obtain(
     """
     now = clock()
     if credential is None:
-        credential = service.credentials.usable(now)
-    if credential is None:
         if waits.current is not CREDENTIAL:
             waits.begin(CREDENTIAL, now)
         credential = await service.credentials.obtain()

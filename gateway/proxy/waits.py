@@ -28,16 +28,13 @@ class Waits:
     queue_s: float = 0.0
     credential_s: float = 0.0
     connect_s: float = 0.0
+    named_s: float = 0.0
+    """All but that for peers."""
     named: tuple[tuple[str, float, float], ...] = ()
     """Name, begin and end of each wait for a turn, a credential or a connection."""
     current: Wait | None = None
     """What is waited for at present."""
     _begun_at: float = 0.0
-
-    @property
-    def total_s(self) -> float:
-        """Seconds in which the gateway had nothing to do."""
-        return self.peers_s + self.queue_s + self.credential_s + self.connect_s
 
     def begin(self, wait: Wait, now: float) -> None:
         """Begin to wait at `now`; a wait under way ends."""
@@ -57,6 +54,7 @@ class Waits:
             if waited_s > 0.0:
                 self.peers_s += waited_s
             return
+        self.named_s += waited_s
         if current is CREDENTIAL:
             self.credential_s += waited_s
         elif current is QUEUE:

@@ -17,7 +17,7 @@ from gateway.lifecycle.signals import Signals
 from gateway.observe.access_log import AccessLog
 from gateway.settings import load
 from gateway.settings.effective import effective
-from gateway.twin import IMAGE_ID, IRIS_ID, Account, Twin
+from gateway.twin import IMAGE_ID, IRIS_ID, LLM_ID, Account, Twin
 
 _TOKEN_TTL_S = 300.0
 
@@ -37,9 +37,13 @@ Paste into another terminal. No token anywhere: the gateway adds it.
 
   curl -F 'images=@{picture}' {data}/image
 
+  curl -N -d '{{"model":"twin-llm","stream":true,"stream_options":{{"include_usage":true}},\
+"messages":[{{"role":"user","content":"Hello, who are you?"}}]}}' \
+-H 'Content-type: application/json' {data}/llm/v1/chat/completions
+
 What it did, and that it logged in once for all of them (tokens live 5 minutes here):
 
-  curl -s {admin}/metrics | grep -E 'gateway_(requests|token_refreshes)_total.* [1-9]'
+  curl -s {admin}/metrics | grep -E 'gateway_(requests|token_refreshes|llm_tokens)_total.* [1-9]'
   curl -s '{admin}/readyz?verbose'
 
 Stop with Ctrl-C. Below: one line per request.
@@ -57,7 +61,8 @@ Examples:
 def command(listen: str, admin_listen: str) -> None:
     """Run the stand-in cloud and a gateway on loopback, and print curl lines that work.
 
-    Services: `iris` (JSON in, predictresult out) and `image` (form field `images`).
+    Services: `iris` (JSON in, predictresult out), `image` (form field `images`) and `llm`
+    (OpenAI-compatible, streams).
     """
     signals = Signals()
     set_up_logging()
@@ -81,6 +86,9 @@ def command(listen: str, admin_listen: str) -> None:
                 "GATEWAY_ADMIN_LISTEN": admin_listen,
                 "GATEWAY_SERVICES__IRIS__URL": twin.service_url(IRIS_ID),
                 "GATEWAY_SERVICES__IMAGE__URL": twin.service_url(IMAGE_ID),
+                "GATEWAY_SERVICES__LLM__URL": twin.service_url(LLM_ID, version="v2"),
+                "GATEWAY_SERVICES__LLM__METHODS": "GET,POST",
+                "GATEWAY_SERVICES__LLM__USAGE": "true",
             }
             try:
                 loaded = load_or_exit(None, environ=environ)

@@ -19,7 +19,7 @@ _DEFAULT_TOKEN_SIZE = 183  # a real Keystone's
 
 
 class Twin:
-    """IAM and the real-time services `iris`, `image` and `echo`, on one listener.
+    """IAM and the real-time services `iris`, `image`, `llm` and `echo`, on one listener.
 
     Invariants:
         - Nothing is shared between two twins.
@@ -110,9 +110,9 @@ class Twin:
         """What OpenStack calls `OS_AUTH_URL`."""
         return f"{self._url}/v3"
 
-    def service_url(self, identifier: str) -> str:
-        """URL of a service by its id, such as `IRIS_ID`."""
-        return f"{self._url}/v1/infers/{identifier}"
+    def service_url(self, identifier: str, *, version: str = "v1") -> str:
+        """URL of a service by its id, such as `IRIS_ID`; `v2` is the vendor's new version."""
+        return f"{self._url}/{version}/infers/{identifier}"
 
     @property
     def platform(self) -> Platform:

@@ -42,6 +42,8 @@ class Faults:
     """Answer this many server-sent events instead of the model."""
     gap_s: float = 0.1
     """Pause between server-sent events."""
+    first_token_s: float = 0.0
+    """Wait this long between the head of the answer and its body."""
     chunked: bool = False
     """Frame the answer with chunks instead of `Content-Length`."""
     slow_bytes: int = 0
@@ -98,6 +100,7 @@ _GRAMMAR: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "size": (("size",), _number(0, MAX_SIZE)),
     "sse": (("sse",), _number(1, 1_000_000)),
     "gap": (("gap_s",), parse_duration),
+    "first-token": (("first_token_s",), parse_duration),
     "chunked": (("chunked",), _flag),
     "slow": (("slow_bytes", "slow_pause_s"), _slow),
     "cut": (("cut",), _number(0, MAX_SIZE)),

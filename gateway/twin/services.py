@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.twin import echo, image, iris, wire
+from gateway.twin import echo, image, iris, llm, wire
 from gateway.twin.access import refusal_of
 from gateway.twin.faults import FaultError, Faults, faults_in_query
 from gateway.twin.model import Call, Model, ModelError
@@ -23,6 +23,7 @@ from gateway.twin.state import CloudState, ServiceStats
 
 IRIS_ID: Final = "eb3e0c54-3dfa-4750-af0c-95c45e5d3e83"
 IMAGE_ID: Final = "5f0c8f5e-6a2b-4c1d-9e57-1c1d6a4f7b20"
+LLM_ID: Final = "11a3b5c7-9d0e-4f21-8b43-6c5d7e8f9a0b"
 ECHO_ID: Final = "0ec40ec4-0ec4-40ec-80ec-0ec40ec40ec4"
 
 MAX_BODY = 12 << 20
@@ -45,6 +46,7 @@ class Service:
 SERVICES = (
     Service("iris", IRIS_ID, iris.answer),
     Service("image", IMAGE_ID, image.answer, is_heavy=True),
+    Service("llm", LLM_ID, llm.answer, posts_only=False),
     Service("echo", ECHO_ID, echo.answer, posts_only=False),
 )
 _BY_ID = {service.identifier: service for service in SERVICES}

@@ -72,7 +72,8 @@ async def deliver(
         return reset(request)
     is_event_stream = reply.content_type == "text/event-stream"
     is_broken = faults.reset or faults.cut >= 0
-    if not (faults.chunked or faults.slow_bytes or is_event_stream or is_broken):
+    in_pieces = faults.chunked or faults.slow_bytes or faults.first_token_s
+    if not (in_pieces or is_event_stream or is_broken):
         return whole(reply, request_id)
     return await _deliver_in_pieces(request, reply, faults, request_id)
 
@@ -88,6 +89,8 @@ async def _deliver_in_pieces(
     else:
         response.content_length = len(reply.body)
     await response.prepare(request)
+    if faults.first_token_s:
+        await asyncio.sleep(faults.first_token_s)
     pause_s = faults.gap_s if is_event_stream else faults.slow_pause_s
     for i, piece in enumerate(_pieces(_sent_part(reply.body, faults), faults, is_event_stream)):
         if i and pause_s:

@@ -5,10 +5,10 @@ import json
 import shlex
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import openai
@@ -17,13 +17,14 @@ from openai import AsyncOpenAI
 
 from gateway.twin import LLM_ID, Twin
 from tests.cloud.serving import TokenGateway, password_identity, token_gateway, until
-from tests.support.demo import running_demo
-from tests.support.tools import lacking, tool
+from tests.support.demo import ENVIRONMENT, ROOT, running_demo
+from tests.support.tools import lacking, python_with, tool
 from tests.support.twin import running_twin
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello to you"}]
 SAID = "You said: Hello to you"
 CHAT: dict[str, Any] = {"model": "twin-llm", "messages": HELLO}
+LITELLM = "litellm>=1.80,<2"
 QUICK = {"twin-gap": "1ms"}
 
 
@@ -196,10 +197,42 @@ async def test_httpx_reads_events_as_they_come(base_url: str) -> None:
         asyncio.timeout(20),
     ):
         assert response.headers["content-type"] == "text/event-stream"
-        async with aclosing(response.aiter_lines()) as lines:
+        async with aclosing(cast(AsyncGenerator[str], response.aiter_lines())) as lines:
             event = json.loads((await anext(lines)).removeprefix("data: "))
 
     assert event["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+
+
+# PyPI `litellm`, as a library
+
+_LITELLM = """
+import json, sys
+import litellm
+litellm.telemetry = False
+call = {
+    "model": "openai/twin-llm", "api_base": sys.argv[1], "api_key": "unused",
+    "messages": [{"role": "user", "content": "Hello to you"}],
+}
+whole = litellm.completion(**call)
+stream = litellm.completion(**call, stream=True, extra_query={"twin-gap": "1ms"})
+text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+print(json.dumps([whole.choices[0].message.content, whole.usage.completion_tokens, text]))
+"""
+
+
+@pytest.mark.timeout(400)  # the first run installs 380 MB
+async def test_litellm_chats_and_streams(base_url: str, tmp_path: Path) -> None:
+    """Pointed at the gateway as at any OpenAI-compatible server."""
+    python = await asyncio.to_thread(python_with, ROOT / ".venv" / "litellm", LITELLM)
+    process = await asyncio.create_subprocess_exec(
+        python, "-c", _LITELLM, base_url,
+        env={**ENVIRONMENT, "HOME": str(tmp_path), "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    said, complaint = await process.communicate()
+
+    assert process.returncode == 0, complaint.decode()[-2000:]
+    assert json.loads(said) == [SAID, 5, SAID]
 
 
 # What `demo` prints

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
@@ -44,6 +45,25 @@ def npm_package(folder: Path, package: str) -> Path:
     if not installed.exists():
         _npm_install(folder, name, (package,))
     return installed
+
+
+def python_with(folder: Path, package: str) -> Path:
+    """Return a Python that has a PyPI package, in an environment of its own in `folder`.
+
+    Made and filled once; else as `lacking`.
+    """
+    python, marker = folder / "bin" / "python", folder / "installed"
+    if marker.exists():
+        return python
+    for command in (
+        [sys.executable, "-m", "venv", str(folder)],
+        [str(python), "-m", "pip", "install", "--quiet", package],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=380, check=False)
+        if done.returncode != 0:
+            lacking(f"{package} cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
+    marker.touch()
+    return python
 
 
 def _npm_install(folder: Path, name: str, packages: Iterable[str]) -> None:

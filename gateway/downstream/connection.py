@@ -313,7 +313,7 @@ class ClientConnection(Watched):
             exchange.begin(now)
         except Exception:  # noqa: BLE001  # logged, counted and answered
             self._fail_internal(exchange)
-        if self._exchange is exchange and self._reader.has_unread:
+        if self.busy and self._reader.has_unread:
             self.stream.pause_reading()  # the next request waits for this one
 
     def _go_on(self, exchange: Exchange, *, was_ended: bool) -> None:

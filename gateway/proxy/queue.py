@@ -8,6 +8,8 @@ from collections import OrderedDict
 from enum import Enum, auto
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from gateway.errors import Rejection
 from gateway.proxy.limit import Limit
 
@@ -40,6 +42,7 @@ HELD: Final = TicketState.HELD
 OVER: Final = TicketState.OVER
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Ticket:
     """A request's claim to a place. Only `Places` changes its state."""
 

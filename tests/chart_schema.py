@@ -102,7 +102,7 @@ def _needs(method: str) -> dict[str, Any]:
     if method in _SECRET_FILE:
         needed["required"].append(_SECRET_FILE[method])
         needed["properties"] = {_SECRET_FILE[method]: _MOUNTED}
-    if method == "password":
+    if method in {"password", "oidc"}:
         needed["anyOf"] = [{"required": ["project"]}, {"required": ["project_id"]}]
     if method == "ak_sk":
         needed["anyOf"] = [

@@ -74,6 +74,7 @@ bytes or a number with a unit: `12MiB 1KiB 1GiB 10MB 500kB`. **Names** have 1 to
 {methods}
 
 `password` takes exactly one of `password` and `password_file`, and of `project` and `project_id`;
+`oidc` exactly one of `project` and `project_id`, and with `protocol` a `project_domain`;
 `application_credential` exactly one of `secret` and `secret_file`, and either `id` or `name` with
 `username` and `user_domain`; `api_key` exactly one of `key` and `key_file`; `header` exactly one of
 `value` and `value_file`; `ak_sk` either `from` or an access key and its secret, each by
@@ -96,6 +97,7 @@ _TYPES: dict[Callable[..., Any], str] = {
     values.parse_host_name: "host name",
     values.parse_text: "text",
     values.parse_auth_url: "URL",
+    values.parse_segment: "id",
     values.parse_field_name: "header field's name",
     values.parse_field_prefix: "text",
     values.parse_instant: "date, or date and time",

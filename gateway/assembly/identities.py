@@ -2,6 +2,7 @@
 
 import os
 import random
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +23,10 @@ from gateway.identity.access_key import (
 )
 from gateway.identity.credential_cache import CredentialCache
 from gateway.identity.file import AnonymousSource, FileSource
+from gateway.identity.id_token import account_digest, claims_of
 from gateway.identity.key import KeySource, key_line
 from gateway.identity.keystone import ApplicationCredentialLogin, KeystoneSource, PasswordLogin
+from gateway.identity.oidc import OidcLogin, OidcSource
 from gateway.identity.platform import (
     POD_TOKEN_FILE_VARIABLE,
     POD_URL_VARIABLE,
@@ -96,6 +99,26 @@ def build_identity(name: str, identity: Identity) -> BuiltIdentity:
             return BuiltIdentity(key_source, files)
         case "ak_sk":
             return _build_access_key(name, identity)
+        case "oidc":
+            file = SecretFile(_required(identity.id_token_file), tell=account_digest)
+            oidc = OidcLogin(
+                auth_url=_required(identity.auth_url),
+                idp=_required(identity.idp),
+                protocol=identity.protocol,
+                project=identity.project,
+                project_id=identity.project_id,
+                project_domain=identity.project_domain,
+                read_token=file.read,
+            )
+            source_of_oidc = OidcSource(
+                oidc,
+                clock=boottime,
+                wall_clock=wall_clock,
+                random=random.random,
+                tls=_iam_tls(name, identity),
+                server_hostname=identity.tls.server_name,
+            )
+            return BuiltIdentity(source_of_oidc, (file,))
         case "password":
             read_secret, files = _secret_of(identity.password, identity.password_file)
             login: PasswordLogin | ApplicationCredentialLogin = PasswordLogin(
@@ -124,12 +147,15 @@ def build_identity(name: str, identity: Identity) -> BuiltIdentity:
         clock=boottime,
         wall_clock=wall_clock,
         random=random.random,
-        tls=tls_context(f"identities.{name}.tls", identity.tls)
-        if identity.tokens_url.startswith("https:")
-        else None,
+        tls=_iam_tls(name, identity),
         server_hostname=identity.tls.server_name,
     )
     return BuiltIdentity(source_of_tokens, files)
+
+
+def _iam_tls(name: str, identity: Identity) -> ssl.SSLContext | None:
+    is_https = identity.tokens_url.startswith("https:")
+    return tls_context(f"identities.{name}.tls", identity.tls) if is_https else None
 
 
 def _build_access_key(name: str, identity: Identity) -> BuiltIdentity:
@@ -268,6 +294,11 @@ def unusable_keys(settings: Settings) -> list[str]:
                 except LoginError as error:
                     where = plain if file is None else SECRETS[plain]
                     problems.append(f"identities.{name}.{where}: {error}")
+        if identity.id_token_file is not None:
+            try:
+                claims_of(SecretFile(identity.id_token_file).read())
+            except LoginError as error:
+                problems.append(f"identities.{name}.id_token_file: {error}")
         if identity.method == "ak_sk" and identity.key_origin is None:
             try:
                 _access_key_reader(identity)[0]()

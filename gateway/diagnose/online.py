@@ -5,6 +5,7 @@ Nothing here shows a token or a secret, and no login is made that could only loc
 
 import asyncio
 from collections.abc import Hashable, Iterator
+from datetime import UTC, datetime
 
 from gateway.assembly.identities import BuiltIdentity, build_identity
 from gateway.assembly.services import build_origin
@@ -13,6 +14,7 @@ from gateway.clock import wall_clock
 from gateway.diagnose.findings import Finding, Level, Step, duration_text, has_failed
 from gateway.diagnose.reachability import walk
 from gateway.errors import ConfigError
+from gateway.identity.id_token import Claims, claims_of
 from gateway.identity.refresh import RefreshResult
 from gateway.identity.source import Login, LoginError, TokenFacts
 from gateway.settings import Identity, Service, Settings
@@ -26,7 +28,7 @@ SOON_S = 14 * 86400.0
 _CONNECT_TO_IAM_S = 5.0
 _LOCAL_METHODS = frozenset({"file", "api_key", "header"})
 """What they send is in a file or the environment; nobody is asked for it."""
-_SECRET_FILES = (*SECRETS.values(), "token_file")
+_SECRET_FILES = (*SECRETS.values(), "token_file", "id_token_file")
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -151,9 +153,11 @@ async def _examine_secret(key: str, identity: Identity, built: BuiltIdentity) ->
     file = next(filter(None, (getattr(identity, key) for key in _SECRET_FILES)), None)
     given = next(filter(None, (getattr(identity, key) for key in SECRETS)), None)
     try:
+        contents = [await asyncio.to_thread(one.read) for one in built.secret_files]
+        if identity.id_token_file is not None:
+            return [_id_token_finding(key, claims_of(contents[0]))]
         if file is not None and given is None:
-            [secret_file] = built.secret_files
-            given = await asyncio.to_thread(secret_file.read)
+            given = contents[0]
     except LoginError as error:
         return [Finding(Level.FAIL, key, Step.SECRET, str(error), is_local=True)]
     if given is None:
@@ -169,6 +173,22 @@ async def _examine_secret(key: str, identity: Identity, built: BuiltIdentity) ->
         )
         return [Finding(Level.WARN, key, Step.SECRET, text)]
     return [Finding(Level.OK, key, Step.SECRET, f"read from {where}")]
+
+
+def _id_token_finding(key: str, claims: Claims) -> Finding:
+    """Return what an ID token claims; whether that is true, IAM decides."""
+    if claims.expires_at is None:
+        return Finding(Level.OK, key, Step.SECRET, f"ID token without expiry: {claims}")
+    left_s = claims.expires_at - wall_clock()
+    if left_s <= 0:
+        text = (
+            f"the ID token has expired {duration_text(-left_s)} ago: whoever writes id_token_file "
+            f"must rotate it, as the kubelet does with a projected token ({claims})"
+        )
+        return Finding(Level.FAIL, key, Step.SECRET, text, is_local=True)
+    end = datetime.fromtimestamp(claims.expires_at, UTC).isoformat()
+    text = f"ID token: {claims}, exp {end} (in {duration_text(left_s)})"
+    return Finding(Level.OK, key, Step.SECRET, text)
 
 
 async def _examine_way_to_iam(key: str, identity: Identity, auth_url: str) -> list[Finding]:

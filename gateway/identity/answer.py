@@ -90,18 +90,58 @@ def failure_of(answer: Answer, *, wall_now: float) -> LoginError:
     """Return the error that an answer other than 201 is. `wall_now` serves if it has no date."""
     code = _vendor_code(answer.body)
     result, sentence = _meaning(answer.status, code, _said(answer.body))
-    known = [f"status {answer.status}"]
-    if code is not None:
-        known.append(f"code {code}")
-    if answer.trace is not None and _TRACE.fullmatch(answer.trace):
-        known.append(f"trace {answer.trace}")
     return LoginError(
         result,
-        f"{sentence} ({', '.join(known)})",
+        with_marks(sentence, answer),
         retry_after_s=_retry_after_s(answer, wall_now),
         is_scope=sentence is _PROJECT_REFUSED,
         code=code or "",
     )
+
+
+def with_marks(sentence: str, answer: Answer) -> str:
+    """Return `sentence` and what identifies the answer: status, code and trace."""
+    known = [f"status {answer.status}"]
+    if (code := vendor_code_of(answer)) is not None:
+        known.append(f"code {code}")
+    if answer.trace is not None and _TRACE.fullmatch(answer.trace):
+        known.append(f"trace {answer.trace}")
+    return f"{sentence} ({', '.join(known)})"
+
+
+def vendor_code_of(answer: Answer) -> str | None:
+    """Return the code of an error that is safe to show, or None."""
+    return _vendor_code(answer.body)
+
+
+def is_json_error(answer: Answer) -> bool:
+    """Return whether an error has a body of IAM's own, and not a web server's before it."""
+    return bool(_said(answer.body)) or _vendor_code(answer.body) is not None
+
+
+def is_for_project(answer: Answer) -> bool:
+    """Return whether a 201 brings a token for some project.
+
+    Raises:
+        LoginError: its body cannot be read; `BAD_REPLY`.
+    """
+    return bool(_mapping(_mapping(_json(answer.body).get("token")).get("project")))
+
+
+def subject_token_of(answer: Answer) -> SecretStr:
+    """Return the token in a 201, which may be for no project.
+
+    Raises:
+        LoginError: it must not be believed; `BAD_REPLY`.
+    """
+    if len(answer.tokens) != 1:
+        raise _unbelievable(f"it has {len(answer.tokens)} X-Subject-Token fields")
+    secret = SecretStr(answer.tokens[0])
+    try:
+        token_line(secret)
+    except ValueError as error:
+        raise _unbelievable(str(error)) from None
+    return secret
 
 
 def grant_of(answer: Answer, asked: AskedProject, *, wall_now: float) -> Grant:
@@ -110,13 +150,8 @@ def grant_of(answer: Answer, asked: AskedProject, *, wall_now: float) -> Grant:
     Raises:
         LoginError: it must not be believed; `BAD_REPLY` throughout.
     """
-    if len(answer.tokens) != 1:
-        raise _unbelievable(f"it has {len(answer.tokens)} X-Subject-Token fields")
-    secret = SecretStr(answer.tokens[0])
-    try:
-        line = token_line(secret)
-    except ValueError as error:
-        raise _unbelievable(str(error)) from None
+    secret = subject_token_of(answer)
+    line = token_line(secret)
     token = _mapping(_json(answer.body).get("token"))
     expires = moment_of(token.get("expires_at"))
     issued = moment_of(token.get("issued_at"))

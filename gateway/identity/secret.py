@@ -33,8 +33,10 @@ class SecretFile:
     That newline, LF or CRLF, is what editors and `echo` add; a second one is part of the secret.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tell: Callable[[SecretStr], bytes] = digest) -> None:
+        """Prepare to read `path`; contents of which `tell` returns the same are the same secret."""
         self._path = path
+        self._tell = tell
         self._used: bytes | None = None
 
     def read(self) -> SecretStr:
@@ -44,7 +46,7 @@ class SecretFile:
             LoginError: the file cannot be read, is empty, too large or not UTF-8.
         """
         secret = self._read()
-        self._used = digest(secret)
+        self._used = self._tell(secret)
         return secret
 
     def is_stale(self) -> bool:
@@ -53,7 +55,7 @@ class SecretFile:
         Raises:
             LoginError: as `read`.
         """
-        found = digest(self._read())
+        found = self._tell(self._read())
         return self._used is not None and found != self._used
 
     async def watch(
@@ -74,7 +76,7 @@ class SecretFile:
         while True:
             await sleep(_POLL_S)
             try:
-                found = digest(await asyncio.to_thread(self._read))
+                found = self._tell(await asyncio.to_thread(self._read))
             except LoginError as error:
                 if readable:
                     _LOG.warning("%s; going on with its last content", str(error))

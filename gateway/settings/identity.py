@@ -15,13 +15,14 @@ from gateway.settings.types import (
     Instant,
     ReadableFile,
     Secret,
+    Segment,
     ServiceUrl,
     Text,
     parse_list,
 )
 
 LoginMethod = Literal[
-    "password", "application_credential", "api_key", "header", "ak_sk", "file", "none"
+    "password", "application_credential", "oidc", "api_key", "header", "ak_sk", "file", "none"
 ]
 KeyOrigin = Literal["metadata", "pod"]
 LOGIN_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
@@ -33,6 +34,10 @@ LOGIN_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "application_credential": (
         frozenset({"auth_url"}),
         frozenset({"id", "name", "username", "user_domain", "secret", "secret_file", "tls"}),
+    ),
+    "oidc": (
+        frozenset({"auth_url", "idp", "id_token_file"}),
+        frozenset({"protocol", "project", "project_id", "project_domain", "tls"}),
     ),
     "api_key": (frozenset(), frozenset({"key", "key_file", "expires"})),
     "header": (frozenset({"header"}), frozenset({"value", "value_file", "prefix", "expires"})),
@@ -61,10 +66,10 @@ _BY_NAME = ("name", "username", "user_domain")
 
 class _KeysBeforeFrom(Section):
     method: LoginMethod = "password"
-    """How the gateway shows who it is. `password` and `application_credential` log in at
-    `auth_url` for a token, `api_key` sends `Authorization: Bearer` and a key, `header` any other
-    line, `ak_sk` signs each request with an access key, `file` sends a token that somebody else
-    renews, `none` nothing at all."""
+    """How the gateway shows who it is. `password`, `application_credential` and `oidc` (an ID token
+    of the cluster's) log in at `auth_url` for a token, `api_key` sends `Authorization: Bearer` and
+    a key, `header` any other line, `ak_sk` signs each request with an access key, `file` sends a
+    token that somebody else renews, `none` nothing at all."""
     auth_url: AuthUrl | None = None
     """Root of Keystone's version 3 API, with or without `/v3`. While it cannot be reached,
     callers get 503 as soon as the last token has expired."""
@@ -85,6 +90,14 @@ class _KeysBeforeFrom(Section):
     """Secret of the application credential, from the environment only."""
     secret_file: ReadableFile | None = None
     """File with the secret of the application credential, read again when it changes."""
+    idp: Segment | None = None
+    """Id of the identity provider that IAM knows the cluster as, for `oidc`."""
+    protocol: Segment | None = None
+    """Its protocol in Keystone, most often `openid`: a federated login in two steps. Left out:
+    Huawei Cloud IAM, in one."""
+    id_token_file: ReadableFile | None = None
+    """File with the ID token (a JWT), such as a projected service-account token; read for each
+    login, so that it may be rotated at any time."""
     key: Secret | None = None
     """The API key, from the environment only."""
     key_file: ReadableFile | None = None
@@ -190,8 +203,8 @@ class Identity(_KeysUpToFrom):
                 allowed = ", ".join(k for k in cls.model_fields if k in needed | further)
                 yield (key,), f"makes no sense with method {method}; allowed: {allowed or 'no key'}"
         yield from cls._secret_contradictions(given, method, further)
-        if method == "password":
-            yield from cls._scope_contradictions(given)
+        if method in {"password", "oidc"}:
+            yield from cls._scope_contradictions(given, method)
         if method == "application_credential":
             yield from cls._credential_contradictions(given)
         if method == "ak_sk":
@@ -208,11 +221,13 @@ class Identity(_KeysUpToFrom):
                 yield (file,), f"required with method {method}, or {plain} from the environment"
 
     @classmethod
-    def _scope_contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:
+    def _scope_contradictions(cls, given: Mapping[str, Any], method: str) -> Iterator[Fault]:
+        if {"protocol", "project"} <= given.keys() and "project_domain" not in given:
+            yield ("project_domain",), "required with protocol and project: Keystone wants both"
         if "project" not in given and "project_id" not in given:
             yield (
                 ("project",),
-                "required with method password, or project_id: services want a project's token",
+                f"required with method {method}, or project_id: services want a project's token",
             )
         if "project_id" in given:
             for key in (k for k in ("project", "project_domain") if k in given):

@@ -75,6 +75,9 @@ Name = Annotated[str, BeforeValidator(values.parse_name), _text_schema(values.NA
 Text = Annotated[
     str, BeforeValidator(values.parse_text), WithJsonSchema({"type": "string", "minLength": 1})
 ]
+Segment = Annotated[
+    str, BeforeValidator(values.parse_segment), _text_schema("[A-Za-z0-9._~-]+", "cce")
+]
 FieldName = Annotated[
     str,
     BeforeValidator(values.parse_field_name),

@@ -94,6 +94,13 @@ def parse_name(value: Any) -> str:
     return value
 
 
+def parse_segment(value: Any) -> str:
+    """Return an id that stands in a URL's path as it is."""
+    if not isinstance(value, str) or not re.fullmatch(r"(?!\.\.?$)[A-Za-z0-9._~-]{1,255}", value):
+        raise ValueError(f"{shown(value)} is not an id; use letters, digits and . _ ~ -")
+    return value
+
+
 def parse_field_name(value: Any) -> str:
     """Return the name of a header field that may carry a credential."""
     if not isinstance(value, str) or not re.fullmatch(_FIELD_NAME, value):

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from gateway.twin import wire
 from gateway.twin.faults import FaultError
+from gateway.twin.federation import AUDIENCE, SUBJECT
 from gateway.twin.reply import TWIN, Reply, json_body
 from gateway.twin.services import SERVICES
 from gateway.twin.state import CloudState, FaultPlan, Stats, parse_plan
@@ -28,6 +29,7 @@ class Control:
             web.post("/twin/expire", self._expire),
             web.get("/twin/stats", self._show_stats),
             web.delete("/twin/stats", self._clear_stats),
+            web.get("/twin/id-token", self._issue_id_token),
         ]
 
     async def _show_faults(self, _request: web.Request) -> web.Response:
@@ -54,6 +56,21 @@ class Control:
 
     async def _expire(self, _request: web.Request) -> web.Response:
         return _json(200, {"expired": self._state.tokens.expire_all()})
+
+    async def _issue_id_token(self, request: web.Request) -> web.Response:
+        """Give an ID token, as a cluster gives one to a pod; `sub`, `aud` and `ttl` change it."""
+        query = request.query
+        try:
+            life_s = float(query.get("ttl", "3600"))
+        except ValueError:
+            return _json(400, {"error_code": "Twin.BadTtl", "error_msg": "ttl is not seconds"})
+        token = self._state.issuer.issue(
+            self._state.clock.wall().timestamp(),
+            subject=query.get("sub", SUBJECT),
+            audience=query.get("aud", AUDIENCE),
+            life_s=life_s,
+        )
+        return web.Response(text=token)
 
     async def _show_stats(self, _request: web.Request) -> web.Response:
         counted = self._state.stats.as_json()

@@ -9,14 +9,23 @@ from aiohttp import web
 
 from gateway.twin import wire
 from gateway.twin.account import Account, identifier
+from gateway.twin.federation import IDP, PROTOCOL, SUBJECT
 from gateway.twin.iam_faults import ErrorShape, IamFault, IamFaultSpec, error_body
-from gateway.twin.login import Login, LoginRefusedError, decide_login, named_account
+from gateway.twin.login import (
+    Login,
+    LoginRefusedError,
+    decide_login,
+    decide_scope,
+    is_by_token,
+    named_account,
+)
 from gateway.twin.reply import Reply, json_body
 from gateway.twin.state import CloudState
 from gateway.twin.tokens import Grant, Scope, Verdict
 
 _SERVER = "api-gateway"
 _SUBJECT = "X-Subject-Token"
+_FEDERATION = "/v3/OS-FEDERATION/identity_providers/{idp}/protocols/{protocol}/auth"
 _LARGE_TOKEN = 32768
 _BIG_BODY = 2 << 20
 _GOOD = IamFaultSpec(IamFault.SLOW)
@@ -36,6 +45,8 @@ class Iam:
             web.post(path, self._create),
             web.get(path, self._show),  # HEAD too
             web.delete(path, self._revoke),
+            web.post("/v3.0/OS-AUTH/id-token/tokens", self._take_id_token),
+            web.post(_FEDERATION, self._federate),
         ]
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
@@ -54,11 +65,78 @@ class Iam:
         stats.login_status[reply.status] += 1
         return self._send(reply)
 
+    async def _take_id_token(self, request: web.Request) -> web.Response:
+        """Huawei Cloud's one step from an ID token to a project's token."""
+        self._state.stats.login_attempts += 1
+        try:
+            auth = (await request.json()).get("auth", {})
+            if request.headers.get("X-Idp-Id") != IDP:
+                raise LoginRefusedError(404, "Could not find identity provider.")
+            account = self._mapped(str(auth.get("id_token", {}).get("id", "")))
+            scope = decide_scope(_named_here(auth.get("scope"), account), account)
+        except (ValueError, AttributeError):
+            return self._counted(_error(400, "IAM.0007", "The request body is not well formed."))
+        except LoginRefusedError as error:
+            return self._counted(_error(error.status, "IAM.0101", str(error), ErrorShape.VENDOR))
+        login = Login(account, ("mapped",), scope)
+        return self._counted(self._granted(login, _GOOD, nocatalog=True))
+
+    async def _federate(self, request: web.Request) -> web.Response:
+        """Keystone's first step: an ID token for a token without a project."""
+        self._state.stats.login_attempts += 1
+        names = request.match_info
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        try:
+            if (names["idp"], names["protocol"]) != (IDP, PROTOCOL):
+                raise LoginRefusedError(404, "Could not find federated protocol.")
+            self._state.issuer.subject_of(token if scheme == "Bearer" else "", self._wall())
+        except (ValueError, KeyError):
+            return self._counted(Reply(401, _PAGE, "Apache", content_type="text/html"))
+        except LoginRefusedError as error:
+            if error.status == 404:
+                return self._counted(_error(404, "IAM.0004", str(error)))
+            # The web server's module says no, before Keystone is asked.
+            return self._counted(Reply(401, _PAGE, "Apache", content_type="text/html"))
+        try:
+            account = self._mapped(token)
+        except LoginRefusedError as error:
+            return self._counted(_error(error.status, "IAM.0101", str(error)))
+        login = Login(account, ("openid",), Scope.NONE)
+        return self._counted(self._granted(login, _GOOD, nocatalog=True))
+
+    def _mapped(self, token: str) -> Account:
+        """Return the account that an ID token's subject is mapped to."""
+        if self._state.issuer.subject_of(token, self._wall()) != SUBJECT:
+            raise LoginRefusedError(401, "The request you have made requires authentication.")
+        return self._state.accounts[0]
+
+    def _wall(self) -> float:
+        return self._state.clock.wall().timestamp()
+
+    def _counted(self, reply: Reply) -> web.Response:
+        self._state.stats.login_status[reply.status] += 1
+        return self._send(reply)
+
+    def _rescope(self, body: Any) -> Reply:
+        """Return a token for a project, made from a token, until whose end it lives."""
+        auth = body["auth"]
+        verdict, grant = self._state.tokens.judge(str(auth["identity"]["token"].get("id")))
+        if verdict is not Verdict.GOOD or grant is None:
+            return _error(401, "IAM.0101", "The request you have made requires authentication.")
+        try:
+            scope = decide_scope(auth.get("scope"), grant.account)
+        except LoginRefusedError as error:
+            return _error(error.status, "IAM.0101", str(error))
+        methods = tuple(dict.fromkeys(("token", *grant.methods)))
+        return self._granted(Login(grant.account, methods, scope), _GOOD, True, until=grant)
+
     def _log_in(self, raw: bytes, spec: IamFaultSpec, nocatalog: bool) -> Reply:
         try:
             body = json.loads(raw)
         except (ValueError, RecursionError):
             return _error(400, "IAM.0007", "The request body is not JSON.")
+        if is_by_token(body):
+            return self._rescope(body)
         now = self._state.clock.monotonic()
         account = named_account(body, self._state.accounts)
         lockout = self._state.lockouts[account.user_id] if account else None
@@ -75,9 +153,13 @@ class Iam:
             lockout.note_success()
         return self._granted(login, spec, nocatalog)
 
-    def _granted(self, login: Login, spec: IamFaultSpec, nocatalog: bool) -> Reply:
+    def _granted(
+        self, login: Login, spec: IamFaultSpec, nocatalog: bool, *, until: Grant | None = None
+    ) -> Reply:
         size = (spec.size or _LARGE_TOKEN) if spec.fault is IamFault.LARGE_TOKEN else None
-        grant = self._state.tokens.issue(login.account, login.methods, login.scope, size)
+        grant = self._state.tokens.issue(
+            login.account, login.methods, login.scope, size, until=until
+        )
         self._state.stats.logins += 1
         token = describe(grant)
         if not nocatalog:
@@ -137,6 +219,14 @@ class Iam:
         response = wire.whole(reply, request_id)
         response.headers["X-IAM-Trace-Id"] = "token_twin_null_" + request_id
         return response
+
+
+def _named_here(scope: Any, account: Account) -> Any:
+    """Return a scope with the account's domain: Huawei Cloud takes a project's bare name."""
+    project = scope.get("project") if isinstance(scope, dict) else None
+    if isinstance(project, dict) and "name" in project:
+        return {"project": {"domain": {"name": account.domain}, **project}}
+    return scope
 
 
 def _planned_error(spec: IamFaultSpec) -> Reply | None:

@@ -45,6 +45,13 @@ def named_account(body: Any, accounts: Iterable[Account]) -> Account | None:
     return None
 
 
+def is_by_token(body: Any) -> bool:
+    """Tell whether a login is for another scope of a token that there is already."""
+    identity = _maybe(_maybe(body, "auth"), "identity")
+    has_token = isinstance(_maybe(identity, "token"), dict)
+    return _maybe(identity, "methods") == ["token"] and has_token
+
+
 def decide_login(body: Any, accounts: Iterable[Account]) -> Login:
     """Decide on the JSON body of `POST /v3/auth/tokens`.
 
@@ -69,7 +76,7 @@ def decide_login(body: Any, accounts: Iterable[Account]) -> Login:
         raise LoginRefusedError(401, WRONG_PASSWORD)
     if methods == ["application_credential"]:
         return Login(account, ("application_credential",), Scope.PROJECT)
-    return Login(account, ("password",), _decide_scope(auth.get("scope"), account))
+    return Login(account, ("password",), decide_scope(auth.get("scope"), account))
 
 
 def _check_password(identity: dict[str, Any], account: Account | None) -> None:
@@ -100,7 +107,8 @@ def _check_credential(identity: dict[str, Any], account: Account | None) -> None
         raise LoginRefusedError(401, WRONG_PASSWORD, guesser=account)
 
 
-def _decide_scope(scope: Any, account: Account) -> Scope:
+def decide_scope(scope: Any, account: Account) -> Scope:
+    """Decide what a token is to be good for; raises as `decide_login` does."""
     if scope is None or scope == "unscoped" or _maybe(scope, "unscoped") is not None:
         return Scope.NONE
     if not isinstance(scope, dict) or len(scope) != 1:

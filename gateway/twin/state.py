@@ -8,6 +8,7 @@ from typing import Any
 from gateway.twin.account import Account, Lockout
 from gateway.twin.clock import Clock
 from gateway.twin.faults import FaultError, Faults, parse_faults
+from gateway.twin.federation import Issuer
 from gateway.twin.iam_faults import IamFaultSpec, parse_iam_fault, take_number
 from gateway.twin.platform import Platform
 from gateway.twin.signature import Attempts
@@ -164,6 +165,7 @@ class CloudState:
         self.tokens = TokenStore(clock, token_ttl_s, token_size)
         self.signatures: dict[str, Attempts] = {}
         """By access key."""
+        self.issuer = Issuer()
         self.platform = Platform(clock, _KEY_LIFE_S)
         self.lockouts = {account.user_id: Lockout() for account in accounts}
         self.plan = FaultPlan()

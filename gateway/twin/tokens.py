@@ -53,9 +53,18 @@ class TokenStore:
         self._grants: dict[str, Grant] = {}
 
     def issue(
-        self, account: Account, methods: tuple[str, ...], scope: Scope, size: int | None = None
+        self,
+        account: Account,
+        methods: tuple[str, ...],
+        scope: Scope,
+        size: int | None = None,
+        *,
+        until: Grant | None = None,
     ) -> Grant:
-        """Make a token of `size` bytes, or of the usual size. Older tokens stay good."""
+        """Make a token of `size` bytes, or of the usual size. Older tokens stay good.
+
+        One that is made from another, `until`, ends when that one does.
+        """
         now = self._clock.wall()
         length = size or self._size
         grant = Grant(
@@ -65,8 +74,8 @@ class TokenStore:
             methods=methods,
             scope=scope,
             issued_at=now,
-            expires_at=now + timedelta(seconds=self._ttl_s),
-            dies_at=self._clock.monotonic() + self._ttl_s,
+            expires_at=until.expires_at if until else now + timedelta(seconds=self._ttl_s),
+            dies_at=until.dies_at if until else self._clock.monotonic() + self._ttl_s,
         )
         self._grants[grant.token] = grant
         if len(self._grants) > MAX_TOKENS:

@@ -62,7 +62,12 @@ def settings_of(file: Path, folder: Path) -> Settings:
     document = yaml.safe_load(text)
     for identity in document.get("identities", {}).values():
         identity.pop("tls", None)  # its files would have to be certificates
-        for key in identity.keys() & {"password_file", "secret_file", "token_file"}:
+        for key in identity.keys() & {
+            "password_file",
+            "secret_file",
+            "token_file",
+            "id_token_file",
+        }:
             identity[key] = str(secret)
     config.write_text(yaml.safe_dump(document))
     return load(file=config, environ={}, flags={}).settings

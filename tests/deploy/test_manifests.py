@@ -10,6 +10,7 @@ from tests.deploy.parts import ROOT, output_of
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 SIDECAR, CLASSIC = KUBERNETES / "sidecar.yaml", KUBERNETES / "sidecar-classic.yaml"
+WORKLOAD = KUBERNETES / "sidecar-workload-identity.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +23,12 @@ def standalone(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.mark.parametrize(
     ("file", "versions"),
-    [(SIDECAR, ("1.29", "1.37")), (CLASSIC, ("1.25", "1.29", "1.37"))],
-    ids=["native", "classic"],
+    [
+        (SIDECAR, ("1.29", "1.37")),
+        (WORKLOAD, ("1.29", "1.37")),
+        (CLASSIC, ("1.25", "1.29", "1.37")),
+    ],
+    ids=["native", "workload", "classic"],
 )
 def test_sidecar_is_valid(
     tools: Path, tmp_path: Path, file: Path, versions: tuple[str, ...]
@@ -88,13 +93,38 @@ def test_native_and_classic_sidecar_differ_as_described() -> None:
     assert native == classic
 
 
+def test_workload_identity_needs_no_secret(tmp_path: Path) -> None:
+    """
+    The container is the native sidecar's; the file that the configuration names is the projected
+    token, which only the gateway mounts.
+    """
+    assert containers_of(WORKLOAD) == containers_of(SIDECAR)
+    identity = settings_of(WORKLOAD, tmp_path).identities["default"]
+    assert (identity.method, identity.protocol) == ("oidc", None)
+    documents = list(yaml.safe_load_all(WORKLOAD.read_text()))
+    (pod,) = (d["spec"]["template"]["spec"] for d in documents if d["kind"] == "Deployment")
+    (account,) = (d["metadata"]["name"] for d in documents if d["kind"] == "ServiceAccount")
+    assert pod["serviceAccountName"] == account
+    (volume,) = (v for v in pod["volumes"] if v["name"] == "gateway-secret")
+    (source,) = volume["projected"]["sources"]
+    assert source["serviceAccountToken"]["audience"]
+    (mount,) = (
+        mount["mountPath"]
+        for mount in containers_of(WORKLOAD)["modelarts-gateway"]["volumeMounts"]
+        if mount["name"] == "gateway-secret"
+    )
+    (config,) = (d["data"]["gateway.yaml"] for d in documents if d["kind"] == "ConfigMap")
+    file = yaml.safe_load(config)["identities"]["default"]["id_token_file"]
+    assert file == f"{mount}/{source['serviceAccountToken']['path']}"
+
+
 def test_prometheus_finds_every_pod(standalone: Path) -> None:
     """
     The PodMonitor's label is on every pod that a manifest makes, and its port in the container.
     """
     monitor = yaml.safe_load((ROOT / "deploy" / "prometheus" / "podmonitor.yaml").read_text())
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    for file in (SIDECAR, CLASSIC, standalone):
+    for file in (SIDECAR, WORKLOAD, CLASSIC, standalone):
         (deployment,) = (
             document
             for document in yaml.safe_load_all(file.read_text())

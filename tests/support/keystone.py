@@ -21,6 +21,8 @@ from typing import Any
 
 import requests
 
+from tests.support.cluster import ISSUER, Cluster
+
 PACKAGES = ("keystone==30.0.0", "keystonemiddleware==13.0.1", "waitress==3.0.2")
 TOKEN_LIFE_S = 5
 DOMAIN, PROJECT = "my-account", "region-1"
@@ -44,7 +46,9 @@ backend = dogpile.cache.memory
 [revoke]
 caching = false
 [auth]
-methods = password,token,application_credential
+methods = password,token,application_credential,mapped,openid
+[openid]
+remote_id_attribute = HTTP_OIDC_ISS
 [identity]
 password_hash_rounds = 4
 [security_compliance]
@@ -125,6 +129,36 @@ class Keystone:
             self.token(user.name, user.password, DOMAIN, PROJECT),
         )["application_credential"]
         return made["id"], made["secret"]
+
+    def trust_cluster(self, cluster: Cluster, subject: str) -> None:
+        """Let an account of the cluster's log in by ID token, with a role on the project."""
+        (self._folder / "cluster.pem").write_bytes(cluster.public_key)
+        group = {"name": "workloads", "domain_id": self._domain_id}
+        group_id = self._admin("POST", "/groups", {"group": group})["group"]["id"]
+        self._admin("PUT", f"/projects/{self._project_id}/groups/{group_id}/roles/{self._role_id}")
+        provider = {"enabled": True, "remote_ids": [ISSUER], "domain_id": self._domain_id}
+        home = "/OS-FEDERATION/identity_providers/cce"
+        self._admin("PUT", home, {"identity_provider": provider})
+        remote = [
+            {"type": "HTTP_OIDC_SUB"},
+            {"type": "HTTP_OIDC_SUB", "any_one_of": [subject]},
+        ]
+        local = [{"user": {"name": "{0}"}, "group": {"id": group_id}}]
+        rules = {"rules": [{"local": local, "remote": remote}]}
+        self._admin("PUT", "/OS-FEDERATION/mappings/cce", {"mapping": rules})
+        protocol = {"mapping_id": "cce"}
+        self._admin("PUT", f"{home}/protocols/openid", {"protocol": protocol})
+
+    def run_client(self, script: str, *arguments: str) -> str:
+        """Run a script with what Keystone's own clients need; return what it prints."""
+        done = subprocess.run(
+            [str(_HOME / "bin" / "python"), "-I", "-c", script, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout.strip()
 
     def change_password(self, user: User, password: str) -> None:
         """Change it as an administrator, which kills the user's tokens."""

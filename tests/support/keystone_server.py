@@ -34,11 +34,44 @@ def noting_logins(app: Wsgi, notes: Path) -> Wsgi:
     return noting
 
 
+def protecting_federation(app: Wsgi, folder: Path) -> Wsgi:
+    """Let only bearers of a good ID token through to federation, as mod_auth_openidc does.
+
+    Good is what the key in `cluster.pem` has signed, for the audience and by the issuer below.
+    """
+    import jwt  # type: ignore[import-not-found]  # PyJWT, which Keystone needs anyway
+
+    def protected(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not environ["PATH_INFO"].startswith("/v3/OS-FEDERATION/") or not environ[
+            "PATH_INFO"
+        ].endswith("/auth"):
+            return app(environ, start_response)
+        scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        try:
+            claims = jwt.decode(
+                token if scheme == "Bearer" else "",
+                (folder / "cluster.pem").read_bytes(),
+                algorithms=["RS256"],
+                audience="keystone-client",
+                issuer="https://kubernetes.default.svc.cluster.local",
+            )
+        except jwt.InvalidTokenError:
+            start_response("401 Unauthorized", [("Content-Type", "text/html")])
+            return [b"<html><title>401 Unauthorized</title></html>"]
+        environ["HTTP_OIDC_ISS"], environ["HTTP_OIDC_SUB"] = claims["iss"], claims["sub"]
+        return app(environ, start_response)
+
+    return protected
+
+
 def name_in(body: dict[str, Any]) -> str:
-    """Return who logs in: a user's name or an application credential's id."""
+    """Return who logs in: a user's name, an application credential's id or name, or `token`."""
     identity = body["auth"]["identity"]
     if "application_credential" in identity:
-        return str(identity["application_credential"]["id"])
+        credential = identity["application_credential"]
+        return str(credential.get("id") or credential["name"])
+    if "token" in identity:
+        return "token"
     return str(identity["password"]["user"]["name"])
 
 
@@ -49,4 +82,5 @@ if __name__ == "__main__":
     from keystone.wsgi.api import application  # type: ignore[import-not-found]
     from waitress import serve  # type: ignore[import-untyped]
 
-    serve(noting_logins(application, folder / "logins"), host="127.0.0.1", port=port, threads=4)
+    app = protecting_federation(noting_logins(application, folder / "logins"), folder)
+    serve(app, host="127.0.0.1", port=port, threads=4)

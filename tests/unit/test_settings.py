@@ -1218,6 +1218,7 @@ LOGIN = {
 METHODS: dict[str, dict[str, str]] = {
     "password": LOGIN,
     "application_credential": {"auth_url": "https://i", "id": "i", "secret_file": "secret"},
+    "oidc": {"auth_url": "https://i", "idp": "cce", "id_token_file": "secret", "project": "p"},
     "api_key": {"key_file": "secret"},
     "header": {"header": "X-Apig-AppCode", "value_file": "secret"},
     "ak_sk": {"access_key": "AK", "secret_key_file": "secret"},

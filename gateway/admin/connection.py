@@ -12,6 +12,7 @@ from typing import Final, Protocol, cast
 from aiohttp import web
 
 from gateway.errors import DownstreamError, ErrorCode
+from gateway.http.date import DateField
 from gateway.http.request_head import RequestHead
 from gateway.http.request_reader import RequestReader
 
@@ -62,8 +63,11 @@ class AdminConnection(asyncio.Protocol):
     aiohttp holds one request of it at most; something always has a deadline.
     """
 
-    def __init__(self, owner: ConnectionOwner, handler: web.RequestHandler) -> None:
+    def __init__(
+        self, owner: ConnectionOwner, handler: web.RequestHandler, dates: DateField
+    ) -> None:
         """Prepare; `handler` answers requests."""
+        self._dates = dates
         self._owner = owner
         self._handler = handler
         self._state = _State.READING
@@ -180,10 +184,14 @@ class AdminConnection(asyncio.Protocol):
         self._unread = bytearray()
         self._state = _State.LINGERING
         self._limit(_LINGER_S)
-        transport.write(
-            f"HTTP/1.1 {status} {status.phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            f"Content-Length: {len(sentence) + 1}\r\nConnection: close\r\n\r\n{sentence}\n".encode()
-        )
+        lines = [
+            f"HTTP/1.1 {status} {status.phrase}",
+            self._dates.line().decode("ascii"),
+            "Content-Type: text/plain; charset=utf-8",
+            f"Content-Length: {len(sentence) + 1}",
+            "Connection: close",
+        ]
+        transport.write(("\r\n".join(lines) + f"\r\n\r\n{sentence}\n").encode())
         if transport.can_write_eof():
             transport.write_eof()
 

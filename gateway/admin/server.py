@@ -7,6 +7,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from gateway.admin.connection import MAX_HEAD_BYTES, AdminConnection
+from gateway.clock import wall_clock
+from gateway.http.date import DateField
 
 MOST_CONNECTIONS: Final = 32
 """More than probes, scrapers and people together need."""
@@ -38,6 +40,7 @@ class AdminServer:
             max_line_size=MAX_HEAD_BYTES,
             max_field_size=MAX_HEAD_BYTES,
         )
+        self._dates = DateField(wall_clock)
         self._server: asyncio.Server | None = None
         self._open: dict[AdminConnection, None] = {}  # the one that is silent longest is first
         self._shedding: asyncio.TimerHandle | None = None
@@ -113,7 +116,7 @@ class AdminServer:
         server = self._runner.server
         if server is None:
             raise RuntimeError("the admin listener has been closed")
-        return AdminConnection(self, server())
+        return AdminConnection(self, server(), self._dates)
 
     def _noting_answers(self) -> Middleware:
         """Make what tells a connection that its request has been answered."""

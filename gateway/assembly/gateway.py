@@ -18,7 +18,8 @@ from gateway.assembly.tls import TlsContexts
 from gateway.clock import boottime, wall_clock
 from gateway.downstream.listener import REFUSED_POLITELY, DataListener
 from gateway.errors import ConfigError
-from gateway.http.host import AllowedHosts
+from gateway.http.date import DateField
+from gateway.http.host import AllowedHosts, AnyHost
 from gateway.http.request_head import METHODS
 from gateway.identity.store import TokenStore
 from gateway.lifecycle.gateway import Gateway
@@ -110,6 +111,7 @@ class _GatewayBuilder:
             observer=Observer(
                 access_log, unrouted, clock=boottime, wall_clock=wall_clock, tracer=tracer
             ),
+            dates=DateField(wall_clock),
         )
         self._metrics.before_scrape = context.observer.settle
         self._listener = DataListener(context, max_connections=_most_connections())
@@ -172,12 +174,17 @@ class _GatewayBuilder:
         for name in self._gates.keys() - settings.services.keys():
             del self._gates[name]
         first = self._first
-        own_name = [] if first.listen.path else [_host_name(first.listen)]
+        # Whoever may open a socket file has been let in by its permissions.
+        hosts = (
+            AnyHost()
+            if first.listen.path
+            else AllowedHosts([*settings.allowed_hosts, _host_name(first.listen)])
+        )
         return Parts(
             data=self._listener,
             rules=Rules(
                 RouteTable(tuple(services)),
-                AllowedHosts([*settings.allowed_hosts, *own_name]),
+                hosts,
                 frozenset(origin.encode("ascii") for origin in settings.allowed_origins),
             ),
             tick_s=_tick_of(settings),

@@ -19,7 +19,7 @@ from gateway.http.fields import (
 )
 from gateway.http.framing import content_length_of, is_chunked_coding
 from gateway.http.lines import FieldReader, Head, Judge, are_clean
-from gateway.http.target import MAX_TARGET_BYTES, split_target
+from gateway.http.target import MAX_TARGET_BYTES, split_absolute, split_target
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 """RFC 9110 section 9 without CONNECT and TRACE, which no gateway with a credential forwards, plus
@@ -32,6 +32,8 @@ _ANY_VERSION: Final = b"HTTP/0.0\r"  # once every digit is a zero; with the line
 _DIGITS_TO_ZERO: Final = bytes.maketrans(b"123456789", b"0" * 9)
 _PLAIN_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 
+_WEBSOCKET: Final = b"websocket"
+
 _MAX_REMEMBERED: Final = 256
 _MAX_REMEMBERED_BYTES: Final = 256
 """Together 64 KiB of request lines that need not be read again."""
@@ -40,7 +42,16 @@ _MAX_REMEMBERED_BYTES: Final = 256
 class RequestLine:
     """The first line of a request. Not changed; a remembered one is shared by requests."""
 
-    __slots__ = ("fault", "http_1_0", "method", "path", "query", "supported", "target")
+    __slots__ = (
+        "authority",
+        "fault",
+        "http_1_0",
+        "method",
+        "path",
+        "query",
+        "supported",
+        "target",
+    )
 
     def __init__(self, method: str, target: bytes, major: bytes, minor: bytes) -> None:
         self.method = method
@@ -54,9 +65,13 @@ class RequestLine:
         self.path = b""
         self.query = b""
         """With its `?`, or empty; both as received."""
+        self.authority: bytes | None = None
+        """In a target in absolute form: it takes the place of Host (RFC 9112 section 3.2.2)."""
         self.fault: DownstreamError | None = None
         """Why the target cannot be decided on; None: `path` and `query` are its parts."""
         try:
+            if target[:1] != b"/":
+                self.authority, target = split_absolute(target)
             self.path, self.query = split_target(target)
         except DownstreamError as fault:
             self.fault = fault
@@ -138,7 +153,9 @@ class RequestHead(Head):
     origin: bytes | None = None
     fetch_site: bytes | None = None
     upgrade: bytes | None = None
-    """Protocol that the client would like to switch to, in lower case."""
+    """Protocols that the client would like to switch to, in lower case, joined by commas, if
+    WebSocket is among them. Others may be offered to anybody, and are ignored (RFC 9110 section
+    7.8): Java's own client offers `h2c` in every request."""
     traceparent: bytes | None = None
     """As received; empty when there is more than one, which makes all of them void."""
     request_id: str = ""
@@ -173,8 +190,12 @@ def finish(head: RequestHead) -> None:
         raise _bad("Transfer-Encoding with Content-Length, or on HTTP/1.0")
     if head.host is None and line.supported and not line.http_1_0:
         raise _bad("no Host")
+    if line.authority is not None:
+        head.host = line.authority
     if line.http_1_0:
         head.expects_continue = False  # RFC 9110 section 10.1.1: ignored from HTTP/1.0
+    if head.upgrade is not None and _WEBSOCKET not in options_of(head.upgrade):
+        head.upgrade = None
     if head.named:
         head.lines = without(head.lines, head.named)
     options = head.options
@@ -223,10 +244,7 @@ def _expect(head: RequestHead, value: bytes, _text: bytes) -> None:
 
 
 def _upgrade(head: RequestHead, value: bytes, _text: bytes) -> None:
-    if head.upgrade is None:
-        head.upgrade = value.lower()
-    else:
-        _note(head, ErrorCode.UPGRADE_REFUSED)
+    head.upgrade = _listed(head.upgrade, value.lower())
 
 
 def _reroute(head: RequestHead, _value: bytes, _text: bytes) -> None:

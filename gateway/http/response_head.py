@@ -77,6 +77,8 @@ class ResponseHead(Head):
     chunked: bool = False
     is_event_stream: bool = False
     """Whether its Content-Type is text/event-stream."""
+    dated: bool = False
+    """Whether it has a Date."""
     redirects: bool = False
     """Whether it has a Location."""
     server: bytes = b""
@@ -207,6 +209,11 @@ def _server(head: ResponseHead, value: bytes, text: bytes) -> None:
     head.lines.append(text)
 
 
+def _date(head: ResponseHead, _value: bytes, text: bytes) -> None:
+    head.dated = True
+    head.lines.append(text)
+
+
 def _request_id(head: ResponseHead, value: bytes, text: bytes) -> None:
     head.request_id = value
     head.lines.append(text)
@@ -232,6 +239,7 @@ _JUDGES: Final[dict[bytes, Judge[ResponseHead]]] = {
     b"proxy-connection": _proxy_connection,
     b"content-length": _content_length,
     b"content-type": _content_type,
+    b"date": _date,
     b"location": _location,
     b"server": _server,
     b"transfer-encoding": _transfer_encoding,

@@ -15,7 +15,24 @@ _PATH = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,=:%/]*")
 # on after decoding: control octets, `#`, `%`, `.`, `/`, `;`, `?`, `\`.
 # Two patterns because one, with a group per segment, took 1.5 MiB for a path of 8 KiB.
 _AMISS = re.compile(rb"//|/\.\.?(?:/|\Z)|%(?:0|1|7[Ff]|2[35EeFf]|3[BbFf]|5[Cc]|(?![0-9A-Fa-f]{2}))")
+# RFC 9112 section 3.2.2. Our listener is plain HTTP, so no other scheme names us.
+_ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?]+)(.*)")
 _QUERY = re.compile(rb"[!\"$-~]*")  # visible ASCII but `#`
+
+
+def split_absolute(target: bytes) -> tuple[bytes, bytes]:
+    """Return authority, as received, and origin form of a target in absolute form.
+
+    Raises:
+        DownstreamError: not absolute form.
+    """
+    if len(target) > MAX_TARGET_BYTES:
+        raise DownstreamError(ErrorCode.TARGET_TOO_LONG)
+    parts = _ABSOLUTE.fullmatch(target)
+    if parts is None:
+        raise DownstreamError(ErrorCode.BAD_TARGET)
+    rest = parts[2]
+    return parts[1], rest if rest.startswith(b"/") else b"/" + rest
 
 
 def split_target(target: bytes) -> tuple[bytes, bytes]:

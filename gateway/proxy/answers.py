@@ -12,27 +12,35 @@ _CLOSING: Final = frozenset({400, 408, 414, 431, 501, 505})
 """After these nobody can say for sure where the next request on the connection begins."""
 
 
-def answer_to(request: Request, error: GatewayError, request_id: str) -> tuple[bytes, bool]:
+def answer_to(
+    request: Request, error: GatewayError, request_id: str, date_line: bytes
+) -> tuple[bytes, bool]:
     """Return the response to a request that failed, and whether its connection can be kept.
 
     Args:
         request: as far as it has been read.
         error: its code must have a status.
         request_id: plain characters.
+        date_line: without line end.
     """
     status = error.code.status
     keep_alive = request.head.keep_alive and request.ended and status not in _CLOSING
     with_body = request.head.line.method != "HEAD"
-    response = error_response(error, request_id, with_body=with_body, close=not keep_alive)
+    response = error_response(
+        error, request_id, date_line, with_body=with_body, close=not keep_alive
+    )
     return response, keep_alive
 
 
-def error_response(error: GatewayError, request_id: str, *, with_body: bool, close: bool) -> bytes:
+def error_response(
+    error: GatewayError, request_id: str, date_line: bytes, *, with_body: bool, close: bool
+) -> bytes:
     """Serialise an error of ours.
 
     Args:
         error: its code must have a status.
         request_id: plain characters; returned in the body and as `X-Request-Id`.
+        date_line: without line end.
         with_body: False for the response to HEAD.
         close: the connection ends with this response.
     """
@@ -46,6 +54,7 @@ def error_response(error: GatewayError, request_id: str, *, with_body: bool, clo
     )
     lines = [
         f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+        date_line.decode("ascii"),
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
         f"X-Request-Id: {request_id}",

@@ -10,6 +10,7 @@ from mypy_extensions import mypyc_attr
 
 from gateway.errors import ErrorCode, GatewayError, UpstreamError
 from gateway.http.chunked import LAST_CHUNK, chunk
+from gateway.http.date import DateField
 from gateway.http.request import Request
 from gateway.http.response_head import ResponseHead
 from gateway.identity.answer import instant_of_date
@@ -118,11 +119,12 @@ class Attempt(ResponseListener):
         request: Request,
         downstream: Downstream,
         clock: Callable[[], float],
+        dates: DateField,
     ) -> None:
         self.admission = admission
         self.credential = credential
         self.connection = connection
-        self.relay = Relay(admission, request, downstream)
+        self.relay = Relay(admission, request, downstream, dates)
         self._owner = owner
         self._clock = clock
         self._held: list[bytes] = []

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.errors import ErrorCode, Rejection, UnavailableError
+from gateway.http.date import DateField
 from gateway.http.request import Request
 from gateway.proxy.admission import Admission, RefusedByServiceError, Rules, admit
 from gateway.proxy.deadlines import Deadlines
@@ -21,6 +22,7 @@ class ExchangeContext:
     clock: Callable[[], float]
     """Seconds, monotonic, going on during suspend; credentials expire on the same clock."""
     observer: Observer
+    dates: DateField
     replay_budget: ReplayBudget = field(default_factory=ReplayBudget)
 
     def admit(self, request: Request, seen: Observation) -> Admission:

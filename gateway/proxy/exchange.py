@@ -308,7 +308,7 @@ class Exchange(AttemptOwner):
         now: float,
     ) -> None:
         """Begin an attempt, with as much of the body as is at hand."""
-        request, downstream = self._request, self._downstream
+        request, downstream, context = self._request, self._downstream, self._context
         ended = request.ended
         try:
             if admission.head.upgrade is not None:
@@ -324,10 +324,10 @@ class Exchange(AttemptOwner):
         self._seen.waits.begin(PEERS, now)
         self._seen.sent_at = now if ended else 0.0
         attempt = self._attempt = Attempt(
-            self, admission, credential, connection, request, downstream, self._context.clock
-        )
-        if TOKEN_REJECTED in self._retried:
-            attempt.may_hide_rejection = False
+            self, admission, credential, connection, request, downstream, context.clock,
+            context.dates,
+        )  # fmt: skip
+        attempt.may_hide_rejection = TOKEN_REJECTED not in self._retried
         if not ended:
             if admission.head.expects_continue and not pieces and not self._retried:
                 downstream.write([_CONTINUE])
@@ -374,7 +374,7 @@ class Exchange(AttemptOwner):
             return
         request_id = self._seen.request_id()
         _log.debug("request %s: %s: %s", request_id, code.label, error)
-        response, keep_alive = answer_to(request, error, request_id)
+        response, keep_alive = answer_to(request, error, request_id, self._context.dates.line())
         self._downstream.write([response])
         self._seen.status = code.status
         self._end(keep_alive)

@@ -3,6 +3,7 @@
 from typing import Final
 
 from gateway.http.chunked import LAST_CHUNK, chunk
+from gateway.http.date import DateField
 from gateway.http.framing import CHUNKED, CLOSE
 from gateway.http.pieces import size_of
 from gateway.http.request import Request
@@ -20,6 +21,7 @@ class Relay:
     __slots__ = (
         "_admission",
         "_chunked",
+        "_dates",
         "_request",
         "downstream",
         "keep_alive",
@@ -27,7 +29,9 @@ class Relay:
         "started",
     )
 
-    def __init__(self, admission: Admission, request: Request, downstream: Downstream) -> None:
+    def __init__(
+        self, admission: Admission, request: Request, downstream: Downstream, dates: DateField
+    ) -> None:
         self.keep_alive = request.head.keep_alive
         """Whether the client's connection can be used again behind the response."""
         self.started = False
@@ -37,6 +41,7 @@ class Relay:
         self.downstream = downstream
         self._admission = admission
         self._request = request
+        self._dates = dates
         self._chunked = False
 
     def pass_on(self, head: ResponseHead, body: list[bytes], *, complete: bool) -> None:
@@ -73,6 +78,8 @@ class Relay:
             self.keep_alive = False
             lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
             return b"\r\n".join(lines)
+        if not head.dated:
+            lines.append(self._dates.line())  # RFC 9110 section 6.6.1
         request = self._request
         http_1_0 = request.head.line.http_1_0
         if head.framing is CHUNKED and not http_1_0:

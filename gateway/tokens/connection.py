@@ -4,7 +4,9 @@ import asyncio
 import secrets
 from typing import Final, Protocol, cast
 
+from gateway.clock import wall_clock
 from gateway.errors import CredentialError, DownstreamError, ErrorCode, GatewayError
+from gateway.http.date import DateField
 from gateway.http.reader_state import DONE, TUNNEL
 from gateway.http.request import Request
 from gateway.http.request_reader import RequestReader
@@ -193,8 +195,9 @@ class TokenConnection(asyncio.Protocol):
         self._write(noted(renewing=renewing, close=close), close=close)
 
     def _refuse(self, error: GatewayError, method: str, *, close: bool) -> None:
+        request_id, date_line = secrets.token_hex(16), DateField(wall_clock).line()
         answer = error_response(
-            error, secrets.token_hex(16), with_body=method != "HEAD", close=close
+            error, request_id, date_line, with_body=method != "HEAD", close=close
         )
         self._write(answer, close=close)
 

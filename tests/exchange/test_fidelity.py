@@ -1,9 +1,11 @@
 """What comes through unchanged, and what must not: status, fields, framing, both ways."""
 
 import asyncio
+from email.utils import parsedate_to_datetime
 
 import pytest
 
+from gateway.clock import wall_clock
 from tests.support.client import Reply
 from tests.support.gateway import GET, POST, running_gateway
 from tests.support.upstream import OK, Link, answer, answering, scripted_upstream
@@ -27,13 +29,23 @@ async def reply_to(request: bytes, *said: bytes) -> Reply:
 async def test_status_reason_and_body_pass_as_they_are(status: int) -> None:
     """Redirects are not followed, errors of the service are not ours."""
     said = (
-        b"HTTP/1.1 %d Some \xe4 reason\r\nLocation: http://other.example/\r\n"
+        b"HTTP/1.1 %d Some \xe4 reason\r\nDate: x\r\nLocation: http://other.example/\r\n"
         b"Retry-After: 7\r\nContent-Length: 3\r\n\r\n\x00\xff\n" % status
     )
 
     reply = await reply_to(POST, said)
 
     assert reply.head + reply.body == said
+
+
+async def test_a_missing_date_is_added() -> None:
+    """RFC 9110 section 6.6.1: to what is forwarded without one, and to errors of our own."""
+    forwarded = await reply_to(POST, OK)
+    own = await reply_to(POST.replace(b"/iris", b"/nobody"), OK)
+
+    for reply in (forwarded, own):
+        [date] = reply.values(b"date")
+        assert abs(parsedate_to_datetime(date.decode()).timestamp() - wall_clock()) < 60
 
 
 @pytest.mark.parametrize("fields", [(), (b"Location: /v1/infers/abc/next",)])
@@ -118,6 +130,7 @@ async def test_fields_keep_order_case_duplicates_and_octets() -> None:
     lines = (
         b'b: 1\r\nA: 2\r\nB:   3  \r\nETag: W/"x"\r\nX-8bit: \xff\xc3\xa4\r\nEmpty:\r\n'
         b"Via: 1.0 other\r\nWarning: a\r\nWarning: b\r\nServer: ModelArts\r\nX-Tab: a\tb\r\n"
+        b"date: 1\r\n"
     )
 
     reply = await reply_to(POST, b"HTTP/1.1 200 OK\r\n" + lines + b"Content-Length: 0\r\n\r\n")
@@ -125,7 +138,7 @@ async def test_fields_keep_order_case_duplicates_and_octets() -> None:
     assert reply.fields == [
         (b"b", b"1"), (b"A", b"2"), (b"B", b"3"), (b"ETag", b'W/"x"'), (b"X-8bit", b"\xff\xc3\xa4"),
         (b"Empty", b""), (b"Via", b"1.0 other"), (b"Warning", b"a"), (b"Warning", b"b"),
-        (b"Server", b"ModelArts"), (b"X-Tab", b"a\tb"), (b"Content-Length", b"0"),
+        (b"Server", b"ModelArts"), (b"X-Tab", b"a\tb"), (b"date", b"1"), (b"Content-Length", b"0"),
     ]  # fmt: skip
 
 
@@ -209,11 +222,11 @@ async def test_head_has_no_body_whatever_its_length(said: bytes) -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        b"HTTP/1.1 204 No Content\r\n\r\n",
-        b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n",
-        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\nDate: x\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\nDate: x\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\nDate: x\r\nETag: x\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\nDate: x\r\nContent-Length: 99\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 async def test_no_body_where_there_is_none(said: bytes) -> None:
@@ -238,9 +251,9 @@ async def test_interim_answers_are_absorbed(interim: bytes) -> None:
     if interim.startswith(b"100"):
         said = said.replace(b"Content-Length: 3\r\n", b"")
 
-    reply = await reply_to(POST, said.replace(b"Content-Length: 3\r\n", b"") * 3 + OK)
+    reply = await reply_to(POST, said.replace(b"Content-Length: 3\r\n", b"") * 3 + answer(200))
 
-    assert reply.head + reply.body == OK
+    assert [name for name, _ in reply.fields] == [b"Content-Length", b"Date"]
 
 
 @pytest.mark.parametrize(("count", "status"), [(16, 200), (17, 502)])
@@ -547,6 +560,6 @@ async def test_endless_trailers_of_an_answer_break_it_off() -> None:
 async def test_body_bytes_of_every_coding_pass_untouched() -> None:
     """A gzip body is not opened, broken or not, and a bomb stays as small as it is."""
     for body in (b"\x1f\x8b\x08 broken", b"\x00" * 1000):
-        said = answer(200, body, b"Content-Encoding: gzip")
+        said = answer(200, body, b"Content-Encoding: gzip", b"Date: x")
         reply = await reply_to(POST, said)
         assert reply.head + reply.body == said

@@ -284,7 +284,7 @@ async def test_who_cannot_wait_is_heard_after_the_switch(behind: bool) -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        SWITCH.replace(b"Upgrade: websocket", b"Upgrade: h2c"),
+        SWITCH.replace(b"Upgrade: websocket", b"Upgrade: h2c, websocket"),
         SWITCH.replace(b"keep-alive, Upgrade", b"keep-alive"),
         SWITCH.replace(b"GET", b"POST"),
         SWITCH.replace(b"HTTP/1.1", b"HTTP/1.0"),

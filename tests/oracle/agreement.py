@@ -25,7 +25,7 @@ Where we are stricter (each with a row in `tests/unit/http/test_llhttp.py`):
   value is partly quoted; in responses a trailer that names a coding; extensions and trailers that
   are too large.
 - Keep-alive: never with a service that speaks HTTP/1.0, nor behind a request with `Connection:
-  upgrade` and an `Upgrade`, even an empty one.
+  upgrade` and WebSocket in `Upgrade`.
 
 Where we accept more, in two places; messages are told to llhttp in the form that it takes:
 
@@ -33,6 +33,9 @@ Where we accept more, in two places; messages are told to llhttp in the form tha
 - HTTP/1.x above 1.1, processed as 1.1 (RFC 9110 section 2.5), in requests.
 
 Trailers are dropped, whatever they say; llhttp heeds a `Connection` among them.
+
+Where we ignore what llhttp heeds: an offer to switch to another protocol than WebSocket. llhttp is
+not told of it.
 
 What cannot be compared, because of httptools: the body of a request that asks for another protocol,
 and what follows the response to a HEAD that announces a body. Their heads are compared.
@@ -311,6 +314,7 @@ def _compare_responses(head: ResponseHead, theirs: Message, *, head_request: boo
 # The two places where we accept more, and what is not ours to agree about.
 
 _FIRST_LINE = re.compile(rb"([\r\n]*)([^\r\n ]*) ([^\r\n ]*) HTTP/1\.([0-9])(?=\r\n)")
+_OFFER = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]+)([^\r\n]*)\r\n")
 _CONNECTION = re.compile(rb"(?im)^(proxy-)?connection(?=:)")
 _PART = re.compile(rb'"(?:[^"\\]|\\.)*"|[ \t]*([;=])[ \t]*')
@@ -320,7 +324,7 @@ def _request_for_llhttp(message: bytes, head: RequestHead) -> bytes:
     """Return one request in the form that llhttp takes, of those that mean the same to us.
 
     HTTP/1.x above 1.1 becomes 1.1. A target that admission refuses becomes `/`: where such a
-    request ends still matters.
+    request ends still matters. Offers of protocols are left out.
     """
     line = head.line
     first = _FIRST_LINE.match(message)
@@ -329,6 +333,9 @@ def _request_for_llhttp(message: bytes, head: RequestHead) -> bytes:
         minor = first[4] if first[4] in b"01" else b"1"
         start = b"%b%b %b HTTP/1.%b" % (first[1], first[2], target, minor)
         message = start + message[first.end() :]
+    if head.upgrade is None:
+        end = message.find(b"\r\n\r\n")
+        message = _OFFER.sub(b"", message[:end]) + message[end:]
     return _chunks_for_llhttp(message) if head.chunked else message
 
 

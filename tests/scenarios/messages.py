@@ -10,7 +10,9 @@ POST = (
     b"Content-Length: 2\r\n\r\n{}"
 )
 GET = b"GET /iris HTTP/1.1\r\nHost: localhost\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+DATE = b"Date: Sun, 29 Nov 2026 03:00:00 GMT\r\n"
+"""Real services send one; where it is missing the gateway adds its own."""
+OK = b"HTTP/1.1 200 OK\r\n" + DATE + b"Content-Length: 2\r\n\r\nok"
 
 
 def token(number: int) -> bytes:
@@ -67,12 +69,15 @@ def forwarded(
 def answer(status: int, body: bytes = b"", *fields: bytes) -> bytes:
     """A response with a Content-Length."""
     lines = b"".join(field + b"\r\n" for field in fields)
-    return b"HTTP/1.1 %d Any\r\n%bContent-Length: %d\r\n\r\n%b" % (status, lines, len(body), body)
+    return b"HTTP/1.1 %d Any\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
+        status, DATE, lines, len(body), body,
+    )  # fmt: skip
 
 
 def head_of(*fields: bytes, status: bytes = b"200 OK") -> bytes:
     """The head of a response."""
-    return b"HTTP/1.1 %b\r\n" % status + b"".join(f + b"\r\n" for f in fields) + b"\r\n"
+    date = b"" if status.startswith(b"1") else DATE
+    return b"HTTP/1.1 %b\r\n" % status + date + b"".join(f + b"\r\n" for f in fields) + b"\r\n"
 
 
 def error_in(reply: Reply) -> tuple[int, str]:

@@ -46,7 +46,6 @@ REFUSED_AND_CLOSED = {
         400,
         "UpgradeRefused",
     ),
-    "h2c": (request(b"GET", None, b"Connection: Upgrade", b"Upgrade: h2c"), 400, "UpgradeRefused"),
     "target": (request(b"GET", target=b"/iris/" + b"x" * 8192), 414, "TargetTooLong"),
     "fields": (request(b"GET", None, *[b"A: b"] * 100), 431, "HeadersTooLarge"),
     "field": (request(b"GET", None, b"A: " + b"b" * 40_000), 431, "HeadersTooLarge"),

@@ -4,6 +4,7 @@ import pytest
 
 from tests.scenarios.messages import (
     CHUNKED,
+    DATE,
     GET,
     OK,
     answer,
@@ -27,7 +28,7 @@ async def test_early_response_is_the_last_on_both_connections(begun: bytes, stag
     stage.client.sends(begun)
     stage.service.answers(answer(400, b"no"))
     assert stage.client.received == (
-        b"HTTP/1.1 400 Any\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
+        b"HTTP/1.1 400 Any\r\n" + DATE + b"Content-Length: 2\r\nConnection: close\r\n\r\nno"
     )
     assert stage.client.fate is Fate.HALF_CLOSED
     stage.client.sends(b"more", GET)

@@ -167,7 +167,7 @@ async def test_response_whose_body_does_not_come_is_passed_on(stage: Stage) -> N
     """
     It is held back for a second; from then on the client has its status.
     """
-    head = b"HTTP/1.1 503 Any\r\nContent-Length: 4\r\n\r\n"
+    head = b"HTTP/1.1 503 Any\r\nDate: x\r\nContent-Length: 4\r\n\r\n"
     stage.client.sends(POST)
     stage.service.answers(head + b"do")
     await pause(stage, HOLD_S)

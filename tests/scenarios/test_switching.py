@@ -150,7 +150,7 @@ async def test_rejected_token_is_replaced_before_the_switch(stage: Stage) -> Non
     [
         SWITCH.replace(b"GET", b"POST", 1),
         SWITCH.replace(b"HTTP/1.1", b"HTTP/1.0"),
-        SWITCH.replace(b"WebSocket\r\n", b"h2c\r\n"),
+        SWITCH.replace(b"WebSocket\r\n", b"h2c, websocket\r\n"),
         SWITCH.replace(b"keep-alive, Upgrade", b"keep-alive"),
         SWITCH.replace(b"Cookie: a=b", b"Content-Length: 2"),
         SWITCH.replace(b"Cookie: a=b", b"Upgrade: websocket"),

@@ -15,6 +15,7 @@ from gateway.downstream.client_stream import LOOK_S
 from gateway.downstream.connection import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, LINGER_S
 from gateway.downstream.listener import DataListener
 from gateway.errors import CredentialError, ErrorCode, UpstreamError
+from gateway.http.date import DateField
 from gateway.http.host import AllowedHosts
 from gateway.http.request_head import METHODS
 from gateway.identity.credential import Credential
@@ -278,6 +279,7 @@ class Stage:
             deadlines=Deadlines(now),
             clock=now,
             observer=observer,
+            dates=DateField(lambda: EPOCH + now()),
             replay_budget=ReplayBudget(max_kept_bytes),
         )
         self._metrics = Metrics()

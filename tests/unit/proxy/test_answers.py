@@ -20,8 +20,11 @@ from tests.unit.proxy.test_routes import service
 ANSWERED = [code for code in ErrorCode if code.status]
 
 
+DATE = b"Date: Sun, 29 Nov 2026 03:00:00 GMT"
+
+
 def response_to(error: GatewayError, *, with_body: bool = True, close: bool = False) -> bytes:
-    return error_response(error, "id-1", with_body=with_body, close=close)
+    return error_response(error, "id-1", DATE, with_body=with_body, close=close)
 
 
 @pytest.mark.parametrize("code", ANSWERED, ids=lambda code: code.label)
@@ -37,6 +40,7 @@ def test_every_code_has_a_response(code: ErrorCode) -> None:
         "request_id": "id-1",
     }
     assert fields == [
+        DATE,
         b"Content-Type: application/json",
         b"Content-Length: %d" % len(body),
         b"X-Request-Id: id-1",

@@ -245,6 +245,14 @@ class ErrorCode(Enum):
         Layer.NETWORK,
         "The service cannot be connected to; check the service's `url` and the network.",
     )
+    EGRESS_PROXY_ERROR = Answer(
+        502,
+        "proxy_configuration_error",
+        "EgressProxyError",
+        Layer.NETWORK,
+        "The egress proxy opens no tunnel to the service; check `egress_proxy`, its password, and "
+        "what the proxy allows.",
+    )
     CONNECTION_TERMINATED = Answer(
         502,
         "connection_terminated",

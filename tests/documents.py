@@ -22,6 +22,7 @@ from gateway.settings.identity import LOGIN_KEYS, SECRETS, Identity
 from gateway.settings.sections import Section, listed_section, section_in
 from gateway.settings.sinks import parse_sink_path
 from gateway.settings.types import (
+    parse_proxy_url,
     parse_readable_file,
     parse_secret,
     parse_service_url,
@@ -102,6 +103,7 @@ _TYPES: dict[Callable[..., Any], str] = {
     values.parse_field_prefix: "text",
     values.parse_instant: "date, or date and time",
     parse_service_url: "URL",
+    parse_proxy_url: "`http://host:port`",
     parse_readable_file: "file",
     parse_sink_path: "file to be written",
     parse_secret: "secret, environment only",

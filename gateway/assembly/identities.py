@@ -11,6 +11,7 @@ from typing import TypeVar, assert_never
 
 from pydantic import SecretStr
 
+from gateway.assembly.egress import build_proxy
 from gateway.assembly.tls import file_digests, tls_context
 from gateway.clock import LoopAlarm, boottime, wall_clock
 from gateway.errors import ConfigError
@@ -149,6 +150,7 @@ def build_identity(name: str, identity: Identity) -> BuiltIdentity:
         random=random.random,
         tls=_iam_tls(name, identity),
         server_hostname=identity.tls.server_name,
+        proxy=build_proxy(f"identities.{name}.egress_proxy", identity.egress_proxy),
     )
     return BuiltIdentity(source_of_tokens, files)
 
@@ -225,7 +227,8 @@ def build_cache(
     Raises:
         ConfigError: a certificate or key cannot be used.
     """
-    made_of = (identity, file_digests(identity.tls))
+    proxy = build_proxy(f"identities.{name}.egress_proxy", identity.egress_proxy)
+    made_of = (identity, file_digests(identity.tls), proxy)
     if known is not None and known.made_of == made_of:
         return known
     built = build_identity(name, identity)
@@ -269,7 +272,7 @@ def unusable_secrets(settings: Settings, *, tokens: bool = True) -> list[str]:
 
     `tokens` False passes over `token_file`, which somebody else may have yet to fill.
     """
-    problems = unusable_keys(settings)
+    problems = [*unusable_keys(settings), *unusable_proxies(settings)]
     for name, identity in settings.identities.items():
         for key in ("password_file", "secret_file", "token_file")[: 2 + tokens]:
             file = getattr(identity, key)
@@ -278,6 +281,19 @@ def unusable_secrets(settings: Settings, *, tokens: bool = True) -> list[str]:
                     SecretFile(file).read()
                 except LoginError as error:
                     problems.append(f"identities.{name}.{key}: {error}")
+    return problems
+
+
+def unusable_proxies(settings: Settings) -> list[str]:
+    """Return a line for each egress proxy whose password cannot be used. Blocks."""
+    proxies = {f"identities.{n}": i.egress_proxy for n, i in settings.identities.items()}
+    proxies |= {f"services.{n}": s.egress_proxy for n, s in settings.services.items()}
+    problems: list[str] = []
+    for key, proxy in proxies.items():
+        try:
+            build_proxy(f"{key}.egress_proxy", proxy)
+        except ConfigError as error:
+            problems += error.problems
     return problems
 
 

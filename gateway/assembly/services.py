@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from gateway.assembly.egress import build_proxy
 from gateway.assembly.tls import TlsContexts, tls_context
 from gateway.clock import boottime
 from gateway.http.fields import is_always_dropped
@@ -62,6 +63,7 @@ def build_origin(
         tls=context_of(f"services.{name}.tls", settings.tls) if is_https else None,
         server_name=settings.tls.server_name,
         connect_timeout_s=settings.timeouts.connect,
+        proxy=build_proxy(f"services.{name}.egress_proxy", settings.egress_proxy),
     )
 
 

@@ -22,6 +22,7 @@ class Step(StrEnum):
     SECRET = "secret"  # noqa: S105  # the name of a step
     DNS = "dns"
     TCP = "tcp"
+    PROXY = "proxy"
     TLS = "tls"
     LOGIN = "login"
     SCOPE = "scope"

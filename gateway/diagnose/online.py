@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Hashable, Iterator
 from datetime import UTC, datetime
 
+from gateway.assembly.egress import build_proxy
 from gateway.assembly.identities import BuiltIdentity, build_identity
 from gateway.assembly.services import build_origin
 from gateway.assembly.tls import tls_context
@@ -129,6 +130,7 @@ async def examine_way(name: str, service: Service) -> list[Finding]:
         tls=origin.tls,
         server_name=origin.server_name,
         limit_s=origin.connect_timeout_s,
+        proxy=origin.proxy,
     )
 
 
@@ -201,6 +203,7 @@ async def _examine_way_to_iam(key: str, identity: Identity, auth_url: str) -> li
         tls=tls_context(f"{key}.tls", identity.tls) if url.scheme == "https" else None,
         server_name=identity.tls.server_name,
         limit_s=_CONNECT_TO_IAM_S,
+        proxy=build_proxy(f"{key}.egress_proxy", identity.egress_proxy),
     )
 
 

@@ -11,6 +11,14 @@ from typing import Any
 
 from gateway.clock import wall_clock
 from gateway.diagnose.findings import Finding, Level, Step, duration_text
+from gateway.errors import UpstreamError
+from gateway.http.connect import (
+    EgressProxy,
+    connect_request,
+    connect_status,
+    refusal_of,
+    tunnel_error,
+)
 
 RENEWAL_DAYS = 14.0
 """A certificate that ends sooner is worth a warning."""
@@ -54,6 +62,7 @@ async def walk(
     tls: ssl.SSLContext | None,
     server_name: str | None,
     limit_s: float,
+    proxy: EgressProxy | None = None,
     lookup: Lookup = socket.getaddrinfo,
 ) -> list[Finding]:
     """Go as far as it goes: one finding per step, the last one a failure if it goes no further.
@@ -65,6 +74,7 @@ async def walk(
         tls: how to verify the other side; None for plain TCP.
         server_name: the name to ask for and verify instead of `host`.
         limit_s: seconds for all steps together.
+        proxy: what opens a tunnel to the host, which is then not looked up here.
         lookup: resolves names; blocks.
 
     Cancellation: safe; leaves no connection behind. A look-up under way ends in its thread, which
@@ -74,13 +84,18 @@ async def walk(
     writer: asyncio.StreamWriter | None = None
     try:
         limit = _Limit(asyncio.get_running_loop().time() + limit_s, limit_s)
-        addresses = await _resolve(host, port, limit, lookup)
-        if addresses != [host]:
-            told = f"{host} is {', '.join(addresses[:4])}{', …' if len(addresses) > 4 else ''}"
+        hop, hop_port = (host, port) if proxy is None else (proxy.host, proxy.port)
+        addresses = await _resolve(hop, hop_port, limit, lookup)
+        if addresses != [hop]:
+            told = f"{hop} is {', '.join(addresses[:4])}{', …' if len(addresses) > 4 else ''}"
             findings.append(Finding(Level.OK, key, Step.DNS, told))
-        writer, address = await _connect(host, addresses, port, limit)
-        told = f"connected to {_joined(address, port)}"
+        reader, writer, address = await _connect(hop, addresses, hop_port, limit)
+        told = f"connected to {_joined(address, hop_port)}"
         findings.append(Finding(Level.OK, key, Step.TCP, told))
+        if proxy is not None:
+            await _ask_for_tunnel(reader, writer, proxy, limit, (host, port))
+            told = f"the egress proxy opens a tunnel to {_joined(host, port)}"
+            findings.append(Finding(Level.OK, key, Step.PROXY, told))
         if tls is not None:
             name = server_name or host
             await _shake_hands(writer, f"{host}:{port}", name, tls, limit)
@@ -140,14 +155,14 @@ async def _resolve(host: str, port: int, limit: _Limit, lookup: Lookup) -> list[
 
 async def _connect(
     host: str, addresses: list[str], port: int, limit: _Limit
-) -> tuple[asyncio.StreamWriter, str]:
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
     """Connect to the first address that accepts; return it, too."""
     where = f"{host}:{port}"
     text = f"{where} has no address"
     for address in addresses:
         try:
             async with asyncio.timeout_at(limit.at):
-                _, writer = await asyncio.open_connection(address, port)
+                reader, writer = await asyncio.open_connection(address, port)
         except TimeoutError:
             text = f"{where} does not answer {limit}: check address, routes and firewalls"
             break
@@ -156,8 +171,36 @@ async def _connect(
         except OSError as error:
             text = f"{where} cannot be connected to: {error.strerror or type(error).__name__}"
         else:
-            return writer, address
+            return reader, writer, address
     raise _BlockedError(Step.TCP, text)
+
+
+async def _ask_for_tunnel(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    proxy: EgressProxy,
+    limit: _Limit,
+    target: tuple[str, int],
+) -> None:
+    received = b""
+    where = f"the egress proxy {proxy.authority}"
+    try:
+        async with asyncio.timeout_at(limit.at):
+            writer.write(connect_request(*target, proxy.authorization))
+            while (status := connect_status(received)) is None:
+                data = await reader.read(4096)
+                if not data:
+                    raise tunnel_error("it closed the connection unanswered")
+                received += data
+        text = refusal_of(status)
+    except TimeoutError:
+        text = f"it does not answer {limit}: check its load and its way out"
+    except UpstreamError as error:
+        text = str(error).removeprefix("egress proxy: ")
+    except OSError as error:
+        text = f"the connection to it breaks ({type(error).__name__})"
+    if text:
+        raise _BlockedError(Step.PROXY, f"{where}: {text}")
 
 
 async def _shake_hands(

@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from gateway.http.connect import EgressProxy, refusal_of
 from gateway.identity.answer import Answer
 from gateway.identity.refresh import RefreshResult
 from gateway.identity.source import LONGEST_TOKEN, LoginError
@@ -18,8 +19,8 @@ _LONGEST_FIELD = LONGEST_TOKEN + 1024  # aiohttp counts the field's name and mor
 class HttpClient:
     """Asks questions that hold secrets; a new connection for each.
 
-    Invariants: no redirect is followed, no proxy, cookie or `.netrc` is used; nothing that
-    aiohttp says of a failure gets out, because it may quote the token.
+    Invariants: no redirect is followed; no cookie, `.netrc` or proxy of the environment is used;
+    nothing that aiohttp says of a failure gets out, because it may quote the token.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class HttpClient:
         *,
         tls: ssl.SSLContext | None = None,
         server_hostname: str | None = None,
+        proxy: EgressProxy | None = None,
         connect_timeout_s: float,
         total_timeout_s: float,
     ) -> None:
@@ -37,12 +39,19 @@ class HttpClient:
             whose: who is asked, for error texts: `IAM`.
             tls: None verifies against the system's authorities.
             server_hostname: the name to verify instead of the URL's.
+            proxy: what opens a tunnel to https URLs.
             connect_timeout_s: for name, TCP and TLS.
             total_timeout_s: for all of one question.
         """
         self._whose = whose
         self._tls: ssl.SSLContext | bool = True if tls is None else tls
         self._server_hostname = server_hostname
+        self._proxy = None if proxy is None else URL(f"http://{proxy.authority}")
+        self._proxy_headers = (
+            {"Proxy-Authorization": proxy.authorization.decode("ascii")}
+            if proxy is not None and proxy.authorization
+            else None
+        )
         self._timeout = aiohttp.ClientTimeout(total=total_timeout_s, connect=connect_timeout_s)
 
     async def ask(
@@ -60,6 +69,14 @@ class HttpClient:
             return await self._exchange(method, url, body, headers)
         except TimeoutError:
             problem = LoginError(RefreshResult.TIMEOUT, f"{whose} did not answer in time")
+        except aiohttp.ClientProxyConnectionError:
+            problem = LoginError(
+                RefreshResult.NETWORK, f"the egress proxy to {whose} cannot be connected to"
+            )
+        except aiohttp.ClientHttpProxyError as error:
+            problem = LoginError(
+                RefreshResult.NETWORK, f"the egress proxy to {whose}: {refusal_of(error.status)}"
+            )
         except aiohttp.ClientConnectorDNSError:
             problem = LoginError(RefreshResult.NETWORK, f"{whose}'s host name cannot be resolved")
         except aiohttp.ClientConnectorCertificateError:
@@ -103,6 +120,8 @@ class HttpClient:
                 },
                 allow_redirects=False,
                 server_hostname=self._server_hostname,
+                proxy=self._proxy,
+                proxy_headers=self._proxy_headers,
             ) as response,
         ):
             return Answer(

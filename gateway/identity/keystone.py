@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from gateway.clock import Clock
+from gateway.http.connect import EgressProxy
 from gateway.identity.answer import AskedProject, failure_of, grant_of, instant_of_date
 from gateway.identity.credential import Credential
 from gateway.identity.http_client import HttpClient
@@ -118,6 +119,7 @@ class KeystoneSource:
         random: Callable[[], float],
         tls: ssl.SSLContext | None = None,
         server_hostname: str | None = None,
+        proxy: EgressProxy | None = None,
         connect_timeout_s: float = _CONNECT_S,
         total_timeout_s: float = _TOTAL_S,
     ) -> None:
@@ -135,6 +137,7 @@ class KeystoneSource:
             "IAM",
             tls=tls,
             server_hostname=server_hostname,
+            proxy=proxy,
             connect_timeout_s=connect_timeout_s,
             total_timeout_s=total_timeout_s,
         )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, create_model
 
+from gateway.settings.egress import EgressProxy, plain_text_faults
 from gateway.settings.sections import Fault, Section
 from gateway.settings.sinks import Sink
 from gateway.settings.tls import Tls
@@ -29,11 +30,13 @@ LOGIN_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     # method: keys it needs, further keys it takes
     "password": (
         frozenset({"auth_url", "username", "user_domain"}),
-        frozenset({"password", "password_file", "project", "project_id", "project_domain", "tls"}),
+        frozenset({"password", "password_file", "project", "project_id", "project_domain", "tls"})
+        | {"egress_proxy"},
     ),
     "application_credential": (
         frozenset({"auth_url"}),
-        frozenset({"id", "name", "username", "user_domain", "secret", "secret_file", "tls"}),
+        frozenset({"id", "name", "username", "user_domain", "secret", "secret_file", "tls"})
+        | {"egress_proxy"},
     ),
     "oidc": (
         frozenset({"auth_url", "idp", "id_token_file"}),
@@ -169,6 +172,8 @@ class Identity(_KeysUpToFrom):
     """Name of the domain that `project` belongs to; the user's own when left out."""
     tls: Tls = Tls()
     """TLS towards `auth_url`."""
+    egress_proxy: EgressProxy = EgressProxy()
+    """The proxy that logins go through; `auth_url` must be https then."""
     sinks: Annotated[tuple[Sink, ...], BeforeValidator(parse_list)] = ()
     """Files that always hold the token in use, for proxies that carry the requests themselves;
     not with methods `none` and `ak_sk`. In the environment as JSON."""
@@ -202,6 +207,7 @@ class Identity(_KeysUpToFrom):
             if key in given and key not in needed | further | {"method"}:
                 allowed = ", ".join(k for k in cls.model_fields if k in needed | further)
                 yield (key,), f"makes no sense with method {method}; allowed: {allowed or 'no key'}"
+        yield from plain_text_faults(given, "auth_url")
         yield from cls._secret_contradictions(given, method, further)
         if method in {"password", "oidc"}:
             yield from cls._scope_contradictions(given, method)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from gateway.settings.egress import EgressProxy, plain_text_faults
 from gateway.settings.identity import Identity
 from gateway.settings.overload import MAX_IN_FLIGHT, Breaker, Queue, Retry
 from gateway.settings.sections import Fault, Section
@@ -116,10 +117,13 @@ class Service(Section):
     """How long each step may take."""
     tls: Tls = Tls()
     """TLS towards the service."""
+    egress_proxy: EgressProxy = EgressProxy()
+    """The proxy that connections to the service go through; `url` must be https then."""
 
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:
         """Yield what needs another key."""
+        yield from plain_text_faults(given, "url")
         if "queue" in given and "max_in_flight" not in given:
             yield (
                 ("queue",),

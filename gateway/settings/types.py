@@ -53,6 +53,14 @@ def parse_service_url(value: Any) -> str:
     return str(values.parse_url(value))
 
 
+def parse_proxy_url(value: Any) -> str:
+    """Return the URL of a proxy, which is a host and a port alone."""
+    url = values.parse_url(value)
+    if url.scheme != "http" or url.path:
+        raise ValueError(f"{values.shown(value)} is not a proxy; use http://host:port")
+    return str(url)
+
+
 def parse_secret(value: Any) -> SecretStr:
     """Take a secret without ever repeating it."""
     if isinstance(value, SecretStr):
@@ -173,6 +181,11 @@ ServiceUrl = Annotated[
     _text_schema(
         r"https?://[^/?#@]+(/[^?#]*)?", "https://modelarts-infers-1.example/v1/infers/<id>"
     ),
+]
+ProxyUrl = Annotated[
+    str,
+    BeforeValidator(parse_proxy_url),
+    _text_schema(r"http://[^/?#@]+/?", "http://proxy.internal:3128"),
 ]
 AuthUrl = Annotated[
     str,

@@ -12,7 +12,9 @@ from aiohappyeyeballs import start_connection
 from mypy_extensions import mypyc_attr
 
 from gateway.errors import ErrorCode, UpstreamError
+from gateway.http.connect import EgressProxy, tunnel_error
 from gateway.upstream.connection import Connection
+from gateway.upstream.tunnel import open_tunnel
 
 _AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
 _NEXT_ADDRESS_S = 0.25
@@ -31,7 +33,9 @@ class Origin:
     server_name: str | None = None
     """Name in the handshake and in the certificate, when it differs from `host`."""
     connect_timeout_s: float = 5.0
-    """Name resolution, TCP and TLS together."""
+    """Name resolution, TCP, the proxy and TLS together."""
+    proxy: EgressProxy | None = None
+    """What opens a tunnel to `host` and `port`; only with `tls`."""
     idle_limit_s: float = 30.0
     """Below the 60 s after which gateways and load balancers commonly close, so that the race
     between their closing and our writing is rare."""
@@ -150,7 +154,10 @@ class Pool:
         connection = Connection(self._clock())
         try:
             async with asyncio.timeout(origin.connect_timeout_s):
-                transport = await self._connect_to_one_of(await self._addresses(), connection)
+                if origin.proxy is None:
+                    transport = await self._connect_to_one_of(await self._addresses(), connection)
+                else:
+                    transport = await self._connect_through(origin.proxy, connection)
         except asyncio.CancelledError:
             connection.abort()  # it may have been opened before the cancellation arrived
             raise
@@ -183,10 +190,10 @@ class Pool:
         return await asyncio.shield(self._looking_up)
 
     async def _look_up(self) -> Sequence[_AddressInfo]:
-        origin, now = self.origin, self._clock()
+        next_hop, now = self.origin.proxy or self.origin, self._clock()
         try:
             found = await asyncio.get_running_loop().getaddrinfo(
-                origin.host, origin.port, type=socket.SOCK_STREAM
+                next_hop.host, next_hop.port, type=socket.SOCK_STREAM
             )
         except socket.gaierror as error:
             if known := self._still_known_after(error, now):
@@ -204,6 +211,30 @@ class Pool:
         known, since = self._resolved
         stands = error.errno == socket.EAI_AGAIN and now - since < self.origin.max_age_s
         return known if stands else ()
+
+    async def _connect_through(
+        self, proxy: EgressProxy, connection: Connection
+    ) -> asyncio.Transport:
+        """Have a tunnel opened, and speak TLS in it."""
+        origin = self.origin
+        try:
+            sock = await start_connection(
+                await self._addresses(), happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1
+            )
+        except OSError as cause:  # a name that cannot be resolved, too
+            raise tunnel_error(f"it cannot be connected to ({type(cause).__name__})") from cause
+        try:
+            await open_tunnel(sock, proxy, origin.host, origin.port)
+            transport, _ = await asyncio.get_running_loop().create_connection(
+                lambda: cast(asyncio.Protocol, connection),
+                sock=sock,
+                ssl=origin.tls,
+                server_hostname=origin.server_name or origin.host,
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return transport
 
     async def _connect_to_one_of(
         self, addresses: Sequence[_AddressInfo], connection: Connection

@@ -42,7 +42,7 @@ _CROWD_BUFFER_BYTES: Final = 48 * 1024
 _SWITCHED: Final = Phase.TUNNEL
 _QUEUED: Final = Phase.QUEUED
 
-_log = logging.getLogger("gateway.downstream")
+_log: Final = logging.getLogger("gateway.downstream")
 
 
 class Listener(Protocol):

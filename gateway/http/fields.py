@@ -52,6 +52,11 @@ _OPTIONS: Final = frozenset({b"close", b"keep-alive", b""})
 
 NO_NAMES: Final[frozenset[bytes]] = frozenset()
 
+# What nearly every message says of its connection.
+_COMMON_OPTIONS: Final[dict[bytes, frozenset[bytes]]] = {
+    option: frozenset((option,)) for option in (b"keep-alive", b"close")
+}
+
 
 def is_dropped_from_requests(name: bytes, judged: Iterable[bytes]) -> bool:
     """Return whether a request's field ends here although `name` is on no list.
@@ -70,6 +75,9 @@ def is_dropped_from_requests(name: bytes, judged: Iterable[bytes]) -> bool:
 
 def options_of(value: bytes) -> frozenset[bytes]:
     """Return the options that a Connection value lists, in lower case; empty ones included."""
+    common = _COMMON_OPTIONS.get(value)
+    if common is not None:
+        return common
     if b"," not in value:
         return frozenset((value.lower(),))
     return frozenset(option.strip(b" \t").lower() for option in value.split(b","))
@@ -77,7 +85,7 @@ def options_of(value: bytes) -> frozenset[bytes]:
 
 def named_by(options: frozenset[bytes]) -> frozenset[bytes]:
     """Return the names of fields among the `options` of Connection."""
-    return options - _OPTIONS
+    return NO_NAMES if options <= _OPTIONS else options - _OPTIONS
 
 
 def is_always_dropped(name: bytes) -> bool:

@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Iterable
+from typing import Final
 
 from gateway.errors import DownstreamError, ErrorCode
 
-_ADDRESS = re.compile(rb"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[.*\]")
+_ADDRESS: Final = re.compile(rb"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[.*\]")
 # RFC 9110 section 7.2: uri-host [ ":" port ]; no user information, no zone, no percent-encoding.
-_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
-_OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"  # 127.0.0.256 is a name, not an address
-_LOOPBACK = re.compile(rb"localhost|127(?:\." + _OCTET + rb"){3}|\[::1\]")
-_CACHE_SIZE = 64
+_HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+_OCTET: Final = (
+    rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"  # 127.0.0.256 is a name, not an address
+)
+_LOOPBACK: Final = re.compile(rb"localhost|127(?:\." + _OCTET + rb"){3}|\[::1\]")
+_CACHE_SIZE: Final = 64
 
 
 class AllowedHosts:

@@ -1,12 +1,13 @@
 """Where a redirect leads, seen from the client. Pure: no redirect is ever followed here."""
 
 import re
+from typing import Final
 
 from gateway.errors import DownstreamError
 from gateway.http.target import split_target
 
 # RFC 3986 appendix B without user information, which no redirect to a service of ours carries.
-_REFERENCE = re.compile(rb"(?:(?:([Hh][Tt][Tt][Pp][Ss]?):)?//([^/?#@\\]*))?([^#]*)(#.*)?")
+_REFERENCE: Final = re.compile(rb"(?:(?:([Hh][Tt][Tt][Pp][Ss]?):)?//([^/?#@\\]*))?([^#]*)(#.*)?")
 
 
 def location_for_client(value: bytes, *, origin: bytes, path: bytes, prefix: bytes) -> bytes:

@@ -227,8 +227,9 @@ def _transfer_encoding(head: RequestHead, value: bytes, _text: bytes) -> None:
 
 def _connection(head: RequestHead, value: bytes, _text: bytes) -> None:
     options = options_of(value)
-    head.options |= options
-    head.named |= named_by(options)
+    head.options = head.options | options if head.options else options
+    if named := named_by(options):
+        head.named |= named
 
 
 def _proxy_connection(head: RequestHead, value: bytes, _text: bytes) -> None:

@@ -191,7 +191,8 @@ def _transfer_encoding(head: ResponseHead, value: bytes, _text: bytes) -> None:
 
 
 def _connection(head: ResponseHead, value: bytes, _text: bytes) -> None:
-    head.options |= options_of(value)
+    options = options_of(value)
+    head.options = head.options | options if head.options else options
 
 
 def _proxy_connection(head: ResponseHead, value: bytes, _text: bytes) -> None:

@@ -9,14 +9,14 @@ import select
 import stat
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-_MAX_PENDING_BYTES = 4 * 1024 * 1024
+_MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
 """Above this, lines are dropped and counted: about 15 000 lines behind."""
-_CHUNK_BYTES = 4096
+_CHUNK_BYTES: Final = 4096
 """What a pipe that is ready to be written takes without blocking (PIPE_BUF on Linux)."""
-_NO_WAITS = ',"queue_us":0,"credential_us":0,"connect_us":0,"first_byte_us":'
-_GOOD_END = ',"retries":0,"error":"","rejection":"","upstream_request_id":""}\n'
+_NO_WAITS: Final = ',"queue_us":0,"credential_us":0,"connect_us":0,"first_byte_us":'
+_GOOD_END: Final = ',"retries":0,"error":"","rejection":"","upstream_request_id":""}\n'
 
 
 class Record(NamedTuple):

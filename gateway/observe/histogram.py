@@ -2,8 +2,13 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import Final
 
 from prometheus_client.samples import Exemplar
+
+from gateway.http.trace_context import trace_id_of
+
+_NO_EXEMPLAR: Final[tuple[bytes, float, float]] = (b"", 0.0, 0.0)
 
 
 class Histogram:
@@ -15,23 +20,24 @@ class Histogram:
         self.bounds = tuple(map(float, bounds))  # comparing with an integer takes thrice as long
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
-        self.exemplars: dict[int, tuple[str, float, float]] = {}
-        """By a bucket's place its newest traced value: trace id, value, seconds since the epoch."""
+        self.exemplars: dict[int, tuple[bytes, float, float]] = {}
+        """By a bucket's place its newest traced value: traceparent as received, value, seconds
+        since the epoch."""
 
     def observe(self, value: float) -> None:
         """Count one value, in the unit of the bounds."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
-    def exemplify(self, value: float, trace_id: str, at: float) -> None:
+    def exemplify(self, value: float, traceparent: bytes, at: float) -> None:
         """Remember in which trace a value was observed, in place of an earlier one of its bucket.
 
         Args:
             value: as told to `observe`.
-            trace_id: 32 hexadecimal digits.
+            traceparent: as received; read at the scrape, where one that is no trace is left out.
             at: when, in seconds since the epoch.
         """
-        self.exemplars[bisect_left(self.bounds, value)] = trace_id, value, at
+        self.exemplars[bisect_left(self.bounds, value)] = traceparent, value, at
 
     def buckets(self) -> list[tuple[str, float]]:
         """Return cumulative counts by upper bound, as the exposition wants them."""
@@ -48,11 +54,12 @@ class Histogram:
         """Return `buckets`, each with its exemplar if it has one."""
         result: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
         for place, bucket in enumerate(self.buckets()):
-            if place in self.exemplars:
-                trace_id, value, at = self.exemplars[place]
-                result.append((*bucket, Exemplar({"trace_id": trace_id}, value, round(at, 3))))
-            else:
+            traceparent, value, at = self.exemplars.get(place, _NO_EXEMPLAR)
+            trace_id = trace_id_of(traceparent)
+            if trace_id is None:
                 result.append(bucket)
+            else:
+                result.append((*bucket, Exemplar({"trace_id": trace_id}, value, round(at, 3))))
         return result
 
 
@@ -68,7 +75,7 @@ class Shifted:
         self._origin = origin
         self._counts = [0] * len(origin.counts)
         self._total = 0.0
-        self._exemplars: dict[int, tuple[str, float, float]] = {}
+        self._exemplars: dict[int, tuple[bytes, float, float]] = {}
 
     def move(self, value: float, to: float) -> None:
         """Count `to` here, and not `value`, which the other histogram has observed."""
@@ -82,9 +89,9 @@ class Shifted:
         self._counts[bisect_left(self._origin.bounds, value)] -= 1
         self._total -= value
 
-    def exemplify(self, value: float, trace_id: str, at: float) -> None:
+    def exemplify(self, value: float, traceparent: bytes, at: float) -> None:
         """Remember the trace of a value that was moved; see `Histogram`."""
-        self._exemplars[bisect_left(self._origin.bounds, value)] = trace_id, value, at
+        self._exemplars[bisect_left(self._origin.bounds, value)] = traceparent, value, at
 
     def histogram(self) -> Histogram:
         """Return the histogram itself."""

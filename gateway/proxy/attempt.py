@@ -29,7 +29,7 @@ _HOLD_S: Final = 1.0
 """How long a response is held back for the rest of its body; a vendor's error is one packet."""
 
 
-_log = logging.getLogger("gateway.proxy")
+_log: Final = logging.getLogger("gateway.proxy")
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -32,7 +32,7 @@ from gateway.upstream.connection import Connection
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NEVER: Final = float("inf")
 
-_log = logging.getLogger("gateway.proxy")
+_log: Final = logging.getLogger("gateway.proxy")
 
 
 class Exchange(AttemptOwner):

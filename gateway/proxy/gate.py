@@ -39,7 +39,7 @@ _LOSSES: Final = frozenset({THROTTLED, PROTECTED, TIMEOUT})
 """Too many requests for the service: an adaptive limit goes down."""
 _FAILURES: Final = frozenset({DOWN, PROTECTED, TIMEOUT})
 """The service is not there: so many in a row open the breaker."""
-_log = logging.getLogger("gateway.proxy")
+_log: Final = logging.getLogger("gateway.proxy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

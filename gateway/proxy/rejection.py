@@ -5,11 +5,11 @@ code together: APIG.0201, for one, comes with seven different statuses.
 """
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from gateway.errors import Layer
 
-PEEK_BYTES = 8 * 1024
+PEEK_BYTES: Final = 8 * 1024
 """How much of an error body is looked at: the vendor's are a few hundred bytes."""
 
 _REJECTED_401 = frozenset(
@@ -17,7 +17,7 @@ _REJECTED_401 = frozenset(
     + [f"ModelArts.020{n}" for n in (1, 2, 3, 4)]
 )
 _REJECTED_403 = frozenset(["ModelArts.0203"])
-_CODE_KEYS = ("error_code", "errorCode", "code")
+_CODE_KEYS: Final = ("error_code", "errorCode", "code")
 
 
 def vendor_code(body: bytes) -> str:

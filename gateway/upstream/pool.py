@@ -6,7 +6,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from aiohappyeyeballs import start_connection
 from mypy_extensions import mypyc_attr
@@ -17,9 +17,9 @@ from gateway.upstream.connection import Connection
 from gateway.upstream.tunnel import open_tunnel
 
 _AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
-_NEXT_ADDRESS_S = 0.25
+_NEXT_ADDRESS_S: Final = 0.25
 """When to try the next address beside one that does not answer (RFC 8305 section 8)."""
-_WRITE_BUFFER_BYTES = 64 * 1024
+_WRITE_BUFFER_BYTES: Final = 64 * 1024
 """What may wait in memory for a service that reads slowly, per connection."""
 
 

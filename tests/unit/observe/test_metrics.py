@@ -80,6 +80,11 @@ def filled() -> Metrics:
     return metrics_of(service, identity)
 
 
+def traceparent(trace_id: str) -> bytes:
+    """Return a header's value that names this trace."""
+    return f"00-{trace_id}-00f067aa0ba902b7-01".encode()
+
+
 def exemplars(
     metrics: Metrics,
 ) -> list[tuple[tuple[str, ...], tuple[dict[str, str], float, float]]]:
@@ -160,7 +165,7 @@ def test_only_values_that_were_moved_have_examples_of_their_own() -> None:
     service = ServiceMetrics("iris", ["POST"], [])
     service.first_byte.observe(0.03)
     service.bodies.first_chunk.move(0.03, 1.5)
-    service.bodies.first_chunk.exemplify(1.5, "c" * 32, 1.7e9)
+    service.bodies.first_chunk.exemplify(1.5, traceparent("c" * 32), 1.7e9)
 
     assert exemplars(metrics_of(service)) == [
         (("iris", "2.5"), ({"trace_id": "c" * 32}, 1.5, 1.7e9))
@@ -334,7 +339,7 @@ def test_an_exemplar_stands_at_the_bucket_of_its_value(value: float, bucket: str
     """With trace, value and time, and nowhere else; in OpenMetrics only."""
     service = ServiceMetrics("iris", ["POST"], [])
     service.duration.observe(value)
-    service.duration.exemplify(value, "c" * 32, 1.7e9 + 0.1234)
+    service.duration.exemplify(value, traceparent("c" * 32), 1.7e9 + 0.1234)
     metrics = metrics_of(service)
 
     assert exemplars(metrics) == [
@@ -348,11 +353,11 @@ def test_exemplars_are_the_newest_and_no_more_than_buckets(values: list[float]) 
     """However many requests are traced, a bucket keeps one: the last."""
     histogram = Histogram(REQUEST_BUCKETS_S)
     for number, value in enumerate(values):
-        histogram.exemplify(value, f"{number:032x}", float(number))
+        histogram.exemplify(value, traceparent(f"{number + 1:032x}"), float(number))
     found = {float(each[0]): each[2] for each in histogram.exposed() if len(each) == 3}
 
     assert {bound: int(one.labels["trace_id"], 16) for bound, one in found.items()} == {
-        next((b for b in REQUEST_BUCKETS_S if value <= b), float("inf")): number
+        next((b for b in REQUEST_BUCKETS_S if value <= b), float("inf")): number + 1
         for number, value in enumerate(values)
     }
 

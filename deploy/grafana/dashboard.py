@@ -240,8 +240,55 @@ def golden_signals() -> list[timeseries.Panel]:
         graph(
             "Requests in flight",
             "short",
-            "Requests being handled. A gateway takes 1000 of a service at a time.",
+            "Requests being handled, those that wait for their turn included, and how many may be "
+            "with a service at a time: max_in_flight, 1000 by default.",
             target(f"sum by (service) (gateway_requests_in_flight{{{SERVICE}}})", "{{service}}"),
+            target(f"sum by (service) (gateway_in_flight_limit{{{SERVICE}}})", "{{service}} limit"),
+        ),
+    ]
+
+
+def overload() -> list[timeseries.Panel]:
+    """What waits, what is refused, and what is left alone."""
+    rejected = rate("gateway_requests_rejected_total", SERVICE)
+    return [
+        graph(
+            "Wait for a turn",
+            "s",
+            "How long requests wait because the service has as many as it takes.",
+            *(
+                target(
+                    quantile(share, "gateway_queue_wait_seconds", SERVICE, "service"),
+                    f"{{{{service}}}} p{share * 100:.0f}",
+                )
+                for share in (0.5, 0.9)
+            ),
+        ),
+        stacked(
+            graph(
+                "Requests waiting",
+                "short",
+                "How many wait for their turn.",
+                target(f"sum by (service) (gateway_requests_queued{{{SERVICE}}})", "{{service}}"),
+            )
+        ),
+        graph(
+            "Requests refused",
+            "reqps",
+            "queue_full: at once, since waiting would not help. queue_timeout: after queue.wait. "
+            "breaker_open: the service has just failed several times.",
+            target(f"sum by (service, reason) ({rejected})", "{{service}} {{reason}}"),
+        ),
+        graph(
+            "Breaker open",
+            "short",
+            "1 while a service is left alone because it fails; and retries that the budget did not "
+            "allow, per second.",
+            target(f"max by (service) (gateway_breaker_open{{{SERVICE}}})", "{{service}} open"),
+            target(
+                f"sum by (service) ({rate('gateway_retry_budget_exhausted_total', SERVICE)})",
+                "{{service}} retries refused",
+            ),
         ),
     ]
 
@@ -466,6 +513,7 @@ def build() -> models.Dashboard:
     rows: dict[str, Sequence[stat.Panel | timeseries.Panel]] = {
         "At a glance": at_a_glance(),
         "Golden signals": golden_signals(),
+        "Overload": overload(),
         "Whose fault": whose_fault(),
         "Where the time goes": where_the_time_goes(),
         "Tokens": tokens(),

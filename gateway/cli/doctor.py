@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Hashable, Mapping
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -15,13 +15,13 @@ from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option
 from gateway.clock import wall_clock
 from gateway.diagnose.environment_checks import surroundings
 from gateway.diagnose.findings import Finding, Level, Step, has_failed
-from gateway.diagnose.local_gateway import refused_logins
+from gateway.diagnose.local_gateway import advised_limits, refused_logins
 from gateway.diagnose.online import examine_identity, examine_skew, examine_way
 from gateway.diagnose.probe_request import visit
 from gateway.diagnose.vendor_codes import failure_text, is_known_to_vendor, meaning_of
 from gateway.errors import ConfigError, UpstreamError
 from gateway.identity.source import Login
-from gateway.settings import Identity, Loaded, Service, load
+from gateway.settings import Identity, Loaded, Service, Settings, load
 from gateway.settings.identity import SECRETS
 
 _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
@@ -78,10 +78,8 @@ async def diagnose(
     """
     settings = loaded.settings
     problems = problems_of(settings)
-    for problem in problems:
-        yield Finding(Level.FAIL, "", Step.CONFIGURATION, problem, is_local=True)
-    for warning in loaded.warnings:
-        yield Finding(Level.WARN, "", Step.CONFIGURATION, warning)
+    for finding in _of_configuration(problems, loaded.warnings):
+        yield finding
     if problems:
         return
     text = (
@@ -117,6 +115,25 @@ async def diagnose(
     finally:
         for examination in examinations:
             examination.cancel()
+    for finding in await _examine_limits(settings):
+        yield finding
+
+
+def _of_configuration(problems: Iterable[str], warnings: Iterable[str]) -> Iterator[Finding]:
+    for problem in problems:
+        yield Finding(Level.FAIL, "", Step.CONFIGURATION, problem, is_local=True)
+    for warning in warnings:
+        yield Finding(Level.WARN, "", Step.CONFIGURATION, warning)
+
+
+async def _examine_limits(settings: Settings) -> list[Finding]:
+    """Ask a gateway that runs here whether limits are far from what the services show."""
+    advice = await asyncio.to_thread(advised_limits, settings.admin_listen)
+    return [
+        Finding(Level.WARN, f"services.{name}", Step.LIMITS, advice[name])
+        for name in settings.services
+        if name in advice
+    ]
 
 
 async def _examine_service(

@@ -29,6 +29,7 @@ class Step(StrEnum):
     CLOCK = "clock"
     URL = "url"
     PROBE = "probe"
+    LIMITS = "limits"
 
 
 @dataclass(frozen=True, slots=True)

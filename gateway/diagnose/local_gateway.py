@@ -1,4 +1,4 @@
-"""What a gateway that runs here has already found out: which logins IAM refuses.
+"""What a gateway that runs here has already found out: refused logins, limits that do not fit.
 
 A refused login counts towards the account's lock-out whoever makes it, so it is not made again to
 find out what is known. Forgiving: whatever else listens there, or nothing, tells nothing.
@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.diagnose.admin_query import reachable_host
 from gateway.diagnose.findings import duration_text
+from gateway.diagnose.limit_advice import limit_advice
 from gateway.settings import ListenAddress
 
 _TIMEOUT_S = 2.0
@@ -28,6 +29,14 @@ def refused_logins(admin: ListenAddress) -> dict[str, str]:
         for name, identity in (known.items() if isinstance(known, dict) else ())
         if isinstance(identity, dict) and identity.get("locked") is True
     }
+
+
+def advised_limits(admin: ListenAddress) -> dict[str, str]:
+    """Return the services whose limits look wrong to the gateway at `admin`, and why in words.
+
+    Blocks for a few seconds at most.
+    """
+    return limit_advice(_status(reachable_host(admin), admin.port))
 
 
 def _status(host: str, port: int) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class _Stations:
             "services": {
                 "iris": {"url": self._good.service_url(IRIS_ID)},
                 "echo": {"url": echo},
-                "flaky": {"url": echo},
+                "flaky": {"url": echo, "max_in_flight": 100},  # never reached
                 "slow": {"url": echo},
                 "full": {"url": f"http://127.0.0.1:{own_port}/full", "identity": "nobody"},
                 "misused": {"url": echo},

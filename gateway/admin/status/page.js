@@ -328,6 +328,23 @@ function showTraffic() {
     `Latency over ${minutes}: now ${seconds(now.average)} on average, 95th percentile ${seconds(now.p95)}`);
 }
 
+// In flight of the limit; below it what waits, for how long, and what has become of the rest.
+function turns(service) {
+  const { rejected, queue_wait: wait } = service;
+  const limits = service.limits || { in_flight: service.in_flight || 0, limit: null, queued: 0, breaker: "off" };
+  const refused = total(Object.values(rejected || {}));
+  const notes = [];
+  if (limits.queued) notes.push(`${number(limits.queued)} waiting`);
+  if (wait && total(wait.counts) > wait.counts[0]) notes.push(`p90 wait ${seconds(quantile(0.9, wait.bounds_s, wait.counts))}`);
+  if (refused) notes.push(`${number(refused)} refused: ${Object.keys(rejected).join(", ")}`);
+  if (limits.breaker === "open" || limits.breaker === "half_open") notes.push(`breaker ${limits.breaker.replace("_", " ")}`);
+  return {
+    text: `${number(limits.in_flight)} of ${number(limits.limit)}`,
+    small: notes.join(" · "),
+    className: limits.breaker === "open" || limits.queued ? "number bad" : "number",
+  };
+}
+
 function showServices(data) {
   const rows = Object.entries(data.services).map(([name, service]) => {
     const now = flow(samples.length - 1, name) || { rate: null, average: null, p95: null, errorShare: null };
@@ -340,7 +357,7 @@ function showServices(data) {
         { text: seconds(now.average), className: "number" },
         { text: seconds(now.p95), className: "number" },
         { text: percent(now.errorShare), className: now.errorShare ? "number bad" : "number" },
-        { text: number(service.in_flight), className: "number" },
+        turns(service),
         { text: `${service.connections.active} + ${service.connections.idle} idle`, className: "number" },
       ],
     };

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from gateway.diagnose.local_gateway import refused_logins
+from gateway.diagnose.local_gateway import advised_limits, refused_logins
 from gateway.settings import ListenAddress
 from tests.support.upstream import answer, scripted_upstream
 
@@ -56,3 +56,16 @@ async def test_whatever_else_listens_at_the_admin_address_tells_nothing(reply: b
     async with scripted_upstream(reply) as other:
         admin = ListenAddress("0.0.0.0", other.port)
         assert await asyncio.to_thread(refused_logins, admin) == {}
+
+
+async def test_limits_that_do_not_fit_are_told() -> None:
+    """Of the service that is concerned."""
+    service = {"limits": {"limit": 4}, "rejected": {"queue_full": 100}}
+    status = answer(200, json.dumps({"services": {"llm": service}}).encode())
+    async with scripted_upstream(status) as gateway:
+        admin = ListenAddress("127.0.0.1", gateway.port)
+        advice = await asyncio.to_thread(advised_limits, admin)
+
+    assert advice.keys() == {"llm"}
+    assert advice["llm"].startswith("100 requests were refused because of max_in_flight, 4 now")
+    assert advised_limits(ListenAddress("127.0.0.1", 1)) == {}

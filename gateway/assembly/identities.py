@@ -3,7 +3,7 @@
 import os
 import random
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from gateway.identity.platform import (
     PodProvider,
 )
 from gateway.identity.refresh import RefreshResult, RefreshTrigger
-from gateway.identity.secret import SecretFile
+from gateway.identity.secret import SecretFile, is_placeholder
 from gateway.identity.signature import ServiceClocks
 from gateway.identity.sink_file import SinkFile
 from gateway.identity.sinks import SinkResult, Sinks
@@ -297,10 +297,26 @@ def unusable_proxies(settings: Settings) -> list[str]:
     return problems
 
 
-def unusable_keys(settings: Settings) -> list[str]:
-    """Return a line for each key that cannot be sent as it is. Blocks."""
+def placeholders(settings: Settings) -> dict[str, str]:
+    """Return identities whose secret file holds what `init` wrote, and a line for each. Blocks."""
+    return {
+        name: f"identities.{name}.{key}: {file} still holds init's placeholder; write the secret "
+        "into it, before the gateway can start"
+        for name, identity in settings.identities.items()
+        for key in (*SECRETS.values(), "token_file", "id_token_file")
+        if (file := getattr(identity, key)) is not None and is_placeholder(file)
+    }
+
+
+def unusable_keys(settings: Settings, *, besides: Collection[str] = ()) -> list[str]:
+    """Return a line for each key that cannot be sent as it is. Blocks.
+
+    Identities named in `besides` are passed over.
+    """
     problems = []
     for name, identity in settings.identities.items():
+        if name in besides:
+            continue
         for plain in ("key", "value"):
             value, file = getattr(identity, plain), getattr(identity, SECRETS[plain])
             if value is not None or file is not None:

@@ -12,6 +12,7 @@ _COMMANDS = {
     "serve": "Run the gateway.",
     "demo": "Try it out: the stand-in cloud and the gateway on loopback, no account needed.",
     "twin": "Run the stand-in cloud alone: IAM and real-time services, with faults on request.",
+    "init": "Write a first configuration, from a service's URL and a kind of credential.",
     "check": "Check the configuration and report every problem at once.",
     "doctor": "Try every step up to a service's answer, and say what is wrong and what to do.",
     "whoami": "Log in, and show as whom; never the token.",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gateway.assembly.identities import build_identity, unusable_keys
+from gateway.assembly.identities import build_identity, placeholders, unusable_keys
 from gateway.assembly.tls import tls_context
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
 from gateway.errors import ConfigError
@@ -38,10 +38,12 @@ def command(file: Path | None, online: bool, show: bool) -> None:
     value, secrets masked: key, value, and the flag, variable, or line of the file that it is from.
     """
     loaded = load_or_exit(file)
-    problems = [*problems_of(loaded.settings), *unusable_keys(loaded.settings)]
+    unfilled = placeholders(loaded.settings)
+    keys = unusable_keys(loaded.settings, besides=unfilled)
+    problems = [*problems_of(loaded.settings), *keys]
     for problem in problems:
         click.echo(problem, err=True)
-    for warning in loaded.warnings:
+    for warning in (*loaded.warnings, *unfilled.values()):
         click.echo(f"warning: {warning}", err=True)
     if problems:
         sys.exit(EXIT_CONFIG)

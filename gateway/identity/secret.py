@@ -21,6 +21,18 @@ _POLL_S = 2.0
 _PROCESS_KEY = os.urandom(32)  # so that a digest is of no use outside this process
 
 
+PLACEHOLDER = "placeholder-written-by-modelarts-gateway-init"
+"""What `init` writes in place of a secret; never sent anywhere."""
+
+
+def is_placeholder(path: Path) -> bool:
+    """Return whether a file still holds what `init` wrote. Blocks."""
+    try:
+        return path.read_bytes().strip() == PLACEHOLDER.encode()
+    except OSError:
+        return False
+
+
 def digest(secret: SecretStr) -> bytes:
     """Return what tells secrets apart in this process, and in no other."""
     value = secret.get_secret_value().encode()
@@ -101,7 +113,9 @@ class SecretFile:
         else:
             if content.endswith(b"\n"):
                 content = content[:-1].removesuffix(b"\r")
-            if content and len(content) <= _LARGEST_SECRET:
+            if content == PLACEHOLDER.encode():
+                reason = "it still holds init's placeholder; write the secret into it"
+            elif content and len(content) <= _LARGEST_SECRET:
                 try:
                     return SecretStr(content.decode())
                 except UnicodeDecodeError:

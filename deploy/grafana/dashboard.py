@@ -386,6 +386,58 @@ def where_the_time_goes() -> list[timeseries.Panel]:
     ]
 
 
+def streams() -> list[timeseries.Panel]:
+    """Event streams, whose head says nothing about their pace; and what language models used."""
+    first_chunk, pause = "gateway_upstream_first_chunk_seconds", "gateway_stream_pause_seconds"
+    missing = rate("gateway_llm_usage_missing_total", SERVICE)
+    return [
+        graph(
+            "Time to first chunk",
+            "s",
+            "From the request sent to the first byte of the body: of a stream, the first token.",
+            *(
+                target(
+                    quantile(share, first_chunk, SERVICE, "service"),
+                    f"{{{{service}}}} p{share * 100:.0f}",
+                    exemplars=share > 0.5,
+                )
+                for share in (0.5, 0.95)
+            ),
+        ),
+        graph(
+            "Stream chunks",
+            "cps",
+            "Chunks of event streams per second; of language models, about tokens.",
+            target(
+                f"sum by (service) ({rate('gateway_stream_chunks_total', SERVICE)})", "{{service}}"
+            ),
+        ),
+        graph(
+            "Longest pause of streams",
+            "s",
+            "The longest pause of each stream, after its first chunk.",
+            *(
+                target(
+                    quantile(share, pause, SERVICE, "service"),
+                    f"{{{{service}}}} p{share * 100:.0f}",
+                )
+                for share in (0.5, 0.95)
+            ),
+        ),
+        graph(
+            "Tokens",
+            "short",
+            "Tokens per second that models report, where `usage` is on; and responses per second "
+            "that reported none.",
+            target(
+                f"sum by (service, type) ({rate('gateway_llm_tokens_total', SERVICE)})",
+                "{{service}} {{type}}",
+            ),
+            target(f"sum by (service) ({missing})", "{{service}} responses without"),
+        ),
+    ]
+
+
 def tokens() -> list[timeseries.Panel]:
     """What the gateway exists for."""
     refreshes = f"gateway_token_refreshes_total{{{IDENTITY}}}"
@@ -516,6 +568,7 @@ def build() -> models.Dashboard:
         "Overload": overload(),
         "Whose fault": whose_fault(),
         "Where the time goes": where_the_time_goes(),
+        "Streams": streams(),
         "Tokens": tokens(),
         "Saturation": saturation(),
     }

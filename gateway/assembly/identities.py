@@ -118,6 +118,7 @@ def build_identity(name: str, identity: Identity) -> BuiltIdentity:
                 random=random.random,
                 tls=_iam_tls(name, identity),
                 server_hostname=identity.tls.server_name,
+                proxy=build_proxy(f"identities.{name}.egress_proxy", identity.egress_proxy),
             )
             return BuiltIdentity(source_of_oidc, (file,))
         case "password":

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from gateway.clock import Clock
+from gateway.http.connect import EgressProxy
 from gateway.identity.answer import (
     Answer,
     AskedProject,
@@ -99,6 +100,7 @@ class OidcSource:
         random: Callable[[], float],
         tls: ssl.SSLContext | None = None,
         server_hostname: str | None = None,
+        proxy: EgressProxy | None = None,
         total_timeout_s: float = _TOTAL_S,
     ) -> None:
         """Prepare; the arguments are those of `KeystoneSource`."""
@@ -110,6 +112,7 @@ class OidcSource:
             "IAM",
             tls=tls,
             server_hostname=server_hostname,
+            proxy=proxy,
             connect_timeout_s=_CONNECT_S,
             total_timeout_s=total_timeout_s,
         )

@@ -40,7 +40,7 @@ LOGIN_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     ),
     "oidc": (
         frozenset({"auth_url", "idp", "id_token_file"}),
-        frozenset({"protocol", "project", "project_id", "project_domain", "tls"}),
+        frozenset({"protocol", "project", "project_id", "project_domain", "tls", "egress_proxy"}),
     ),
     "api_key": (frozenset(), frozenset({"key", "key_file", "expires"})),
     "header": (frozenset({"header"}), frozenset({"value", "value_file", "prefix", "expires"})),

@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from gateway.twin import ECHO_ID, IRIS_ID, Account, Clock
+from gateway.twin import ECHO_ID, IRIS_ID, LLM_ID, Account, Clock
 from tests.support.served import Served, served
 from tests.support.tools import tool
 from tests.support.twin import running_twin
@@ -149,6 +149,7 @@ class _Stations:
                 "iris": {"url": self._good.service_url(IRIS_ID)},
                 "echo": {"url": echo},
                 "flaky": {"url": echo, "max_in_flight": 100},  # never reached
+                "llm": {"url": self._good.service_url(LLM_ID, version="v2"), "usage": True},
                 "slow": {"url": echo},
                 "full": {"url": f"http://127.0.0.1:{own_port}/full", "identity": "nobody"},
                 "misused": {"url": echo},
@@ -174,6 +175,7 @@ class _Stations:
         traffic = [
             asyncio.create_task(self._calls("iris", 20, over, traced=True)),
             asyncio.create_task(self._calls("echo", 10, over)),
+            asyncio.create_task(self._streams(over)),
         ]
         stories = [
             asyncio.create_task(story(), name=story.__name__.strip("_"))
@@ -329,6 +331,20 @@ class _Stations:
         for alert, labels in alerts:
             while not self.shift.heard(status, alert, labels):  # noqa: ASYNC110  # comes from outside
                 await asyncio.sleep(0.05)
+
+    async def _streams(self, over: asyncio.Event) -> None:
+        """Read one stream of a language model after the other; every second one has its usage."""
+        url = f"http://127.0.0.1:{self.main.port}/llm/v1/chat/completions?twin-gap=10ms"
+        call = {"model": "twin-llm", "stream": True}
+        call["messages"] = [{"role": "user", "content": "Hello"}]
+        is_counted = False
+        while not over.is_set():
+            is_counted = not is_counted
+            options = {"stream_options": {"include_usage": is_counted}}
+            with suppress(aiohttp.ClientError):
+                async with self._session.post(url, json=call | options) as response:
+                    await response.read()
+            await asyncio.sleep(0.05)
 
     async def _calls(
         self,

@@ -20,6 +20,7 @@ from gateway.observe.metrics import (
     ServiceMetrics,
 )
 from gateway.observe.overload import OverloadGauges
+from gateway.observe.streams import UsageCounts
 from gateway.settings.overload import MAX_IN_FLIGHT
 from tests.support.tools import tool
 from tests.watch.short import PROMETHEUS, shortened
@@ -50,6 +51,7 @@ def exported() -> dict[str, list[dict[str, str]]]:
     """Labels of every series that a gateway with service `iris` exports, by name."""
     metrics = Metrics()
     service = ServiceMetrics("iris", ["POST"], ["token_rejected"])
+    service.bodies.usage = UsageCounts()
     metrics.add_service(service, lambda: ServiceGauges(0, 0, OverloadGauges(limit=1000)))
     identity = IdentityMetrics("default", map(str, RefreshTrigger), map(str, RefreshResult))
     metrics.add_identity(identity, lambda: IdentityGauges(0.0, False, 0.0))

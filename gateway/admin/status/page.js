@@ -140,6 +140,8 @@ function remember(data) {
       sum: traffic.duration.sum_s,
       own: traffic.overhead.sum_s,
       errors: errorCount(traffic),
+      firstChunk: traffic.first_chunk.counts,
+      chunks: traffic.streams.chunks,
     };
   }
   samples.push({ at: data.uptime_s, services });
@@ -160,12 +162,18 @@ function flow(index, chosen) {
   let errors = 0;
   let bounds = [];
   let counts = [];
+  let begun = [];
+  let chunks = 0;
   for (const name of names) {
     const after = now.services[name];
     if (!after) continue;
-    const before = then.services[name] || { counts: after.counts.map(() => 0), sum: 0, own: 0, errors: 0 };
+    const before = then.services[name] || {
+      counts: after.counts.map(() => 0), firstChunk: after.counts.map(() => 0), sum: 0, own: 0, errors: 0, chunks: 0,
+    };
     bounds = after.bounds;
     counts = after.counts.map((count, i) => count - before.counts[i] + (counts[i] || 0));
+    begun = after.firstChunk.map((count, i) => count - before.firstChunk[i] + (begun[i] || 0));
+    chunks += after.chunks - before.chunks;
     sum += after.sum - before.sum;
     own += after.own - before.own;
     errors += after.errors - before.errors;
@@ -179,6 +187,8 @@ function flow(index, chosen) {
     average: count ? sum / count : null,
     own: count ? own / count : null,
     p95: quantile(0.95, bounds, counts),
+    firstChunk: quantile(0.95, bounds, begun),
+    chunkRate: chunks / time,
   };
 }
 
@@ -347,7 +357,10 @@ function turns(service) {
 
 function showServices(data) {
   const rows = Object.entries(data.services).map(([name, service]) => {
-    const now = flow(samples.length - 1, name) || { rate: null, average: null, p95: null, errorShare: null };
+    const now = flow(samples.length - 1, name) || {
+      rate: null, average: null, p95: null, errorShare: null, firstChunk: null, chunkRate: null,
+    };
+    const used = service.usage;
     const good = service.state === "ok";
     return {
       cells: [
@@ -356,6 +369,12 @@ function showServices(data) {
         { text: number(now.rate), className: "number" },
         { text: seconds(now.average), className: "number" },
         { text: seconds(now.p95), className: "number" },
+        { text: seconds(now.firstChunk), className: "number" },
+        {
+          text: service.streams && service.streams.chunks ? number(now.chunkRate) : "–",
+          small: used ? `${number(used.input)} + ${number(used.output)} tokens` : "",
+          className: "number",
+        },
         { text: percent(now.errorShare), className: now.errorShare ? "number bad" : "number" },
         turns(service),
         { text: `${service.connections.active} + ${service.connections.idle} idle`, className: "number" },
@@ -480,6 +499,7 @@ function showRequests(data) {
       { text: request.status ? String(request.status) : "left", className: request.error ? "bad" : "good" },
       { text: seconds(request.duration_s), className: "number" },
       { text: request.first_byte_s ? seconds(request.first_byte_s) : "–", className: "number" },
+      { text: request.first_chunk_s ? seconds(request.first_chunk_s) : "–", className: "number" },
       { text: seconds(request.overhead_s), className: "number" },
       { text: bytes(request.request_bytes), className: "number" },
       { text: bytes(request.response_bytes), className: "number" },

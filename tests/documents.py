@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from deploy.grafana.dashboard import dashboard_json
 from gateway.settings import Settings, values
 from gateway.settings.environment import OPENSTACK
+from gateway.settings.fleet import parse_prefix, parse_redis_url
 from gateway.settings.identity import LOGIN_KEYS, SECRETS, Identity
 from gateway.settings.sections import Section, listed_section, section_in
 from gateway.settings.sinks import parse_sink_path
@@ -105,6 +106,8 @@ _TYPES: dict[Callable[..., Any], str] = {
     parse_service_url: "URL",
     parse_proxy_url: "`http://host:port`",
     parse_readable_file: "file",
+    parse_redis_url: "URL of a Redis",
+    parse_prefix: "text",
     parse_sink_path: "file to be written",
     parse_secret: "secret, environment only",
     split_list: "list",

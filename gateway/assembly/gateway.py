@@ -4,9 +4,10 @@ import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gateway.admin.server import MOST_FRESH
+from gateway.assembly.fleet import build_fleet
 from gateway.assembly.identities import BuiltCache, build_cache, unusable_secrets
 from gateway.assembly.services import (
     BuiltPools,
@@ -38,6 +39,9 @@ from gateway.settings import ListenAddress, Loaded, Settings
 from gateway.settings.effective import EffectiveValue, effective
 from gateway.tokens.listener import TokenListener
 
+if TYPE_CHECKING:
+    from gateway.identity.fleet.fleet import Fleet
+
 _RESERVED_FILES = MOST_FRESH + REFUSED_POLITELY + 32
 """For the admin listener, callers who are told that there are too many, logins, secrets and what
 Python itself opens."""
@@ -48,6 +52,7 @@ _ONLY_AT_START = (
     "admin_listen",
     "token_listen",
     "token_listen_mode",
+    "fleet",
     "quitquitquit",
 )
 
@@ -116,6 +121,9 @@ class _GatewayBuilder:
         self._metrics.before_scrape = context.observer.settle
         self._listener = DataListener(context, max_connections=_most_connections())
         self._tokens = _token_listener(settings)
+        self._fleet = None if settings.fleet is None else build_fleet(settings.fleet)
+        if settings.fleet is not None:
+            self._metrics.fleet = partial(_fleet_state, self._fleet)
         self._caches: dict[str, BuiltCache] = {}
         self._pools: dict[str, BuiltPools] = {}
         self._gates: dict[str, Gate] = {}
@@ -149,7 +157,7 @@ class _GatewayBuilder:
         caches = _build_each(
             settings.identities,
             self._caches,
-            partial(build_cache, store=self._store, metrics=self._metrics),
+            partial(build_cache, store=self._store, metrics=self._metrics, fleet=self._fleet),
             problems,
         )
         pools = _build_each(
@@ -205,6 +213,7 @@ class _GatewayBuilder:
             listen=first.listen,
             socket_mode=int(first.listen_mode, 8),
             admin_listen=first.admin_listen,
+            fleet=self._fleet,
             tokens=self._tokens,
             token_sources={
                 name: caches[service.identity].cache
@@ -228,6 +237,11 @@ class _GatewayBuilder:
             now, then = getattr(settings, key), getattr(self._first, key)
             if now != then:
                 yield f"{key}: {now} takes effect at the next start; until then it is {then}"
+
+
+def _fleet_state(fleet: "Fleet | None") -> tuple[bool, int]:
+    """Return whether the fleet's store works, and how many steps have failed."""
+    return (False, 1) if fleet is None else (fleet.up, fleet.errors)
 
 
 def _token_listener(settings: Settings) -> TokenListener | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, assert_never
+from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from pydantic import SecretStr
 
@@ -44,6 +44,9 @@ from gateway.identity.store import TokenStore
 from gateway.observe.metrics import IdentityGauges, IdentityMetrics, IdentitySeries, Metrics
 from gateway.settings import Identity, Settings
 from gateway.settings.identity import SECRETS
+
+if TYPE_CHECKING:
+    from gateway.identity.fleet.fleet import Fleet
 
 _T = TypeVar("_T")
 
@@ -214,7 +217,13 @@ def _pod_provider(name: str) -> PodProvider:
 
 
 def build_cache(
-    name: str, identity: Identity, known: BuiltCache | None, *, store: TokenStore, metrics: Metrics
+    name: str,
+    identity: Identity,
+    known: BuiltCache | None,
+    *,
+    store: TokenStore,
+    metrics: Metrics,
+    fleet: "Fleet | None" = None,
 ) -> BuiltCache:
     """Build the cache of an identity's credentials, or return `known` if it would be the same.
 
@@ -224,6 +233,7 @@ def build_cache(
         known: what has been built under this name before, if anything.
         store: shared by all caches.
         metrics: counters of this name are taken from there, if there are any.
+        fleet: shares logins with other replicas, if there are any.
 
     Raises:
         ConfigError: a certificate or key cannot be used.
@@ -233,13 +243,16 @@ def build_cache(
     if known is not None and known.made_of == made_of:
         return known
     built = build_identity(name, identity)
+    source = built.source
+    if fleet is not None and isinstance(source, KeystoneSource):
+        source = _shared(source, fleet, store)
     counts = metrics.identity(name) or IdentityMetrics(
         name, map(str, RefreshTrigger), map(str, RefreshResult)
     )
     sinks = _build_sinks(name, identity, counts)
     cache = CredentialCache(
         name,
-        built.source,
+        source,
         store=store,
         clock=boottime,
         alarm=LoopAlarm(),
@@ -248,6 +261,19 @@ def build_cache(
     )
     gauges = partial(_gauges_of, cache)
     return BuiltCache(made_of, cache, built.secret_files, sinks, (counts, gauges))
+
+
+def _shared(source: KeystoneSource, fleet: "Fleet", store: TokenStore) -> CredentialSource:
+    from gateway.identity.fleet.source import FleetSource
+
+    return FleetSource(
+        source,
+        fleet,
+        store=store,
+        clock=boottime,
+        wall_clock=wall_clock,
+        random=random.random,
+    )
 
 
 def _build_sinks(name: str, identity: Identity, counts: IdentityMetrics) -> Sinks:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gateway.assembly.fleet import fleet_problems
 from gateway.assembly.identities import build_identity, placeholders, unusable_keys
 from gateway.assembly.tls import tls_context
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
@@ -43,7 +44,8 @@ def command(file: Path | None, online: bool, show: bool) -> None:
     problems = [*problems_of(loaded.settings), *keys]
     for problem in problems:
         click.echo(problem, err=True)
-    for warning in (*loaded.warnings, *unfilled.values()):
+    fleet = _fleet_warnings(loaded.settings)
+    for warning in (*loaded.warnings, *fleet, *unfilled.values()):
         click.echo(f"warning: {warning}", err=True)
     if problems:
         sys.exit(EXIT_CONFIG)
@@ -57,9 +59,22 @@ def command(file: Path | None, online: bool, show: bool) -> None:
     )
 
 
+def _fleet_warnings(settings: Settings) -> list[str]:
+    """Return what keeps this replica from sharing logins; it would serve all the same."""
+    try:
+        return [] if settings.fleet is None else fleet_problems(settings.fleet)
+    except ConfigError:  # among the problems already
+        return []
+
+
 def problems_of(settings: Settings) -> list[str]:
     """Return what is wrong with the files that the settings name."""
     problems: list[str] = []
+    if settings.fleet is not None:
+        try:
+            fleet_problems(settings.fleet)
+        except ConfigError as error:
+            problems.extend(error.problems)
     for name, service in settings.services.items():
         try:
             tls_context(f"services.{name}.tls", service.tls)

@@ -228,7 +228,10 @@ class CredentialCache:
         self._task = None
         outcome = _outcome_of(task, now)
         result = RefreshResult.OK if isinstance(outcome, Login) else outcome.result
-        self._history.end(now, refused=result is RefreshResult.REFUSED)
+        asked_iam = not outcome.from_fleet
+        self._history.end(now, refused=asked_iam and result is RefreshResult.REFUSED)
+        if not asked_iam:
+            trigger = RefreshTrigger.FLEET
         if self._closed:
             self._waiters.wake()
             return

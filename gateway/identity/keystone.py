@@ -151,6 +151,12 @@ class KeystoneSource:
         """See `CredentialSource`."""
         return self._key_of(await asyncio.to_thread(self._login.read_secret))
 
+    async def shared_name(self, name: Callable[..., str]) -> tuple[str, str]:
+        """See `SharedSource` in gateway/identity/fleet/source.py."""
+        secret = await asyncio.to_thread(self._login.read_secret)
+        account = repr(self._login.account)
+        return name(account, repr(self._login.asked), secret.get_secret_value()), name(account)
+
     async def fetch(self) -> Login:
         """Log in; see `CredentialSource`."""
         # Not under the time limit: a thread that hangs on a disk cannot be ended, and one is

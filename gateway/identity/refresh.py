@@ -25,6 +25,8 @@ class RefreshTrigger(StrEnum):
     SCHEDULE = "schedule"
     DEMAND = "demand"
     REJECTED = "rejected"
+    FLEET = "fleet"
+    """None was made: another replica's came from the fleet's store, or the reason for none."""
     SECRET_CHANGE = "secret_change"  # noqa: S105  # a label, no secret
 
 

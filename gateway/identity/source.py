@@ -47,6 +47,8 @@ class Login:
     """None when there is no token."""
     skew_s: float | None = None
     """Our wall clock minus IAM's, seconds, as good as a `Date` field tells (1 s)."""
+    from_fleet: bool = False
+    """Another replica has made it."""
 
 
 class LoginError(Exception):
@@ -60,6 +62,7 @@ class LoginError(Exception):
         retry_after_s: float | None = None,
         skew_s: float | None = None,
         is_scope: bool = False,
+        from_fleet: bool = False,
         code: str = "",
     ) -> None:
         super().__init__(detail)
@@ -68,6 +71,8 @@ class LoginError(Exception):
         """It is about the project, as far as IAM tells; user and secret are not in question."""
         self.code = code
         """IAM's, such as `IAM.0061`; empty if there is none that is safe to show."""
+        self.from_fleet = from_fleet
+        """IAM was not asked, because of what it has told other replicas."""
         self.retry_after_s = retry_after_s
         """Seconds for which IAM asked to be left alone, unchecked."""
         self.skew_s = skew_s

@@ -17,6 +17,7 @@ class TokenStore:
 
     def __init__(self, clock: Clock, *, capacity: int = 256) -> None:
         self._logins: TLRUCache[Hashable, Login, float] = TLRUCache(capacity, _end_of_life, clock)
+        self._rejected: TLRUCache[Hashable, Login, float] = TLRUCache(capacity, _end_of_life, clock)
         self._ledgers: dict[Hashable, RefusalLedger] = {}
 
     def get(self, key: Hashable) -> Login | None:
@@ -28,9 +29,14 @@ class TokenStore:
         self._logins[login.cache_key] = login
 
     def drop(self, login: Login) -> None:
-        """Forget `login`, unless another has taken its place."""
+        """Forget `login`, unless another has taken its place: a service has rejected it."""
+        self._rejected[login.cache_key] = login
         if self._logins.get(login.cache_key) is login:
             self._logins.pop(login.cache_key, None)
+
+    def rejected(self, key: Hashable) -> Login | None:
+        """Return the login under `key` that was dropped last."""
+        return self._rejected.get(key)
 
     def ledger(self, account: Hashable) -> RefusalLedger:
         """Return the one ledger of `account`."""

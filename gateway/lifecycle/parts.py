@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.downstream.listener import DataListener
 from gateway.http.host import AllowedHosts
@@ -14,6 +14,9 @@ from gateway.proxy.service import Service
 from gateway.settings import ListenAddress
 from gateway.settings.effective import EffectiveValue
 from gateway.tokens.listener import TokenListener
+
+if TYPE_CHECKING:  # the extra `fleet` need not be installed
+    from gateway.identity.fleet.fleet import Fleet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,8 @@ class Parts:
     socket_mode: int
     """Of the socket file, if `listen` is one."""
     admin_listen: ListenAddress
+    fleet: "Fleet | None"
+    """What is shared with other replicas, if anything is."""
     tokens: TokenListener | None
     """The token endpoint, if there is one."""
     token_sources: Mapping[str, CredentialCache]

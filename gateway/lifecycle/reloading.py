@@ -86,6 +86,7 @@ class Reloader:
         self._one_at_a_time = asyncio.Lock()
         self._reloads: set[asyncio.Task[Reload]] = set()
         self._next: asyncio.Task[Reload] | None = None
+        self._watching_fleet: asyncio.Task[None] | None = None
         self.parts = parts
         """What every request that begins now goes by."""
         self.started = False
@@ -99,6 +100,8 @@ class Reloader:
 
     def start(self) -> None:
         """Begin to log in; reloads are made from here on, until the gateway drains."""
+        if self.parts.fleet is not None:
+            self._watching_fleet = asyncio.create_task(self.parts.fleet.watch(), name="fleet-watch")
         self._caches.start(self.parts)
         self.started = True
 
@@ -128,6 +131,11 @@ class Reloader:
         for cache in self.parts.credential_caches.values():
             await cache.aclose()
         await asyncio.gather(*(sinks.aclose() for sinks in self.parts.sinks.values()))
+        if self.parts.fleet is not None:
+            if self._watching_fleet is not None:
+                self._watching_fleet.cancel()
+                await asyncio.wait({self._watching_fleet})
+            await self.parts.fleet.aclose()
 
     async def _reload_in_turn(self) -> Reload:
         async with self._one_at_a_time:

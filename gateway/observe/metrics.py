@@ -213,6 +213,8 @@ class Metrics(Collector):
         """Seconds since the epoch."""
         self.before_scrape: Callable[[], None] = lambda: None
         """Called first, so that what has been put aside is counted."""
+        self.fleet: Callable[[], tuple[bool, int]] | None = None
+        """Whether the fleet's store works, and how many steps have failed; None: no fleet."""
         self.lost_log_lines: Callable[[], int] = lambda: 0
         self.loop_lag = Histogram(LOOP_LAG_BUCKETS_S)
         self._services: dict[str, ServiceSeries] = {}
@@ -300,6 +302,16 @@ class Metrics(Collector):
             del self._services[name]
 
     def _process_families(self) -> Iterator[Metric]:
+        if self.fleet is not None:
+            up, errors = self.fleet()
+            yield GaugeMetricFamily(
+                "gateway_fleet_up",
+                "Whether logins are shared with other replicas at present.",
+                float(up),
+            )
+            yield CounterMetricFamily(
+                "gateway_fleet_errors", "Steps of the fleet's store that failed.", errors
+            )
         yield CounterMetricFamily(
             "gateway_access_log_lost_lines",
             "Lines of the access log that could not be written.",

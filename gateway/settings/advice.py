@@ -33,6 +33,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
             "and whoever reaches it uses the gateway's token; use a loopback address"
         )
     yield from _token_listener(settings)
+    yield from _fleet(settings)
     for name, identity in settings.identities.items():
         if identity.auth_url:
             url = parse_url(identity.auth_url)
@@ -55,6 +56,15 @@ def _warnings(settings: Settings) -> Iterator[str]:
                 f"services.{name}.url: the path {service.path} is another service's name, which "
                 f"is served there; this one only at /{name}"
             )
+
+
+def _fleet(settings: Settings) -> Iterator[str]:
+    """Yield what is unsafe about the fleet's Redis."""
+    fleet = settings.fleet
+    if fleet is not None and fleet.url.password is not None:
+        yield "fleet.url: holds a password, which others can see; use username and password_file"
+    if fleet is not None and not fleet.tls.verify:
+        yield ("fleet.tls.verify: false; whoever answers gets the password, use ca_file instead")
 
 
 def _token_listener(settings: Settings) -> Iterator[str]:

@@ -46,7 +46,7 @@ def _values_of(section: Section, above: str) -> Iterator[tuple[str, str]]:
         if is_named:
             for own_name, one in value.items():
                 yield from _values_of(one, f"{above}{name}.{own_name}.")
-        elif inner:
+        elif inner and value is not None:
             yield from _values_of(value, f"{above}{name}.")
         elif value is not None:
             yield f"{above}{name}", _shown(value, field)

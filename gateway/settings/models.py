@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from gateway.settings.egress import EgressProxy, plain_text_faults
+from gateway.settings.fleet import Fleet
 from gateway.settings.identity import Identity
 from gateway.settings.overload import MAX_IN_FLIGHT, Breaker, Queue, Retry
 from gateway.settings.sections import Fault, Section
@@ -219,6 +220,8 @@ class Settings(Section):
     quitquitquit: bool = False
     """Whether POST `/quitquitquit` on the admin listener ends the gateway, for jobs whose sidecar
     must end with them. Off, because anyone who reaches that listener could use it."""
+    fleet: Fleet | None = None
+    """One login for all replicas; needs the extra `fleet`. Off when left out."""
     identities: dict[Name, Identity] = Field(default_factory=dict)
     """Identities by name. A service that names none uses `default`."""
     services: dict[Name, Service] = Field(default_factory=dict)

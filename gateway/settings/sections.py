@@ -1,6 +1,7 @@
 """How a section of the settings is checked: keys, values and rules between keys, all at once."""
 
 from collections.abc import Iterator, Mapping
+from types import NoneType, UnionType
 from typing import Any, Self, get_args, get_origin
 
 from pydantic import (
@@ -72,6 +73,8 @@ def section_in(field: FieldInfo) -> tuple[type[Section] | None, bool]:
     is_named = get_origin(kind) is dict
     if is_named:
         kind = get_args(kind)[1]
+    if isinstance(kind, UnionType):  # a section that may be left out
+        kind = next((one for one in get_args(kind) if one is not NoneType), None)
     return (kind if isinstance(kind, type) and issubclass(kind, Section) else None), is_named
 
 

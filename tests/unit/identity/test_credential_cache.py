@@ -19,7 +19,7 @@ from tests.support.fake_source import FakeSource, Remembering, failing
 from tests.support.fake_time import FakeTime
 
 HOUR, DAY = 3600.0, 86400.0
-STARTUP, SCHEDULE, DEMAND, REJECTED, SECRET_CHANGE = RefreshTrigger
+STARTUP, SCHEDULE, DEMAND, REJECTED, FLEET, SECRET_CHANGE = RefreshTrigger
 OK, REFUSED, THROTTLED, NETWORK, TIMEOUT, BAD_REPLY = RefreshResult
 
 

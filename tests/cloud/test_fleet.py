@@ -1,0 +1,250 @@
+"""One login for several gateways, by a real Redis with TLS and a password."""
+
+import asyncio
+import base64
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.errors import CredentialError
+from gateway.identity.refresh import RefreshResult
+from gateway.twin import IRIS_ID, Account, Twin
+from gateway.twin.iam_faults import IamFault, IamFaultSpec
+from tests.cloud.serving import CALL, password_identity
+from tests.life.test_reload import ask
+from tests.support.redis_server import PASSWORD, RedisServer, redis_server
+from tests.support.served import Served, served, settings_of
+from tests.support.shared_replicas import shared_replica, shared_replicas, tokens_of
+from tests.support.twin import running_twin
+from tests.support.until import until
+
+pytestmark = pytest.mark.timeout(120, func_only=True)
+
+KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
+OTHER_KEY = base64.urlsafe_b64encode(b"o" * 32).decode()
+MANY = int(os.environ.get("FLEET_SIZE", "20"))
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    async with redis_server(tmp_path / "redis", KEY) as server:
+        yield server
+
+
+@pytest.fixture
+async def twin() -> AsyncIterator[Twin]:
+    async with running_twin() as one:
+        yield one
+
+
+def settings(folder: Path, twin: Twin, fleet: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of one gateway."""
+    return settings_of(
+        0,
+        {
+            "identities": {"default": password_identity(twin.auth_url, folder)},
+            "services": {"iris": {"url": twin.service_url(IRIS_ID)}},
+            "fleet": fleet,
+        },
+    )
+
+
+@asynccontextmanager
+async def processes(
+    count: int, folder: Path, twin: Twin, fleet: dict[str, Any]
+) -> AsyncIterator[list[Served]]:
+    """Several gateways as users run them, started at once."""
+    async with AsyncExitStack() as stack:
+
+        async def start(number: int) -> Served:
+            own = folder / f"gateway-{number}"
+            own.mkdir()
+            return await stack.enter_async_context(served(own, 0, settings(own, twin, fleet)))
+
+        yield [await start(number) for number in range(count)]
+
+
+async def test_processes_share_one_login(tmp_path: Path, redis: RedisServer, twin: Twin) -> None:
+    """At the start and after a revocation under traffic; and Redis holds nothing readable."""
+    async with processes(3, tmp_path, twin, redis.settings()) as gateways:
+        for _ in range(3):
+            assert [(await ask(one, CALL))[0] for one in gateways] == [200] * 3
+        assert twin._state.stats.login_attempts == 1
+        for one in gateways:
+            assert await one.sample("gateway_fleet_up") == 1
+            assert await one.sample("gateway_fleet_errors_total") == 0
+        shared = [
+            await one.sample("gateway_token_refreshes_total", trigger="fleet", result="ok")
+            for one in gateways
+        ]
+        assert sum(count or 0 for count in shared) == 2
+
+        (grant,) = twin._state.tokens._good()
+        twin._state.tokens.revoke_all()
+        replies = await asyncio.gather(*(ask(one, CALL) for one in gateways for _ in range(4)))
+        assert [status for status, _ in replies] == [200] * 12
+        assert twin._state.stats.login_attempts == 2
+
+    keys = await redis.do("KEYS", "*")
+    assert len(keys) >= 3
+    text = b" ".join([*keys, *[await redis.do("DUMP", key) for key in keys]])
+    account = Account()
+    for secret in (grant.token, account.password, account.user, account.project, KEY, PASSWORD):
+        assert secret.encode() not in text
+
+
+async def test_many_replicas_log_in_once_and_renew_once(tmp_path: Path, redis: RedisServer) -> None:
+    """Whoever comes first does it for all."""
+    async with running_twin(token_ttl_s=20.0) as twin:
+        identity = password_identity(twin.auth_url, tmp_path)
+        async with shared_replicas(MANY, redis, identity) as replicas:
+            assert len(await tokens_of(replicas)) == 1
+            assert twin._state.stats.login_attempts == 1
+            await until(lambda: twin._state.stats.login_attempts == 2, within_s=20)
+            (first, second) = [
+                f"X-Auth-Token: {grant.token}\r\n".encode() for grant in twin._state.tokens._good()
+            ]
+            tokens = {first}
+            async with asyncio.timeout(20):
+                while tokens != {second}:
+                    tokens = await tokens_of(replicas)
+                    assert tokens <= {first, second}
+            assert twin._state.stats.login_attempts == 2
+
+
+async def test_who_is_killed_while_he_logs_in_is_followed(
+    tmp_path: Path, redis: RedisServer, twin: Twin
+) -> None:
+    """By kill -9: his lock lives for 1.5 s at most, and then the next one logs in."""
+    twin._state.plan.iam.append(IamFaultSpec(IamFault.HANG, times=1))
+    async with processes(1, tmp_path, twin, redis.settings()) as (holder,):
+        await until(lambda: twin._state.stats.login_attempts == 1, within_s=15)
+        (lock,) = await redis.do("KEYS", "gw:*:lock")
+        assert 0 < await redis.do("PTTL", lock) <= 1500
+        identity = password_identity(twin.auth_url, tmp_path)
+        async with shared_replica(redis, identity) as follower:
+            follower.cache.start()
+            holder.process.kill()
+            await holder.process.wait()
+            assert 0 <= await redis.do("PTTL", lock) <= 1500
+            await until(lambda: twin._state.stats.login_attempts == 2, within_s=5)
+            await until(lambda: follower.logins()["ok"] == 1)
+
+
+async def test_no_request_fails_whatever_becomes_of_redis(
+    tmp_path: Path, redis: RedisServer, twin: Twin
+) -> None:
+    """Paused, emptied, killed and started anew, each with a revocation: all calls succeed."""
+    async with processes(2, tmp_path, twin, redis.settings()) as gateways:
+        statuses: list[int] = []
+        stop = asyncio.Event()
+
+        async def call(one: Served) -> None:
+            while not stop.is_set():
+                statuses.append((await ask(one, CALL))[0])
+
+        callers = [asyncio.create_task(call(one)) for one in gateways]
+
+        async def served_more(count: int = 10) -> None:
+            target = len(statuses) + count
+            await until(lambda: len(statuses) >= target, within_s=20)
+
+        async def fleet_is(up: int) -> None:
+            async with asyncio.timeout(20):
+                for one in gateways:
+                    while await one.sample("gateway_fleet_up") != up:
+                        pass
+
+        await served_more()
+        await redis.do("CLIENT", "PAUSE", "2500", "ALL")
+        twin._state.tokens.revoke_all()
+        await served_more()
+        await fleet_is(1)
+        await redis.do("FLUSHALL")
+        twin._state.tokens.revoke_all()
+        await served_more()
+        await redis.stop()
+        twin._state.tokens.revoke_all()
+        await served_more()
+        await fleet_is(0)
+        await redis.start()
+        await fleet_is(1)
+        before = twin._state.stats.login_attempts
+        twin._state.tokens.revoke_all()
+        await served_more()
+        assert twin._state.stats.login_attempts == before + 1
+        stop.set()
+        await asyncio.gather(*callers)
+        assert set(statuses) == {200}
+        for one in gateways:  # one warning for each of the outages, at most
+            assert 1 <= sum("Redis cannot be used" in line for line in one.log) <= 3
+
+
+async def test_a_wrong_password_is_refused_twice_for_five_replicas(
+    tmp_path: Path, redis: RedisServer, twin: Twin
+) -> None:
+    """The account is not locked, and all say so."""
+    identity = password_identity(twin.auth_url, tmp_path, password="wrong")
+    async with shared_replicas(5, redis, identity) as replicas:
+        await until(lambda: all(one.logins()["refused"] for one in replicas), within_s=20)
+        for one in replicas:
+            with pytest.raises(CredentialError):
+                await one.cache.obtain()
+        assert twin._state.stats.login_attempts == 2
+        # A right one is another entry: nobody waits for 15 minutes.
+        right = password_identity(twin.auth_url, tmp_path)
+        async with shared_replicas(1, redis, right) as others:
+            assert await tokens_of(others)
+
+
+async def test_another_replicas_throttling_is_heeded(
+    tmp_path: Path, redis: RedisServer, twin: Twin
+) -> None:
+    """A 429 to one is a 429 to all, for as long as IAM has asked for."""
+    twin._state.plan.iam.append(IamFaultSpec(IamFault.THROTTLED, times=1, retry_after=60))
+    identity = password_identity(twin.auth_url, tmp_path)
+    async with shared_replicas(3, redis, identity) as replicas:
+        await until(lambda: all(one.logins()["throttled"] for one in replicas), within_s=20)
+        assert twin._state.stats.login_attempts == 1
+        for one in replicas:
+            assert one.cache.status(0.0).last_result is RefreshResult.THROTTLED
+
+
+@pytest.mark.parametrize("what", ["another key", "no key", "nonsense", "nobody"])
+async def test_a_fleet_that_cannot_work_is_said_once_and_costs_nothing(
+    tmp_path: Path, redis: RedisServer, twin: Twin, what: str
+) -> None:
+    """One warning, the gauge, and service goes on."""
+    key_file = tmp_path / "key"
+    key_file.write_text({"another key": OTHER_KEY, "no key": "short"}.get(what, KEY))
+    fleet = redis.settings(key_file=str(key_file))
+    server = None
+    if what == "another key":
+        await redis.do("SET", "gw:check", "what nobody can read")
+    if what == "nobody":
+        await redis.stop()
+    if what == "nonsense":
+        server = await asyncio.start_server(_talk_nonsense, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        fleet = {"url": f"redis://127.0.0.1:{port}", "key_file": str(key_file)}
+    async with processes(1, tmp_path, twin, fleet) as (gateway,):
+        assert (await ask(gateway, CALL))[0] == 200
+        line = await gateway.says("this replica logs in by itself")
+        assert PASSWORD not in line
+        assert KEY not in line
+        assert (await ask(gateway, CALL))[0] == 200
+        assert await gateway.sample("gateway_fleet_up") == 0
+        assert (await gateway.sample("gateway_fleet_errors_total") or 0) >= 1
+        assert sum("this replica logs in by itself" in line for line in gateway.log) == 1
+    if server is not None:
+        server.close()
+
+
+async def _talk_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(100)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    writer.close()

@@ -191,7 +191,8 @@ def test_only_what_is_installed_with_the_gateway_is_imported() -> None:
     No test-only library, as llhttp is: everything is a requirement, or comes with the named one.
     """
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["otel"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["otel"], *extras["fleet"]]
     installed = {Requirement(line).name.lower().replace("-", "_") for line in wanted}
     installed |= {
         "yaml",

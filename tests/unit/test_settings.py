@@ -627,7 +627,7 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
                 "zzz: unknown key; allowed: listen, listen_mode, admin_listen, token_listen, "
                 "token_listen_mode, allowed_hosts, "
                 "allowed_origins, drain, quitquitquit, "
-                "identities, services"
+                "fleet, identities, services"
             ),
         ),
         (

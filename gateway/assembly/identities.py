@@ -244,7 +244,7 @@ def build_cache(
         return known
     built = build_identity(name, identity)
     source = built.source
-    if fleet is not None and isinstance(source, KeystoneSource):
+    if fleet is not None and isinstance(source, KeystoneSource | OidcSource):
         source = _shared(source, fleet, store)
     counts = metrics.identity(name) or IdentityMetrics(
         name, map(str, RefreshTrigger), map(str, RefreshResult)
@@ -263,7 +263,9 @@ def build_cache(
     return BuiltCache(made_of, cache, built.secret_files, sinks, (counts, gauges))
 
 
-def _shared(source: KeystoneSource, fleet: "Fleet", store: TokenStore) -> CredentialSource:
+def _shared(
+    source: KeystoneSource | OidcSource, fleet: "Fleet", store: TokenStore
+) -> CredentialSource:
     from gateway.identity.fleet.source import FleetSource
 
     return FleetSource(

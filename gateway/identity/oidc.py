@@ -127,6 +127,11 @@ class OidcSource:
         """See `CredentialSource`: the account counts, not the ID token, which changes hourly."""
         return self._key_of(claims_of(await asyncio.to_thread(self._login.read_token)))
 
+    async def shared_name(self, name: Callable[..., str]) -> tuple[str, str]:
+        """See `SharedSource` in gateway/identity/fleet/source.py; all ID tokens of an account."""
+        key = await self.cache_key()
+        return name(repr(key)), name(repr(self.account))
+
     async def fetch(self) -> Login:
         """Log in; see `CredentialSource`."""
         token = await asyncio.to_thread(self._login.read_token)

@@ -17,7 +17,7 @@ from gateway.lifecycle.signals import Signals
 from gateway.observe.access_log import AccessLog
 from gateway.settings import load
 from gateway.settings.effective import effective
-from gateway.twin import IMAGE_ID, IRIS_ID, LLM_ID, Account, Twin
+from gateway.twin import IMAGE_ID, IRIS_ID, LLM_ID, SLOW_ID, Account, Twin
 
 _TOKEN_TTL_S = 300.0
 
@@ -41,6 +41,9 @@ Paste into another terminal. No token anywhere: the gateway adds it.
 "messages":[{{"role":"user","content":"Hello, who are you?"}}]}}' \
 -H 'Content-type: application/json' {data}/llm/v1/chat/completions
 
+  seq 200 | xargs -P 40 -I@ curl -so /dev/null -w '%{{http_code}} in %{{time_total}} s\n' -d x \
+{data}/slow     # 4 at a time, 50 ms each: the rest waits its turn, or is told when to come back
+
 What it did, and that it logged in once for all of them (tokens live 5 minutes here):
 
   curl -s {admin}/metrics | grep -E 'gateway_(requests|token_refreshes|llm_tokens)_total.* [1-9]'
@@ -61,8 +64,8 @@ Examples:
 def command(listen: str, admin_listen: str) -> None:
     """Run the stand-in cloud and a gateway on loopback, and print curl lines that work.
 
-    Services: `iris` (JSON in, predictresult out), `image` (form field `images`) and `llm`
-    (OpenAI-compatible, streams).
+    Services: `iris` (JSON in, predictresult out), `image` (form field `images`), `llm`
+    (OpenAI-compatible, streams) and `slow` (4 requests at a time).
     """
     signals = Signals()
     set_up_logging()
@@ -89,6 +92,9 @@ def command(listen: str, admin_listen: str) -> None:
                 "GATEWAY_SERVICES__LLM__URL": twin.service_url(LLM_ID, version="v2"),
                 "GATEWAY_SERVICES__LLM__METHODS": "GET,POST",
                 "GATEWAY_SERVICES__LLM__USAGE": "true",
+                "GATEWAY_SERVICES__SLOW__URL": twin.service_url(SLOW_ID),
+                "GATEWAY_SERVICES__SLOW__MAX_IN_FLIGHT": "4",
+                "GATEWAY_SERVICES__SLOW__QUEUE__DEPTH": "30",
             }
             try:
                 loaded = load_or_exit(None, environ=environ)

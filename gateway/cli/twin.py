@@ -8,7 +8,7 @@ import click
 
 from gateway.lifecycle.run import run_loop
 from gateway.settings.values import parse_duration, parse_listen_tcp
-from gateway.twin import ECHO_ID, IMAGE_ID, IRIS_ID, Account, Twin
+from gateway.twin import ECHO_ID, IMAGE_ID, IRIS_ID, SLOW_ID, Account, FaultError, Twin
 
 
 @click.command(
@@ -24,7 +24,10 @@ Faults on request and everything else it can do: gateway/twin/README.md"""
     "--listen", default="127.0.0.1:8081", show_default=True, metavar="ADDRESS", help="Where."
 )
 @click.option("--token-ttl", default="24h", show_default=True, help="Life of a token.")
-def command(listen: str, token_ttl: str) -> None:
+@click.option("--slots", default=4, show_default=True, help="Of `slow`: requests at a time.")
+@click.option("--service-time", default="50ms", show_default=True, help="Of `slow`: of each.")
+@click.option("--rate", default=0, help="Of `slow`: requests per second, others 429; 0: all.")
+def command(listen: str, token_ttl: str, slots: int, service_time: str, rate: int) -> None:
     """Run IAM and real-time services on loopback, to test your own programs against."""
     try:
         address = parse_listen_tcp(listen)
@@ -32,6 +35,10 @@ def command(listen: str, token_ttl: str) -> None:
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
     twin = Twin(token_ttl_s=ttl_s)
+    try:
+        twin.set_capacity({"slots": slots, "service_time": service_time, "rate": rate})
+    except FaultError as error:
+        raise click.BadParameter(str(error)) from error
     try:
         run_loop(_run(twin, address.host, address.port))
     except OSError as error:
@@ -54,6 +61,7 @@ async def _run(twin: Twin, host: str, port: int) -> None:
   iris   {twin.service_url(IRIS_ID)}
   image  {twin.service_url(IMAGE_ID)}
   echo   {twin.service_url(ECHO_ID)}
+  slow   {twin.service_url(SLOW_ID)}
 """
     )
     await told.wait()

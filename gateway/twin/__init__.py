@@ -7,6 +7,16 @@ from gateway.twin.account import Account
 from gateway.twin.clock import Clock
 from gateway.twin.cloud import Twin
 from gateway.twin.faults import FaultError
-from gateway.twin.services import ECHO_ID, IMAGE_ID, IRIS_ID, LLM_ID
+from gateway.twin.services import ECHO_ID, IMAGE_ID, IRIS_ID, LLM_ID, SLOW_ID
 
-__all__ = ["ECHO_ID", "IMAGE_ID", "IRIS_ID", "LLM_ID", "Account", "Clock", "FaultError", "Twin"]
+__all__ = [
+    "ECHO_ID",
+    "IMAGE_ID",
+    "IRIS_ID",
+    "LLM_ID",
+    "SLOW_ID",
+    "Account",
+    "Clock",
+    "FaultError",
+    "Twin",
+]

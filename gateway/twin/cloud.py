@@ -8,6 +8,7 @@ from email.utils import format_datetime
 from aiohttp import web
 
 from gateway.twin.account import Account
+from gateway.twin.capacity import Slots, parse_capacity
 from gateway.twin.clock import Clock
 from gateway.twin.control import Control
 from gateway.twin.iam import Iam
@@ -19,7 +20,7 @@ _DEFAULT_TOKEN_SIZE = 183  # a real Keystone's
 
 
 class Twin:
-    """IAM and the real-time services `iris`, `image`, `llm` and `echo`, on one listener.
+    """IAM and the real-time services `iris`, `image`, `llm`, `echo` and `slow`, on one listener.
 
     Invariants:
         - Nothing is shared between two twins.
@@ -118,6 +119,14 @@ class Twin:
     def platform(self) -> Platform:
         """Stand-ins for the metadata service and the pod identity agent, live."""
         return self._state.platform
+
+    def set_capacity(self, wanted: dict[str, object]) -> None:
+        """Change what the service `slow` can do; as `PUT /twin/capacity`.
+
+        Raises:
+            FaultError: something in it is unknown or does not fit.
+        """
+        self._state.slots = Slots(parse_capacity(wanted, self._state.slots.capacity))
 
     @property
     def stats(self) -> Stats:

@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.twin import wire
+from gateway.twin.capacity import Slots, parse_capacity
 from gateway.twin.faults import FaultError
 from gateway.twin.federation import AUDIENCE, SUBJECT
 from gateway.twin.reply import TWIN, Reply, json_body
@@ -25,6 +26,8 @@ class Control:
             web.get("/twin/faults", self._show_faults),
             web.put("/twin/faults", self._plan_faults),
             web.delete("/twin/faults", self._clear_faults),
+            web.get("/twin/capacity", self._show_capacity),
+            web.put("/twin/capacity", self._set_capacity),
             web.post("/twin/revoke", self._revoke),
             web.post("/twin/expire", self._expire),
             web.get("/twin/stats", self._show_stats),
@@ -50,6 +53,20 @@ class Control:
     async def _clear_faults(self, _request: web.Request) -> web.Response:
         self._state.plan = FaultPlan()
         return _json(200, self._state.plan.as_json())
+
+    async def _show_capacity(self, _request: web.Request) -> web.Response:
+        return _json(200, self._state.slots.capacity.as_json())
+
+    async def _set_capacity(self, request: web.Request) -> web.Response:
+        try:
+            wanted = json.loads(await request.read())
+            capacity = parse_capacity(wanted, self._state.slots.capacity)
+        except FaultError as error:
+            return _json(400, {"error_code": "Twin.BadCapacity", "error_msg": str(error)})
+        except ValueError:
+            return _json(400, {"error_code": "Twin.NotJson", "error_msg": "the body is not JSON"})
+        self._state.slots = Slots(capacity)
+        return _json(200, capacity.as_json())
 
     async def _revoke(self, _request: web.Request) -> web.Response:
         return _json(200, {"revoked": self._state.tokens.revoke_all()})

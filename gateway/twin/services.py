@@ -9,6 +9,7 @@ from aiohttp import web
 
 from gateway.twin import echo, image, iris, llm, wire
 from gateway.twin.access import refusal_of
+from gateway.twin.capacity import FullError
 from gateway.twin.faults import FaultError, Faults, faults_in_query
 from gateway.twin.model import Call, Model, ModelError
 from gateway.twin.reply import (
@@ -24,6 +25,7 @@ from gateway.twin.state import CloudState, ServiceStats
 IRIS_ID: Final = "eb3e0c54-3dfa-4750-af0c-95c45e5d3e83"
 IMAGE_ID: Final = "5f0c8f5e-6a2b-4c1d-9e57-1c1d6a4f7b20"
 LLM_ID: Final = "11a3b5c7-9d0e-4f21-8b43-6c5d7e8f9a0b"
+SLOW_ID: Final = "510e0510-e051-40e0-8510-e0510e0510e0"
 ECHO_ID: Final = "0ec40ec4-0ec4-40ec-80ec-0ec40ec40ec4"
 
 MAX_BODY = 12 << 20
@@ -41,6 +43,8 @@ class Service:
     posts_only: bool = True
     is_heavy: bool = False
     """Its model may take long and runs in a thread."""
+    has_slots: bool = False
+    """It works on a few requests at a time; see `Capacity`."""
 
 
 SERVICES = (
@@ -48,8 +52,13 @@ SERVICES = (
     Service("image", IMAGE_ID, image.answer, is_heavy=True),
     Service("llm", LLM_ID, llm.answer, posts_only=False),
     Service("echo", ECHO_ID, echo.answer, posts_only=False),
+    Service("slow", SLOW_ID, echo.answer, has_slots=True),
 )
 _BY_ID = {service.identifier: service for service in SERVICES}
+_PROTECTION = (
+    "Gateway forwarding error. Failed to invoke backend service due to connection refused. Due to "
+    "self protection, the backend service is disconnected, please wait moment."
+)
 _LIGHT_BODY = 64 << 10
 _SECRET_FIELDS = {b"x-auth-token", b"x-apig-appcode", b"authorization", b"x-security-token"}
 _SCRATCH = b"0123456789abcdef" * 4096
@@ -81,6 +90,10 @@ class Services:
             is_new = request.raw_path.startswith("/v2/")
             refusal = refusal_of(request, self._state, is_new=is_new, request_id=request_id)
             stats.rejected += refusal is not None
+        if refusal is None and service.has_slots and self._is_throttled():
+            limit = self._state.slots.capacity.rate
+            message = f"policy user over ratelimit,limit:{limit},time:1 second"
+            refusal = cloud_error(429, "APIG.0308", message, request_id)
         if refusal is not None:
             stats.status[refusal.status] += 1
             return wire.whole(refusal, request_id)
@@ -94,6 +107,9 @@ class Services:
         reply = await self._answer(request, service, faults, stats, request_id)
         stats.status[reply.status] += 1
         return await wire.deliver(request, reply, faults, request_id)
+
+    def _is_throttled(self) -> bool:
+        return self._state.slots.throttles(self._state.clock.monotonic())
 
     async def _answer(
         self,
@@ -114,6 +130,11 @@ class Services:
             return reply
         if service.posts_only and request.method != "POST":
             return cloud_error(405, "MR.0105", "The model answers POST only.", request_id)
+        if service.has_slots:
+            try:
+                await self._state.slots.work()
+            except FullError:
+                return cloud_error(500, "ModelArts.4302", _PROTECTION, request_id)
         stats.predictions += 1
         call = Call(
             request.method,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.twin.account import Account, Lockout
+from gateway.twin.capacity import Capacity, Slots
 from gateway.twin.clock import Clock
 from gateway.twin.faults import FaultError, Faults, parse_faults
 from gateway.twin.federation import Issuer
@@ -170,3 +171,4 @@ class CloudState:
         self.lockouts = {account.user_id: Lockout() for account in accounts}
         self.plan = FaultPlan()
         self.stats = Stats()
+        self.slots = Slots(Capacity())

@@ -156,7 +156,9 @@ def test_values_move_under_live_traffic(browser: Browser, demo: Demo) -> None:
         for figure in ("average", "p95", "overhead"):
             assert visit.text(f"#figure-{figure}").endswith(("ms", " s")), figure
         services = visit.page.locator("#services-rows tr")
-        assert [row.split()[0] for row in services.all_inner_texts()] == ["iris", "image"]
+        assert [row.split()[0] for row in services.all_inner_texts()] == [
+            "iris", "image", "llm", "slow",
+        ]  # fmt: skip
         assert visit.page.locator("#errors-rows th span").all_inner_texts() == LAYERS
         expect(visit.page.locator("#requests-rows tr")).to_have_count(50)
         expect(visit.page.locator("#errors-rows tr", has_text="apig")).to_contain_text("throttled")

@@ -496,7 +496,7 @@ async def test_faults_are_listed_replaced_and_taken_away(
         ({"login": []}, "services"),
         ({"services": [{"faults": {"explode": 1}}]}, "delay, hang"),
         ({"services": [{"faults": {}}]}, "faults"),
-        ({"services": [{"faults": {"hang": True}, "service": "rose"}]}, "iris, image, echo"),
+        ({"services": [{"faults": {"hang": True}, "service": "rose"}]}, "llm, echo, slow"),
         ({"services": [{"faults": {"hang": True}, "often": 1}]}, "times"),
         ({"services": [{"faults": {"status": 99}}]}, "200 to 599"),
     ],
@@ -1129,6 +1129,7 @@ def test_every_service_fault_can_be_asked_for() -> None:
     """Each known name parses with a fitting value and changes something."""
     values = {
         "delay": "1",
+        "first-token": "1",
         "status": "500",
         "code": "APIG.0101",
         "retry-after": "1",

@@ -66,6 +66,10 @@ class Credential:
         """
         return self.field_lines
 
+    def wants_date(self, status: int, now: float) -> bool:  # noqa: ARG002  # for signatures
+        """Return whether `note_date` should be told of a response with this status at `now`."""
+        return False
+
     def note_date(self, host_line: bytes, date: float, now: float) -> None:
         """Learn a service's time; only credentials that sign are told.
 

@@ -18,6 +18,8 @@ LARGEST_CLOCK_ERROR_S: Final = 30.0
 """A service's time that differs from ours by more is used instead of ours. It refuses at 900 s."""
 _CURED_S: Final = 60.0
 """For how long after a correction a rejection is taken for one of an earlier signature."""
+_LOOK_AGAIN_S: Final = 10.0
+"""How often the time in responses is looked at, if nothing is refused."""
 _MOST_TARGETS: Final = 512
 """Targets and signatures that are remembered for a host; then the memory is emptied."""
 _MARK: Final = b"X-Sdk-Content-Sha256: UNSIGNED-PAYLOAD\r\n"
@@ -38,6 +40,8 @@ class ServiceClocks:
         self._corrected_at = float("-inf")
         self.skew_s: float | None = None
         """Our wall clock minus a service's, as last measured."""
+        self.look_at = float("-inf")
+        """When a service's time is to be looked at next."""
 
     def offset_s(self, host_line: bytes) -> float:
         """Return what is to be added to the gateway's clock for seconds since the epoch there."""
@@ -46,6 +50,7 @@ class ServiceClocks:
 
     def note(self, host_line: bytes, date: float, now: float) -> bool:
         """Learn the time at a service; return whether it makes signatures another time's."""
+        self.look_at = now + _LOOK_AGAIN_S
         theirs = date + 0.5 - now  # a date leaves out up to a second
         ours = self._wall_clock() - self._clock()
         self.skew_s = ours - theirs
@@ -158,6 +163,10 @@ class SignedCredential(Credential):
                 host.lines.clear()
             lines = host.lines[key] = self._sign(host, host_line, key)
         return lines
+
+    def wants_date(self, status: int, now: float) -> bool:
+        """See `Credential`: always of a refusal, else now and then: reading a date takes time."""
+        return status == 401 or now >= self._clocks.look_at
 
     def note_date(self, host_line: bytes, date: float, now: float) -> None:
         """See `Credential`."""

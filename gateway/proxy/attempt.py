@@ -248,7 +248,7 @@ class Attempt(ResponseListener):
 
     def _begin(self, head: ResponseHead) -> None:
         self.head = head
-        if self.credential.signs:
+        if self.credential.signs and self.credential.wants_date(head.status, self.last_byte_at):
             self._note_date(head)
         self._owner.response_began(head)
         if head.is_event_stream or self.admission.service.metrics.bodies.usage is not None:

@@ -90,7 +90,7 @@ def _kind(name: str, service: Service, identity: Identity) -> Iterator[str]:
     if service.path.startswith(_NEW_PATHS) and (method == "ak_sk" or is_app_code):
         yield (
             f"{key}: {service.identity} has {kind}, which services of the new version "
-            "(/v2/infers) do not take; use method api_key or password"
+            "(/v2/infers) do not take; use method api_key, password or oidc"
         )
     if service.path.startswith("/v1/infers") and method == "api_key":
         yield (

@@ -13,6 +13,7 @@ from huaweicloudsdkcore.auth.credentials import BasicCredentials  # type: ignore
 from huaweicloudsdkcore.sdk_request import SdkRequest  # type: ignore[import-untyped]
 from huaweicloudsdkcore.signer.signer import Signer  # type: ignore[import-untyped]
 
+from gateway.identity.credential import Credential
 from gateway.identity.signature import (
     LARGEST_CLOCK_ERROR_S,
     ServiceClocks,
@@ -222,6 +223,19 @@ def test_a_signature_is_computed_once_per_target_and_second() -> None:
     assert len({first, lines(b"/b"), lines(query=b"?x"), lines(method="GET")}) == 4
     clocks.advance(0.2)
     assert fields(lines())["X-Sdk-Date"] > fields(first)["X-Sdk-Date"]
+
+
+def test_the_time_in_responses_is_looked_at_now_and_then() -> None:
+    """At once at first, then every 10 s, and in every refusal."""
+    clocks = Clocks()
+    credential = clocks.credential()
+    assert credential.wants_date(200, clocks.now)
+    credential.note_date(b"Host: h", NOW, clocks.now)
+    assert not credential.wants_date(200, clocks.now)
+    assert credential.wants_date(401, clocks.now)
+    clocks.advance(10)
+    assert credential.wants_date(200, clocks.now)
+    assert not Credential(b"", 0.0, 0.0).wants_date(401, 0.0)
 
 
 def test_memory_for_targets_is_bounded() -> None:

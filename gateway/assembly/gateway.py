@@ -49,6 +49,7 @@ Python itself opens."""
 _ONLY_AT_START = (
     "listen",
     "listen_mode",
+    "limits",
     "admin_listen",
     "token_listen",
     "token_listen_mode",
@@ -119,7 +120,9 @@ class _GatewayBuilder:
             dates=DateField(wall_clock),
         )
         self._metrics.before_scrape = context.observer.settle
-        self._listener = DataListener(context, max_connections=_most_connections())
+        self._listener = DataListener(
+            context, max_connections=min(settings.limits.connections, _most_connections())
+        )
         self._tokens = _token_listener(settings)
         self._fleet = None if settings.fleet is None else build_fleet(settings.fleet)
         if settings.fleet is not None:

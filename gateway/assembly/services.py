@@ -154,6 +154,7 @@ def build_service(  # noqa: PLR0917
         first_byte_s=settings.timeouts.first_byte,
         first_chunk_s=settings.timeouts.first_chunk,
         idle_s=settings.timeouts.idle,
+        upload_rate=settings.timeouts.upload_rate,
         websocket=settings.websocket,
         max_in_flight=MAX_IN_FLIGHT,
         own_field=b"" if is_always_dropped(own_field) else own_field,

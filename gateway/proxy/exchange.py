@@ -65,13 +65,9 @@ class Exchange(AttemptOwner):
         downstream: Downstream,
         received_at: float,
     ) -> None:
-        """Prepare.
+        """Prepare, for a request whose head is complete.
 
-        Args:
-            context: of all exchanges.
-            request: its head is complete.
-            downstream: where the response goes.
-            received_at: when the end of the head arrived; seconds on the context's clock.
+        It has arrived at `received_at`, in seconds on the context's clock.
         """
         self.phase: Phase = ADMITTING
         self._context = context
@@ -150,11 +146,15 @@ class Exchange(AttemptOwner):
         attempt = self._attempt
         if attempt is None:
             return _NEVER
-        service = attempt.admission.service
-        if self.phase is SENDING:
-            limit_s = service.first_byte_s if self._request.ended else service.idle_s
-            return self._progressed_at + limit_s
-        if self.phase is RELAYING and attempt.awaits_body and self._request.ended:
+        service, ended = attempt.admission.service, self._request.ended
+        if self.phase is SENDING and ended:
+            return self._progressed_at + service.first_byte_s
+        if self.phase is SENDING and self._body is not None:
+            waits = not attempt.connection.writing_paused
+            now = self._context.clock()
+            if self._body.falls_behind(now, service.upload_rate, is_awaited=waits):
+                return 0.0
+        elif self.phase is RELAYING and attempt.awaits_body and ended:
             return self._progressed_at + service.first_chunk_s
         return max(self._progressed_at, attempt.last_byte_at) + service.idle_s
 

@@ -1,9 +1,14 @@
 """The body of a request on its way to the service."""
 
+from typing import Final
+
 from gateway.errors import CredentialError, DownstreamError, ErrorCode
 from gateway.http.pieces import size_of
 from gateway.http.request import Request
 from gateway.proxy.replay import ReplayBuffer
+
+_WINDOW_S: Final = 10
+"""Over which the rate of a body is averaged."""
 
 
 class RequestBody:
@@ -12,7 +17,14 @@ class RequestBody:
     Invariant: once something of it was too much to be kept, it cannot be sent again.
     """
 
-    __slots__ = ("_max_bytes", "_replay", "_request", "received_bytes")
+    __slots__ = (
+        "_max_bytes",
+        "_replay",
+        "_request",
+        "_window_bytes",
+        "_window_ends",
+        "received_bytes",
+    )
 
     def __init__(self, request: Request, max_bytes: int, replay: ReplayBuffer | None) -> None:
         """Prepare.
@@ -26,11 +38,29 @@ class RequestBody:
         self._max_bytes = max_bytes
         self._replay = replay
         self.received_bytes = 0
+        self._window_ends = 0.0
+        self._window_bytes = 0  # of what had been received when it began
 
     @property
     def can_be_sent_again(self) -> bool:
         """Whether all that has been taken of it is kept."""
         return self._replay is not None
+
+    def falls_behind(self, now: float, rate: int, *, is_awaited: bool) -> bool:
+        """Return whether less has arrived than it should; asked every second at least.
+
+        Args:
+            now: in seconds.
+            rate: bytes per second, averaged over 10 s, that should arrive; 0: any.
+            is_awaited: it is the client that we wait for, not the service.
+        """
+        if now < self._window_ends and is_awaited:
+            return False
+        wanted = rate * _WINDOW_S if self._window_ends and is_awaited else 0
+        is_behind = self.received_bytes - self._window_bytes < wanted
+        self._window_ends = now + _WINDOW_S
+        self._window_bytes = self.received_bytes
+        return is_behind
 
     def take(self) -> list[bytes]:
         """Return what has arrived since the last call.

@@ -68,6 +68,8 @@ class Service:
     first_byte_s: float
     first_chunk_s: float
     idle_s: float
+    upload_rate: int = 0
+    """Bytes per second that a client's body must keep; 0: none."""
     websocket: bool
     """Whether a client may switch to WebSocket, whatever `methods` says."""
     max_in_flight: int

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from gateway.settings.egress import EgressProxy, plain_text_faults
 from gateway.settings.fleet import Fleet
 from gateway.settings.identity import Identity
-from gateway.settings.overload import MAX_IN_FLIGHT, Breaker, Queue, Retry
+from gateway.settings.overload import MAX_IN_FLIGHT, Breaker, Limits, Queue, Retry
 from gateway.settings.sections import Fault, Section
 from gateway.settings.tls import Tls
 from gateway.settings.types import (
@@ -77,6 +77,9 @@ class Timeouts(Section):
     idle: PositiveDuration = 60.0
     """Between two pieces of a body, either way; for a response it begins after the first one. A
     response that has begun is cut off, because its status has already been sent."""
+    upload_rate: Size = 1024
+    """Bytes per second that a caller's body must keep, averaged over 10 s, while the gateway waits
+    for it; then 408 `SlowRequest`. 0 for none: a body then only has to go on within `idle`."""
 
 
 class Service(Section):
@@ -217,6 +220,8 @@ class Settings(Section):
     them every cross-site request of a browser. What such a page may read, the service decides."""
     drain: Drain = Drain()
     """How the gateway leaves."""
+    limits: Limits = Limits()
+    """What the whole process takes."""
     quitquitquit: bool = False
     """Whether POST `/quitquitquit` on the admin listener ends the gateway, for jobs whose sidecar
     must end with them. Off, because anyone who reaches that listener could use it."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from gateway.settings.sections import Fault, Section
-from gateway.settings.types import Count, PositiveDuration, Share, split_list
+from gateway.settings.types import ConnectionCount, Count, PositiveDuration, Share, split_list
 
 MAX_IN_FLIGHT = 1000
 """Where nobody sets a limit: enough that only a service that hangs reaches it."""
@@ -59,3 +59,11 @@ class Retry(Section):
         """Yield a budget or a wait that nothing uses."""
         if given and "on" not in given:
             yield ("on",), "required with the other keys; use [throttled], [unavailable] or both"
+
+
+class Limits(Section):
+    """What the whole process takes."""
+
+    connections: ConnectionCount = 4096
+    """How many callers may be connected at a time; further ones get 503 `Overloaded`. An idle one
+    takes about 6 KiB. Never more than the limit of open files allows: two for each."""

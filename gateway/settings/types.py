@@ -131,6 +131,11 @@ MaxInFlight = Annotated[
         }
     ),
 ]
+ConnectionCount = Annotated[
+    int,
+    BeforeValidator(values.parse_connections),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": values.MOST}),
+]
 Size = Annotated[
     int,
     BeforeValidator(values.parse_size),

@@ -174,6 +174,17 @@ def parse_count(value: Any) -> int:
     return value
 
 
+def parse_connections(value: Any) -> int:
+    """Return a whole number from 1 to 100 000."""
+    try:
+        count = parse_count(value)
+    except ValueError:
+        count = 0
+    if not count:
+        raise ValueError(f"{shown(value)} is not a number of connections; use 1 to {MOST}")
+    return count
+
+
 def parse_max_in_flight(value: Any) -> int | str:
     """Return a whole number from 1 to 100 000, or `auto`."""
     if isinstance(value, str) and value.strip().lower() == AUTO:

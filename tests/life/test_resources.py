@@ -85,6 +85,28 @@ async def test_too_many_callers_are_told_so(tmp_path: Path) -> None:
         assert await process.sample("gateway_requests_in_flight") == 0
 
 
+async def test_callers_are_limited_by_a_setting(tmp_path: Path) -> None:
+    """However many files there may be: those above it are told so, and leave room when they go."""
+    settings = {"limits": {"connections": 3}}
+    async with (
+        scripted_upstream(OK) as upstream,
+        served(tmp_path, upstream.port, settings) as process,
+    ):
+        first = [await connect(process.port) for _ in range(3)]
+        for caller in first:
+            caller.send(POST)
+            assert (await caller.reply()).body == b"ok"
+        further = await connect(process.port)
+        assert (await further.reply()).status == 503
+        rejected = await process.sample("gateway_requests_rejected_total", reason="connections")
+        assert rejected == 1
+        for caller in [*first, further]:
+            caller.leave()
+        async with asyncio.timeout(10):
+            while await ask(process) != b"ok":  # noqa: ASYNC110  # until it has noticed them leave
+                await asyncio.sleep(0.05)
+
+
 async def test_the_admin_listener_cannot_take_the_callers_files(tmp_path: Path) -> None:
     """More silent connections to it than there are files: callers, probes, scrapes are served."""
     limit = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]

@@ -329,3 +329,39 @@ async def test_wait_for_a_connection_is_not_the_client_connection_s_matter(
 
     assert stage.service.received == forwarded(b"POST", b"", b"Content-Length: 10", body=b"begun")
     stage.under_way_at_end = 1
+
+
+async def test_upload_below_its_rate_ends(open_stage: OpenStage) -> None:
+    """
+    Averaged over 10 s; a byte now and then is not enough to hold a place of the service.
+    """
+    stage = open_stage(upload_rate=100)
+    stage.client.sends(upload(10_000))
+    for _ in range(9):
+        stage.pass_time(1.0)
+        stage.client.sends(b"x")
+        await stage.settle()
+    assert stage.client.replies == []
+    for _ in range(3):
+        stage.pass_time(1.0)
+        await stage.settle()
+
+    assert error_in(stage.client.reply) == (408, "SlowRequest")
+    assert stage.service.fate is Fate.ABORTED
+
+
+async def test_upload_above_its_rate_goes_on(open_stage: OpenStage) -> None:
+    """
+    However it is spread within the 10 s; and while the service does not read, nobody is blamed.
+    """
+    stage = open_stage(upload_rate=100)
+    stage.client.sends(upload(10_000))
+    for _ in range(4):
+        for _ in range(10):
+            stage.pass_time(1.0)
+            await stage.settle()
+        stage.client.sends(b"x" * 2500)
+        await stage.settle()
+    stage.service.answers(OK)
+
+    assert stage.client.reply.body == b"ok"

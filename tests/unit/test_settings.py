@@ -626,7 +626,7 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
             (
                 "zzz: unknown key; allowed: listen, listen_mode, admin_listen, token_listen, "
                 "token_listen_mode, allowed_hosts, "
-                "allowed_origins, drain, quitquitquit, "
+                "allowed_origins, drain, limits, quitquitquit, "
                 "fleet, identities, services"
             ),
         ),
@@ -916,6 +916,18 @@ def test_timeouts_are_above_zero() -> None:
     for key in ("connect", "first_byte", "first_chunk", "idle"):
         (problem,) = problems_of(service(timeouts={key: 0}))
         assert problem.startswith(f"services.iris.timeouts.{key}: 0 would end every request")
+
+
+def test_the_whole_process_has_limits() -> None:
+    """Callers are counted in whole numbers; what a body must keep may be nothing."""
+    assert use(service()).settings.limits.connections == 4096
+    assert use({**service(), "limits": {"connections": "8"}}).settings.limits.connections == 8
+    for wrong in (0, -1, "many", 1.5, 100_001, True):
+        (problem,) = problems_of({**service(), "limits": {"connections": wrong}})
+        assert "is not a number of connections; use 1 to 100000" in problem
+    for said, rate in (({}, 1024), ({"upload_rate": "2KiB"}, 2048), ({"upload_rate": 0}, 0)):
+        found = use(service(timeouts=said)).settings.services["iris"].timeouts
+        assert found.upload_rate == rate
 
 
 def test_a_body_may_take_as_long_to_begin_as_a_response() -> None:

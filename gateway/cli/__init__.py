@@ -10,6 +10,7 @@ from gateway import __version__, build
 _COMMANDS = {
     # name: what the list of commands says; the command is `command` in `gateway.cli.<name>`
     "serve": "Run the gateway.",
+    "run": "Run a command with a gateway of its own; for jobs and notebooks.",
     "demo": "Try it out: the stand-in cloud and the gateway on loopback, no account needed.",
     "twin": "Run the stand-in cloud alone: IAM and real-time services, with faults on request.",
     "init": "Write a first configuration, from a service's URL and a kind of credential.",

@@ -15,6 +15,8 @@ PREFIX = "GATEWAY_"
 CONFIG_VARIABLE = "GATEWAY_CONFIG"
 LOG_LEVEL_VARIABLE = "GATEWAY_LOG_LEVEL"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+NOT_SETTINGS = frozenset({"GATEWAY_URL"})
+"""What `run` sets for its command, which may be a gateway itself."""
 SHORTHANDS: Mapping[str, KeyPath] = {"GATEWAY_SERVICE_URL": ("services", "default", "url")}
 OPENSTACK: Mapping[str, str] = {
     "OS_AUTH_URL": "auth_url",
@@ -59,6 +61,8 @@ def read_variables(
     for variable, value in environ.items():
         name = variable.upper()
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or not value:
+            continue
+        if name in NOT_SETTINGS:
             continue
         if name == LOG_LEVEL_VARIABLE:
             if value.upper() not in LOG_LEVELS:

@@ -18,7 +18,18 @@ from gateway.cli import main
 from tests.support.served import served
 from tests.unit.cli.conftest import Run
 
-COMMANDS = ["serve", "demo", "twin", "init", "check", "doctor", "whoami", "wait", "healthcheck"]
+COMMANDS = [
+    "serve",
+    "run",
+    "demo",
+    "twin",
+    "init",
+    "check",
+    "doctor",
+    "whoami",
+    "wait",
+    "healthcheck",
+]
 GOOD = {
     "listen": "127.0.0.1:0",
     "admin_listen": "127.0.0.1:0",

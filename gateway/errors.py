@@ -86,6 +86,14 @@ class ErrorCode(Enum):
         "Requests that a web page makes are refused; call the gateway from a program, or "
         "add the page's origin to `allowed_origins`.",
     )
+    CLIENT_NOT_ALLOWED = Answer(
+        403,
+        "http_request_denied",
+        "ClientNotAllowed",
+        Layer.CLIENT,
+        "The client certificate has no name that listen_tls.allowed_clients lists; add one of its "
+        "subject alternative names there.",
+    )
     UNKNOWN_SERVICE = Answer(
         404,
         "destination_not_found",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from gateway.admin.server import MOST_FRESH
 from gateway.assembly.fleet import build_fleet
 from gateway.assembly.identities import BuiltCache, build_cache, unusable_secrets
+from gateway.assembly.listen_tls import BuiltListenTls, build_listen_tls
 from gateway.assembly.services import (
     BuiltPools,
     build_pools,
@@ -123,6 +124,7 @@ class _GatewayBuilder:
         self._listener = DataListener(
             context, max_connections=min(settings.limits.connections, _most_connections())
         )
+        self._listen_tls: BuiltListenTls | None = None
         self._tokens = _token_listener(settings)
         self._fleet = None if settings.fleet is None else build_fleet(settings.fleet)
         if settings.fleet is not None:
@@ -166,9 +168,16 @@ class _GatewayBuilder:
         pools = _build_each(
             settings.services, self._pools, partial(build_pools, contexts=contexts), problems
         )
+        listen_tls = self._listen_tls
+        if settings.listen_tls is not None and self._first.listen_tls is not None:
+            try:
+                listen_tls = build_listen_tls(settings.listen_tls, self._listen_tls)
+            except ConfigError as error:
+                problems += error.problems
         if problems:
             raise ConfigError(problems)
         contexts.forget_previous()
+        self._listen_tls = listen_tls
         self._caches, self._pools, self._contexts = caches, pools, contexts
         services = [
             build_service(
@@ -214,6 +223,8 @@ class _GatewayBuilder:
             },
             metrics=self._metrics,
             listen=first.listen,
+            listen_tls=listen_tls.context if listen_tls is not None else None,
+            client_names=listen_tls.names if listen_tls is not None else None,
             socket_mode=int(first.listen_mode, 8),
             admin_listen=first.admin_listen,
             fleet=self._fleet,
@@ -236,6 +247,8 @@ class _GatewayBuilder:
 
     def _not_applied(self, settings: Settings) -> Iterator[str]:
         """Yield a warning for each changed key that takes effect only at the start."""
+        if (settings.listen_tls is None) != (self._first.listen_tls is None):
+            yield "listen_tls: taking it in or out takes effect at the next start"
         for key in _ONLY_AT_START:
             now, then = getattr(settings, key), getattr(self._first, key)
             if now != then:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gateway.errors import ConfigError
 from gateway.settings import Tls
+from gateway.settings.listen_tls import ListenTls
 
 
 def tls_context(key: str, tls: Tls) -> ssl.SSLContext:
@@ -37,6 +38,31 @@ def tls_context(key: str, tls: Tls) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def server_context(tls: ListenTls) -> ssl.SSLContext:
+    """Return the context of the data listener.
+
+    Raises:
+        ConfigError: a certificate or key cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+        if tls.client_ca_file is not None:
+            context.load_verify_locations(tls.client_ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (ssl.SSLError, OSError) as cause:
+        problem = f"a certificate or key cannot be used ({type(cause).__name__}); PEM is needed"
+        raise ConfigError([f"listen_tls: {problem}"]) from cause
+    return context
+
+
+def server_digests(tls: ListenTls) -> tuple[bytes, ...]:
+    """Return digests of the data listener's files. Blocks."""
+    files = (tls.cert_file, tls.key_file, tls.client_ca_file)
+    return tuple(_digest_of(file) for file in files if file)
 
 
 def file_digests(tls: Tls) -> tuple[bytes, ...]:

@@ -8,7 +8,7 @@ import click
 
 from gateway.assembly.fleet import fleet_problems
 from gateway.assembly.identities import build_identity, placeholders, unusable_keys
-from gateway.assembly.tls import tls_context
+from gateway.assembly.tls import server_context, tls_context
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
 from gateway.errors import ConfigError
 from gateway.settings import Loaded, Settings
@@ -73,6 +73,11 @@ def problems_of(settings: Settings) -> list[str]:
     if settings.fleet is not None:
         try:
             fleet_problems(settings.fleet)
+        except ConfigError as error:
+            problems.extend(error.problems)
+    if settings.listen_tls is not None:
+        try:
+            server_context(settings.listen_tls)
         except ConfigError as error:
             problems.extend(error.problems)
     for name, service in settings.services.items():

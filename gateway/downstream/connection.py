@@ -67,6 +67,10 @@ class Listener(Protocol):
         """Whether there are more than `CROWD` connections, the newest included."""
         ...
 
+    def bars(self, transport: asyncio.Transport) -> bool:
+        """Return whether the client's certificate is not one of those that may call."""
+        ...
+
     def note_end(self) -> None:
         """Called when an exchange has ended."""
         ...
@@ -152,6 +156,8 @@ class ClientConnection(Watched):
             self.stream.abort()
         elif listener.full:
             self._refuse(UnavailableError(ErrorCode.OVERLOADED, Rejection.CONNECTIONS))
+        elif listener.bars(opened):
+            self._refuse(DownstreamError(ErrorCode.CLIENT_NOT_ALLOWED))
 
     def data_received(self, data: bytes) -> None:
         """Read what has arrived, and act on it."""

@@ -5,6 +5,7 @@ from typing import cast
 
 from aiohttp import web
 
+from gateway.downstream.client_names import ClientNames
 from gateway.downstream.connection import CROWD, ClientConnection
 from gateway.proxy.context import ExchangeContext
 
@@ -22,6 +23,8 @@ class DataListener(web.Server):
         """Set when the gateway is on its way out: answers are the last on their connections."""
         self.closed = False
         """Set when that has been announced for long enough: no request is begun any more."""
+        self.clients_by_name: ClientNames | None = None
+        """Who may call, by client certificate; None: no certificate is asked for."""
         self._max_connections = max_connections
         self._count = 0
         self._all_ended: asyncio.Event | None = None
@@ -48,6 +51,11 @@ class DataListener(web.Server):
     def flooded(self) -> bool:
         """Whether there are so many that not even a 503 can be sent."""
         return self._count > self._max_connections + REFUSED_POLITELY
+
+    def bars(self, transport: asyncio.Transport) -> bool:
+        """Return whether the client's certificate is not one of those that may call."""
+        names = self.clients_by_name
+        return names is not None and not names.admit(transport.get_extra_info("peercert"))
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Count a connection."""

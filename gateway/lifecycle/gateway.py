@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -118,6 +120,7 @@ class Gateway:
         except BaseException:
             await self.stop(drain=False)
             raise
+        self._reloader.listen_again = self._listen_again
         self._reloader.start()
         self._supervisor.ready(f"serving on {data_url}, admin on {admin_url}")
         return data_url, admin_url
@@ -191,11 +194,24 @@ class Gateway:
             )
             return f"unix:{address.path}"
         self._data_server = await loop.create_server(
-            self._parts.data, address.host, address.port, backlog=1024
+            self._parts.data, address.host, address.port, backlog=1024, ssl=self._parts.listen_tls
         )
-        return _url(self._data_server.sockets[0].getsockname())
+        is_tls = self._parts.listen_tls is not None
+        return _url(self._data_server.sockets[0].getsockname(), is_tls=is_tls)
+
+    async def _listen_again(self) -> None:
+        """Accept with the new certificates, on the same socket: nobody is refused meanwhile."""
+        old = self._data_server
+        if old is None or self._parts.data.draining:
+            return
+        same = socket.socket(fileno=os.dup(old.sockets[0].fileno()))
+        self._data_server = await asyncio.get_running_loop().create_server(
+            self._parts.data, sock=same, backlog=1024, ssl=self._parts.listen_tls
+        )
+        old.close()
 
 
-def _url(address: tuple[Any, ...]) -> str:
+def _url(address: tuple[Any, ...], *, is_tls: bool = False) -> str:
     host, port = address[0], address[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if is_tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

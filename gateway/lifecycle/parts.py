@@ -1,9 +1,11 @@
 """What a gateway is made of, and what a reload replaces."""
 
+import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gateway.downstream.client_names import ClientNames
 from gateway.downstream.listener import DataListener
 from gateway.http.host import AllowedHosts
 from gateway.identity.credential_cache import CredentialCache
@@ -45,6 +47,10 @@ class Parts:
     """By identity: each makes a coroutine that watches a secret's file until it is cancelled."""
     metrics: Metrics
     listen: ListenAddress
+    listen_tls: ssl.SSLContext | None
+    """For callers; another object when its files have changed."""
+    client_names: ClientNames | None
+    """Who may call, if callers need a certificate."""
     socket_mode: int
     """Of the socket file, if `listen` is one."""
     admin_listen: ListenAddress

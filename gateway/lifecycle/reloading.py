@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -91,6 +91,8 @@ class Reloader:
         """What every request that begins now goes by."""
         self.started = False
         """Whether `start` has been called."""
+        self.listen_again: Callable[[], Awaitable[None]] = _nothing
+        """Called when callers' TLS has changed."""
         self._put_in_force(parts)
 
     @property
@@ -170,6 +172,8 @@ class Reloader:
         old = self.parts
         self._put_in_force(rebuilt.parts)
         self._caches.replace(old, rebuilt)
+        if rebuilt.parts.listen_tls is not old.listen_tls:
+            await self.listen_again()
         kept = {service.pool for service in rebuilt.parts.services}
         for service in old.services:
             if service.pool not in kept:
@@ -192,9 +196,16 @@ class Reloader:
                 service.gate.adopt(service.limits)
         metrics.reload_success_at = parts.loaded_at
         parts.data.context.rules = parts.rules
+        parts.data.clients_by_name = parts.client_names
+        names = parts.client_names
+        metrics.client_connections = names.connections if names is not None else {}
         if parts.tokens is not None:
             parts.tokens.sources = parts.token_sources
         parts.data.context.deadlines.tick_s = parts.tick_s
+
+
+async def _nothing() -> None:
+    """Stand where nobody listens yet."""
 
 
 async def _retire(cache: CredentialCache) -> None:

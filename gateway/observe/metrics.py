@@ -5,7 +5,7 @@ prometheus-client's own children cost 1.1 to 1.7 µs a call, eight calls a reque
 """
 
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -213,6 +213,8 @@ class Metrics(Collector):
         """Seconds since the epoch."""
         self.before_scrape: Callable[[], None] = lambda: None
         """Called first, so that what has been put aside is counted."""
+        self.client_connections: Mapping[str, int] = {}
+        """Connections by the name in the client's certificate; empty: none is asked for."""
         self.fleet: Callable[[], tuple[bool, int]] | None = None
         """Whether the fleet's store works, and how many steps have failed; None: no fleet."""
         self.lost_log_lines: Callable[[], int] = lambda: 0
@@ -302,6 +304,15 @@ class Metrics(Collector):
             del self._services[name]
 
     def _process_families(self) -> Iterator[Metric]:
+        if self.client_connections:
+            clients = CounterMetricFamily(
+                "gateway_client_connections",
+                "Connections by the name in the client's certificate.",
+                labels=["client"],
+            )
+            for name, count in self.client_connections.items():
+                clients.add_metric([name], count)
+            yield clients
         if self.fleet is not None:
             up, errors = self.fleet()
             yield GaugeMetricFamily(

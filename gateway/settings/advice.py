@@ -27,10 +27,12 @@ def warnings_of(settings: Settings) -> tuple[str, ...]:
 
 
 def _warnings(settings: Settings) -> Iterator[str]:
-    if not settings.listen.is_local:
+    tls = settings.listen_tls
+    if not settings.listen.is_local and (tls is None or tls.client_ca_file is None):
         yield (
             f"listen: {settings.listen} can be reached from other machines, "
-            "and whoever reaches it uses the gateway's token; use a loopback address"
+            "and whoever reaches it uses the gateway's token; use a loopback address, or "
+            "listen_tls.client_ca_file"
         )
     yield from _token_listener(settings)
     yield from _fleet(settings)

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from gateway.settings.egress import EgressProxy, plain_text_faults
 from gateway.settings.fleet import Fleet
 from gateway.settings.identity import Identity
+from gateway.settings.listen_tls import ListenTls
 from gateway.settings.overload import MAX_IN_FLIGHT, Breaker, Limits, Queue, Retry
 from gateway.settings.sections import Fault, Section
 from gateway.settings.tls import Tls
@@ -203,6 +204,8 @@ class Settings(Section):
     listen_mode: Mode = "0660"
     """Mode of the socket file, in quotes: who may write to it may call, with the gateway's token.
     By default its user and group; without effect on TCP."""
+    listen_tls: ListenTls | None = None
+    """TLS for callers, and who of them may call. Off when left out."""
     admin_listen: ListenTcp = DEFAULT_ADMIN_LISTEN
     """Where probes and Prometheus connect: `host:port`, TCP only. Loopback by default; the
     kubelet and a scraper need the pod's address (`0.0.0.0:9090`)."""
@@ -240,6 +243,11 @@ class Settings(Section):
             admin = parse_listen(given.get("admin_listen", DEFAULT_ADMIN_LISTEN))
             if listen == admin and listen.port:
                 yield ("admin_listen",), f"{listen} is where callers connect; use another port"
+            if listen.path and given.get("listen_tls") is not None:
+                yield (
+                    ("listen_tls",),
+                    "makes no sense on a socket file, whose mode says who may call",
+                )
             if "token_listen" in given:
                 yield from _shared_token_listener(
                     parse_listen(given["token_listen"]), listen, admin

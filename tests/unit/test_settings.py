@@ -142,8 +142,8 @@ def test_origins_name_every_key() -> None:
         re.sub(r"(services|identities)\.\w+", r"\1.<name>", key) for key in use(GOOD).origins
     }
 
-    of_fleet = {key for key in expected if key.startswith("fleet.")}
-    assert origins == expected - of_fleet | {"fleet"}  # which is left out as a whole
+    left_out = {key for key in expected if key.startswith(("fleet.", "listen_tls."))}
+    assert origins == expected - left_out | {"fleet", "listen_tls"}
 
 
 def test_environment_reaches_every_depth_in_any_case() -> None:
@@ -624,8 +624,8 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
         (
             GOOD | {"zzz": 1},
             (
-                "zzz: unknown key; allowed: listen, listen_mode, admin_listen, token_listen, "
-                "token_listen_mode, allowed_hosts, "
+                "zzz: unknown key; allowed: listen, listen_mode, listen_tls, admin_listen, "
+                "token_listen, token_listen_mode, allowed_hosts, "
                 "allowed_origins, drain, limits, quitquitquit, "
                 "fleet, identities, services"
             ),
@@ -1614,6 +1614,7 @@ def test_the_annotated_configuration_shows_every_key_with_its_default(
     walk(data, ())
     expected = {".".join(path) for path in leaf_keys(Settings)}
     by_other_means = {f"identities.<name>.{key}" for key in (*SECRETS, *BY_OTHER_MEANS)}
+    by_other_means |= {key for key in expected if key.startswith("listen_tls.")}  # in a comment
     assert expected - shown == by_other_means
     assert origins["services.iris.timeouts.connect"].startswith("file ")
     data["identities"]["default"].pop("project_domain")
@@ -1985,3 +1986,35 @@ def test_tls_is_for_rediss_alone(tmp_path: Path) -> None:
     (problem,) = problems_of(with_fleet(tmp_path, url="redis://localhost", tls={"verify": False}))
 
     assert problem.startswith("fleet.tls: makes sense with rediss:// only")
+
+
+# ---- TLS for callers
+
+
+def test_who_may_call_needs_somebody_who_vouches(tmp_path: Path) -> None:
+    """A list of names without an authority would be a list that anybody is on."""
+    (tmp_path / "pem").touch()
+    pem = str(tmp_path / "pem")
+    tls = {"cert_file": pem, "allowed_clients": "a,b"}
+
+    (problem,) = problems_of(GOOD | {"listen_tls": tls})
+    assert problem.startswith("listen_tls.client_ca_file: required with allowed_clients")
+    (problem,) = problems_of(
+        GOOD | {"listen": "unix:/run/g.sock", "listen_tls": {"cert_file": pem}}
+    )
+    assert problem.startswith("listen_tls: makes no sense on a socket file")
+
+
+def test_a_listener_that_others_reach_is_warned_about_unless_callers_are_known(
+    tmp_path: Path,
+) -> None:
+    """TLS alone does not say who calls."""
+    (tmp_path / "pem").touch()
+    pem = str(tmp_path / "pem")
+    open_to_all = GOOD | {"listen": "0.0.0.0:8443"}
+
+    for tls in (None, {"cert_file": pem}):
+        (warning,) = use(open_to_all | {"listen_tls": tls}).warnings
+        assert warning.startswith("listen: 0.0.0.0:8443 can be reached from other machines")
+    tls = {"cert_file": pem, "client_ca_file": pem}
+    assert use(open_to_all | {"listen_tls": tls}).warnings == ()

@@ -173,6 +173,19 @@ def _judge(visited: Visited, login_method: str) -> Meaning:
 
 def _judge_model(status: int) -> Meaning:
     """Judge what the model itself says: it has not been asked for anything it knows."""
+    if status == 401:
+        text = (
+            "the model has been reached, and wants a login of its own, which callers cannot pass: "
+            "their Authorization is removed. Switch it off in the model, or give it an identity "
+            "with method header"
+        )
+        return Meaning(Level.WARN, Step.PROBE, text)
+    if 300 <= status < 400:
+        text = (
+            "the model has been reached, and redirects, which the gateway leaves to its callers: "
+            "add the path that it redirects to, to the url"
+        )
+        return Meaning(Level.WARN, Step.PROBE, text)
     if status < 500 or status == 501:
         return Meaning(Level.OK, Step.PROBE, "the model has been reached, and has its own answer")
     if status == 500:

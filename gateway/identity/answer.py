@@ -36,11 +36,11 @@ _BY_WORD = (
 _LOCKED = "IAM has locked the user after too many wrong logins: correct the secret, then wait"
 _FORBIDDEN = "IAM forbids the login: check the user's state, its access mode and its project role"
 _MALFORMED = "IAM cannot make sense of the login: check user_domain, project and project_domain"
-_THROTTLED = "IAM throttles logins"
+_THROTTLED = "IAM throttles logins: wait, and find out who else logs in with this account"
 _MOVED = "IAM redirects, which is not followed with a secret: check auth_url"
 _NO_SUCH = "there is no IAM at this address: check auth_url, with or without /v3"
-_FAILED = "IAM failed"
-_UNEXPECTED = "IAM answered with an unexpected status"
+_FAILED = "IAM failed: wait, and look at its state and at what lies between"
+_UNEXPECTED = "IAM answered with an unexpected status: check auth_url, and what lies between"
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,5 +304,6 @@ def _shown(value: object) -> str | None:
 
 
 def _unbelievable(why: str, *, is_scope: bool = False) -> LoginError:
-    text = f"IAM's answer is not believed: {why}"
+    remedy = "" if is_scope else "; check auth_url, and what lies between"
+    text = f"IAM's answer is not believed: {why}{remedy}"
     return LoginError(RefreshResult.BAD_REPLY, text, is_scope=is_scope)

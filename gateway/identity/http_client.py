@@ -12,6 +12,7 @@ from gateway.identity.answer import Answer
 from gateway.identity.refresh import RefreshResult
 from gateway.identity.source import LONGEST_TOKEN, LoginError
 
+IAM_REMEDY = "check auth_url, the network between, and IAM's state"
 _LONGEST_BODY = 1024 * 1024
 _LONGEST_FIELD = LONGEST_TOKEN + 1024  # aiohttp counts the field's name and more
 
@@ -27,6 +28,7 @@ class HttpClient:
         self,
         whose: str,
         *,
+        remedy: str,
         tls: ssl.SSLContext | None = None,
         server_hostname: str | None = None,
         proxy: EgressProxy | None = None,
@@ -37,6 +39,7 @@ class HttpClient:
 
         Args:
             whose: who is asked, for error texts: `IAM`.
+            remedy: what to do when there is no answer, for the same texts.
             tls: None verifies against the system's authorities.
             server_hostname: the name to verify instead of the URL's.
             proxy: what opens a tunnel to https URLs.
@@ -44,6 +47,7 @@ class HttpClient:
             total_timeout_s: for all of one question.
         """
         self._whose = whose
+        self._remedy = remedy
         self._tls: ssl.SSLContext | bool = True if tls is None else tls
         self._server_hostname = server_hostname
         self._proxy = None if proxy is None else URL(f"http://{proxy.authority}")
@@ -64,35 +68,39 @@ class HttpClient:
 
         Cancellation: safe; leaves no connection behind.
         """
-        whose = self._whose
         try:
             return await self._exchange(method, url, body, headers)
-        except TimeoutError:
-            problem = LoginError(RefreshResult.TIMEOUT, f"{whose} did not answer in time")
-        except aiohttp.ClientProxyConnectionError:
-            problem = LoginError(
-                RefreshResult.NETWORK, f"the egress proxy to {whose} cannot be connected to"
-            )
-        except aiohttp.ClientHttpProxyError as error:
-            problem = LoginError(
-                RefreshResult.NETWORK, f"the egress proxy to {whose}: {refusal_of(error.status)}"
-            )
-        except aiohttp.ClientConnectorDNSError:
-            problem = LoginError(RefreshResult.NETWORK, f"{whose}'s host name cannot be resolved")
-        except aiohttp.ClientConnectorCertificateError:
-            problem = LoginError(
-                RefreshResult.NETWORK,
-                f"{whose}'s certificate is not trusted: check tls.ca_file and tls.server_name",
-            )
-        except aiohttp.ClientSSLError:
-            problem = LoginError(RefreshResult.NETWORK, f"no TLS connection to {whose} can be made")
-        except aiohttp.ClientConnectorError:
-            problem = LoginError(RefreshResult.NETWORK, f"{whose} cannot be connected to")
-        except aiohttp.ClientConnectionError:
-            problem = LoginError(RefreshResult.NETWORK, f"{whose} closed the connection unanswered")
-        except aiohttp.ClientError:
-            problem = LoginError(RefreshResult.BAD_REPLY, f"{whose}'s answer is not proper HTTP")
-        raise problem  # outside every handler: as its context, aiohttp's text would travel along
+        except (TimeoutError, aiohttp.ClientError) as error:
+            problem = self._problem_of(error)
+        raise problem  # outside the handler: as its context, aiohttp's text would travel along
+
+    def _problem_of(self, error: TimeoutError | aiohttp.ClientError) -> LoginError:
+        """Return the error for a question without an answer, with the remedy."""
+        whose, result, remedy = self._whose, RefreshResult.NETWORK, self._remedy
+        match error:
+            case aiohttp.ClientProxyConnectionError():
+                text = f"the egress proxy to {whose} cannot be connected to"
+                remedy = "check egress_proxy.url, and whether it is running"
+            case aiohttp.ClientHttpProxyError():
+                return LoginError(
+                    result, f"the egress proxy to {whose}: {refusal_of(error.status)}"
+                )
+            case TimeoutError():
+                result, text = RefreshResult.TIMEOUT, f"{whose} did not answer in time"
+            case aiohttp.ClientConnectorDNSError():
+                text = f"{whose}'s host name cannot be resolved"
+            case aiohttp.ClientConnectorCertificateError():
+                text = f"{whose}'s certificate is not trusted"
+                remedy = "check tls.ca_file and tls.server_name"
+            case aiohttp.ClientSSLError():
+                text = f"no TLS connection to {whose} can be made"
+            case aiohttp.ClientConnectorError():
+                text = f"{whose} cannot be connected to"
+            case aiohttp.ClientConnectionError():
+                text = f"{whose} closed the connection unanswered"
+            case _:
+                result, text = RefreshResult.BAD_REPLY, f"{whose}'s answer is not proper HTTP"
+        return LoginError(result, f"{text}: {remedy}")
 
     async def _exchange(
         self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]

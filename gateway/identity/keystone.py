@@ -14,7 +14,7 @@ from gateway.clock import Clock
 from gateway.http.connect import EgressProxy
 from gateway.identity.answer import AskedProject, failure_of, grant_of, instant_of_date
 from gateway.identity.credential import Credential
-from gateway.identity.http_client import HttpClient
+from gateway.identity.http_client import IAM_REMEDY, HttpClient
 from gateway.identity.refresh import expires_at, stale_at
 from gateway.identity.secret import digest
 from gateway.identity.source import Login, LoginError
@@ -135,6 +135,7 @@ class KeystoneSource:
         self._random = random
         self._client = HttpClient(
             "IAM",
+            remedy=IAM_REMEDY,
             tls=tls,
             server_hostname=server_hostname,
             proxy=proxy,

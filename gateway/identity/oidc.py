@@ -32,7 +32,7 @@ from gateway.identity.answer import (
     with_marks,
 )
 from gateway.identity.credential import Credential
-from gateway.identity.http_client import HttpClient
+from gateway.identity.http_client import IAM_REMEDY, HttpClient
 from gateway.identity.id_token import Claims, claims_of
 from gateway.identity.refresh import RefreshResult, expires_at, stale_at
 from gateway.identity.source import Login, LoginError
@@ -110,6 +110,7 @@ class OidcSource:
         self._random = random
         self._client = HttpClient(
             "IAM",
+            remedy=IAM_REMEDY,
             tls=tls,
             server_hostname=server_hostname,
             proxy=proxy,

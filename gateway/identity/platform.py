@@ -43,7 +43,12 @@ class MetadataProvider:
     def __init__(self, root: str) -> None:
         """Prepare; `root` is the service's URL without a path."""
         self._root = URL(root)
-        self._client = HttpClient(_METADATA, connect_timeout_s=_CONNECT_S, total_timeout_s=_TOTAL_S)
+        self._client = HttpClient(
+            _METADATA,
+            remedy=_FROM_ELSEWHERE,
+            connect_timeout_s=_CONNECT_S,
+            total_timeout_s=_TOTAL_S,
+        )
 
     @property
     def account(self) -> Hashable:
@@ -75,10 +80,7 @@ class MetadataProvider:
         return token
 
     async def _ask(self, method: str, path: str, headers: dict[str, str]) -> Answer:
-        try:
-            return await self._client.ask(method, self._root.with_path(path), None, headers)
-        except LoginError as error:
-            raise LoginError(error.result, f"{error}: {_FROM_ELSEWHERE}") from None
+        return await self._client.ask(method, self._root.with_path(path), None, headers)
 
 
 class PodProvider:
@@ -88,7 +90,9 @@ class PodProvider:
         """Prepare; `read_token` is called in a thread each time, since the token is rotated."""
         self._url = URL(url)
         self._read_token = read_token
-        self._client = HttpClient(_POD, connect_timeout_s=_CONNECT_S, total_timeout_s=_TOTAL_S)
+        self._client = HttpClient(
+            _POD, remedy=_ASSOCIATE, connect_timeout_s=_CONNECT_S, total_timeout_s=_TOTAL_S
+        )
 
     @property
     def account(self) -> Hashable:
@@ -102,10 +106,7 @@ class PodProvider:
             text = f"the file that {POD_TOKEN_FILE_VARIABLE} names holds no token: {_ASSOCIATE}"
             raise LoginError(RefreshResult.BAD_REPLY, text)
         headers = {"Authorization": token, "Content-Type": "application/json"}
-        try:
-            answer = await self._client.ask("POST", self._url, b"{}", headers)
-        except LoginError as error:
-            raise LoginError(error.result, f"{error}: {_ASSOCIATE}") from None
+        answer = await self._client.ask("POST", self._url, b"{}", headers)
         if answer.status != 200:
             raise _refused(_POD, answer, _ASSOCIATE)
         return temporary_key_of(answer, _POD)

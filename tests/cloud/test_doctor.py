@@ -124,8 +124,8 @@ IAM_FAULTS: list[tuple[dict[str, Any], Row]] = [
     ({"fault": "forbidden"}, ("FAIL", "login", "refused: IAM forbids the login: check the user's")),
     ({"fault": "throttled"}, ("FAIL", "login", "throttled: IAM throttles logins")),
     ({"fault": "throttled", "retry_after": 3}, ("FAIL", "login", "throttled: IAM throttles")),
-    ({"fault": "status"}, ("FAIL", "login", "bad_reply: IAM failed (status 500")),
-    ({"fault": "status", "status": 503}, ("FAIL", "login", "bad_reply: IAM failed (status 503")),
+    ({"fault": "status"}, ("FAIL", "login", "bad_reply: IAM failed: wait")),
+    ({"fault": "status", "status": 503}, ("FAIL", "login", "bad_reply: IAM failed: wait")),
     ({"fault": "status", "status": 404}, ("FAIL", "login", "bad_reply: there is no IAM at this")),
     ({"fault": "status", "status": 302}, ("FAIL", "login", "bad_reply: IAM redirects, which is")),
     ({"fault": "html"}, ("FAIL", "login", "bad_reply: IAM answered with an unexpected status")),
@@ -215,7 +215,10 @@ SERVICE_FAULTS: list[tuple[dict[str, Any], Row]] = [
     ({"hang": True}, ("FAIL", "probe", "no answer within 0.8 s: the model hangs or has too much")),
     ({"early": True}, ("OK", "probe", "answers GET with 200")),
     ({"status": 200}, ("OK", "probe", "answers GET with 200")),
-    ({"status": 401}, ("OK", "probe", "the model has been reached, and has its own answer")),
+    (
+        {"status": 401},
+        ("WARN", "probe", "the model has been reached, and wants a login of its own"),
+    ),
     ({"status": 404}, ("OK", "probe", "the model has been reached, and has its own answer")),
     ({"status": 418}, ("OK", "probe", "the model has been reached, and has its own answer")),
     ({"status": 500}, ("WARN", "probe", "the model has been reached, and fails on an empty")),
@@ -224,6 +227,7 @@ SERVICE_FAULTS: list[tuple[dict[str, Any], Row]] = [
     ({"code": "APIG.0308", "retry-after": 5}, ("FAIL", "probe", THROTTLED)),
     ({"size": 1_000_000}, ("OK", "probe", "answers GET with 200")),
     ({"sse": 1000, "gap": "1s"}, ("OK", "probe", "answers GET with 200")),
+    ({"first-token": "20ms"}, REACHED),  # the language model's alone
     ({"chunked": True}, REACHED),
     ({"slow": "10B/5ms"}, REACHED),
     ({"cut": 5}, ("FAIL", "probe", "the answer breaks off: look at what lies between, and at")),
@@ -285,7 +289,7 @@ CODES: list[tuple[str, int | None, Row]] = [
     ("ModelArts.4505", None, ("FAIL", "probe", SLOW)),
     ("ModelArts.9999", 500, ("FAIL", "probe", "ModelArts refuses for a reason not known here")),
     ("MR.0105", None, ("OK", "probe", "the model has been reached, and has its own answer")),
-    ("MR.0105", 401, ("OK", "probe", "the model has been reached, and has its own answer")),
+    ("MR.0105", 401, ("WARN", "probe", "the model has been reached, and wants a login of its")),
     ("MR.0100", 500, ("WARN", "probe", "the model has been reached, and fails on an empty")),
 ]
 

@@ -289,7 +289,10 @@ async def test_token_beyond_64_kib_is_refused_without_being_quoted() -> None:
         (reply(307, b"", {"Location": "/canary"}), "redirects"),
         (reply(404, b"{}"), "auth_url"),
         (reply(409, b"{}"), "unexpected status"),
-        (reply(500, b"canary"), "IAM failed (status 500)"),
+        (
+            reply(500, b"canary"),
+            "IAM failed: wait, and look at its state and at what lies between (status 500)",
+        ),
         (reply(503, b'{"code": "IAM.0011"}'), "status 503, code IAM.0011"),
         (b"canary canary\r\n\r\n", "proper HTTP"),
         (b"HTTP/1.1 201 Created\r\nContent-Length: canary\r\n\r\n", "proper HTTP"),

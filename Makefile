@@ -84,6 +84,7 @@ fuzz: $(VENV)/.dev-installed ## 400 000 messages read by us and by llhttp; 40 00
 
 bench: $(VENV)/.dev-installed ## CPU, latency and memory beside other proxies (needs wrk)
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+	@$(BIN)/python -m tests.bench.overload $(OVERLOAD_ARGS)
 
 cost: $(VENV)/.dev-installed ## what one exchange costs, counted (needs valgrind and strace)
 	@$(BIN)/python -m tests.cost $(COST_ARGS)

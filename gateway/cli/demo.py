@@ -41,7 +41,7 @@ Paste into another terminal. No token anywhere: the gateway adds it.
 "messages":[{{"role":"user","content":"Hello, who are you?"}}]}}' \
 -H 'Content-type: application/json' {data}/llm/v1/chat/completions
 
-  seq 200 | xargs -P 40 -I@ curl -so /dev/null -w '%{{http_code}} in %{{time_total}} s\n' -d x \
+  seq 200 | xargs -P 40 -I@ curl -so /dev/null -w '%{{http_code}} in %{{time_total}} s\\n' -d x \
 {data}/slow     # 4 at a time, 50 ms each: the rest waits its turn, or is told when to come back
 
 What it did, and that it logged in once for all of them (tokens live 5 minutes here):

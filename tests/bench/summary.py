@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.bench import overload
 from tests.bench.shapes import MOST_LATE_MS
 
 _ROOT = Path(__file__).parents[2]
 _README = _ROOT / "README.md"
 _LATEST = Path(__file__).parent / "results" / "latest.json"
 _BEGIN, _END = "<!-- make bench writes from here -->", "<!-- to here -->"
+_OVERLOAD = "<!-- the overload benchmark writes from here -->"
 _COLUMNS = (
     ("json", "cpu_us", "JSON, µs"),
     ("json-ids", "cpu_us", "with ids, µs"),
@@ -39,10 +41,18 @@ def readme() -> str:
     text = _README.read_text(encoding="utf-8")
     if not _LATEST.exists() or _BEGIN not in text:
         return text
-    table = markdown(json.loads(_LATEST.read_text(encoding="utf-8")))
-    before, _, rest = text.partition(_BEGIN)
+    text = _with(text, _BEGIN, markdown(json.loads(_LATEST.read_text(encoding="utf-8"))))
+    if not overload.RESULTS.exists() or _OVERLOAD not in text:
+        return text
+    kept = json.loads(overload.RESULTS.read_text(encoding="utf-8"))
+    return _with(text, _OVERLOAD, overload.document(kept))
+
+
+def _with(text: str, begin: str, made: str) -> str:
+    """Return `text` with `made` between the line `begin` and the next end."""
+    before, _, rest = text.partition(begin)
     _, _, after = rest.partition(_END)
-    return f"{before}{_BEGIN}\n{table}\n{_END}{after}"
+    return f"{before}{begin}\n{made}\n{_END}{after}"
 
 
 def write_readme() -> None:

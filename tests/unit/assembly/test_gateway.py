@@ -12,6 +12,8 @@ from gateway.assembly.gateway import build_gateway
 from gateway.assembly.identities import unusable_secrets
 from gateway.lifecycle.gateway import Gateway
 from gateway.observe.access_log import AccessLog
+from gateway.proxy.downstream import Downstream
+from gateway.proxy.outcome import GOOD
 from gateway.settings import load
 
 Settings = dict[str, Any]
@@ -181,3 +183,23 @@ async def test_signatures_are_not_handed_out(running: Running) -> None:
     running.settings["identities"]["default"] = {"method": "ak_sk", "from": "metadata"}
     await running.reload()
     assert set(running.gateway._parts.token_sources) == {"two"}
+
+
+async def test_limits_change_with_a_reload_and_keep_count(running: Running) -> None:
+    """The gate stays, with all that are in flight; a service whose limits go has none."""
+    plain = running.settings["services"]["plain"]
+    plain["max_in_flight"] = 4
+    await running.reload()
+    [gate] = [s.gate for s in running.gateway._parts.services if s.gate is not None]
+    place = gate.ask(Downstream(), 0.0)
+    assert (gate.gauges().limit, gate.gauges().in_flight) == (4, 1)
+    plain["max_in_flight"] = 7
+    await running.reload()
+    [same] = [s.gate for s in running.gateway._parts.services if s.gate is not None]
+    assert same is gate
+    assert (gate.gauges().limit, gate.gauges().in_flight) == (7, 1)
+    place.leave(GOOD, 1.0)
+    assert gate.gauges().in_flight == 0
+    del plain["max_in_flight"]
+    await running.reload()
+    assert all(service.gate is None for service in running.gateway._parts.services)

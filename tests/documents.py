@@ -91,6 +91,7 @@ _TYPES: dict[Callable[..., Any], str] = {
     values.parse_share: "share",
     values.parse_count: "number, from 0",
     values.parse_connections: "number, from 1",
+    values.parse_memory: "size, or `auto`",
     values.parse_max_in_flight: "number, or `auto`",
     values.parse_listen: "address",
     values.parse_listen_tcp: "address, TCP",

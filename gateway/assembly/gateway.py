@@ -10,6 +10,12 @@ from gateway.admin.server import MOST_FRESH
 from gateway.assembly.fleet import build_fleet
 from gateway.assembly.identities import BuiltCache, build_cache, unusable_secrets
 from gateway.assembly.listen_tls import BuiltListenTls, build_listen_tls
+from gateway.assembly.memory import (
+    available_bytes,
+    budget_bytes,
+    most_connections,
+    resident_bytes,
+)
 from gateway.assembly.services import (
     BuiltPools,
     build_pools,
@@ -121,9 +127,8 @@ class _GatewayBuilder:
             dates=DateField(wall_clock),
         )
         self._metrics.before_scrape = context.observer.settle
-        self._listener = DataListener(
-            context, max_connections=min(settings.limits.connections, _most_connections())
-        )
+        self._listener = _data_listener(context, settings)
+        self._metrics.waiting = self._listener.memory.waiting
         self._listen_tls: BuiltListenTls | None = None
         self._tokens = _token_listener(settings)
         self._fleet = None if settings.fleet is None else build_fleet(settings.fleet)
@@ -282,6 +287,18 @@ def _build_each(
         except ConfigError as error:
             problems += error.problems
     return built
+
+
+def _data_listener(context: ExchangeContext, settings: Settings) -> DataListener:
+    """Return the listener, within the limits of the settings, the files and the memory."""
+    limits = settings.limits
+    available, resident = available_bytes(), resident_bytes()
+    clients = min(limits.connections, _most_connections())
+    if limits.memory != "auto":
+        return DataListener(context, max_connections=clients, max_memory=limits.memory)
+    clients = most_connections(available, resident, clients)
+    budget = budget_bytes(available, resident, clients)
+    return DataListener(context, max_connections=clients, max_memory=budget)
 
 
 def _most_connections() -> int:

@@ -45,12 +45,25 @@ _QUEUED: Final = Phase.QUEUED
 _log: Final = logging.getLogger("gateway.downstream")
 
 
+class Memory:
+    """Where it is noted that something waits."""
+
+    def note(self, size: int) -> None:
+        """Note `size` further bytes."""
+        raise NotImplementedError
+
+
 class Listener(Protocol):
     """What a connection asks of the listener that accepted it."""
 
     context: ExchangeContext
     draining: bool
     closed: bool
+
+    @property
+    def memory(self) -> Memory:
+        """Where it is noted that something waits."""
+        ...
 
     @property
     def full(self) -> bool:
@@ -110,13 +123,13 @@ class ClientConnection(Watched):
     __slots__ = (
         "_context",
         "_deadline",
-        "_exchange",
         "_listener",
-        "_reader",
-        "_received_at",
-        "_request",
         "_starting",
         "_state",
+        "exchange",
+        "reader",
+        "received_at",
+        "request",
         "stream",
     )
 
@@ -126,18 +139,18 @@ class ClientConnection(Watched):
         self._listener = listener
         self._context = listener.context
         self.stream = ClientStream(self)
-        self._reader = RequestReader()
-        self._exchange: Exchange | None = None
-        self._request: Request | None = None  # which the exchange answers
+        self.reader = RequestReader()
+        self.exchange: Exchange | None = None
+        self.request: Request | None = None  # which the exchange answers
         self._state = _SERVING
         self._deadline = _NEVER  # between exchanges
-        self._received_at = 0.0  # the last read
+        self.received_at = 0.0  # the last read
         self._starting = False
 
     @property
     def busy(self) -> bool:
         """Whether a request is being answered."""
-        return self._exchange is not None
+        return self.exchange is not None
 
     # What the event loop tells us.
 
@@ -155,19 +168,20 @@ class ClientConnection(Watched):
         if listener.flooded:
             self.stream.abort()
         elif listener.full:
-            self._refuse(UnavailableError(ErrorCode.OVERLOADED, Rejection.CONNECTIONS))
+            self.refuse(UnavailableError(ErrorCode.OVERLOADED, Rejection.CONNECTIONS))
         elif listener.bars(opened):
-            self._refuse(DownstreamError(ErrorCode.CLIENT_NOT_ALLOWED))
+            self.refuse(DownstreamError(ErrorCode.CLIENT_NOT_ALLOWED))
 
     def data_received(self, data: bytes) -> None:
         """Read what has arrived, and act on it."""
         if self._state is not _SERVING:
             return
-        reader, exchange, request = self._reader, self._exchange, self._request
-        now = self._received_at = self._context.clock()
+        reader, exchange, request = self.reader, self.exchange, self.request
+        now = self.received_at = self._context.clock()
         if exchange is not None and request is not None:
             was_ended = request.ended
             reader.feed(data)
+            self._listener.memory.note(len(data))
             try:
                 self._go_on(exchange, was_ended=was_ended)
             except Exception:  # noqa: BLE001  # logged, counted and answered
@@ -175,34 +189,37 @@ class ClientConnection(Watched):
             return
         was_in_head = reader.in_head
         reader.feed(data)
-        if reader.request is None and reader.in_head and not was_in_head:
-            self._deadline = now + HEAD_TIMEOUT_S
+        if reader.request is None and reader.in_head:
+            if not was_in_head:
+                self._deadline = now + HEAD_TIMEOUT_S
+            self._listener.memory.note(len(data))
         self._start_next(now)
 
     def eof_received(self) -> None:
         """Let the transport close: a client that sends no more has left, but for half a head."""
-        if self._exchange is not None:
-            self._exchange.client_ended()  # and reset, lest what was answered look complete
-        elif self._reader.in_head and self._state is _SERVING:
-            self._refuse(DownstreamError(ErrorCode.BAD_REQUEST))
+        if self.exchange is not None:
+            self.exchange.client_ended()  # and reset, lest what was answered look complete
+        elif self.reader.in_head and self._state is _SERVING:
+            self.refuse(DownstreamError(ErrorCode.BAD_REQUEST))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Abandon the exchange under way."""
         self.stream.lost()
         self._context.deadlines.forget(self)
         self._listener.connection_lost(self, exc)
-        if self._exchange is not None:
-            self._exchange.break_off(DownstreamError(ErrorCode.CLIENT_DISCONNECTED))
+        if self.exchange is not None:
+            self.exchange.break_off(DownstreamError(ErrorCode.CLIENT_DISCONNECTED))
 
     def pause_writing(self) -> None:
         """Note that the client reads more slowly than we write."""
         self.stream.note_writing(paused=True)
+        self._listener.memory.note(self.stream.unsent_bytes)
 
     def resume_writing(self) -> None:
         """Let the service go on as well."""
         self.stream.note_writing(paused=False)
-        if self._exchange is not None:
-            self._exchange.client_writable()
+        if self.exchange is not None:
+            self.exchange.client_writable()
         elif self._state is _SERVING:
             self.stream.resume_reading()
             self._next_request(self._context.clock())
@@ -211,12 +228,12 @@ class ClientConnection(Watched):
 
     def drain(self) -> None:
         """End unless a request is being answered: that is let finish, unless it waits its turn."""
-        if self._exchange is not None:
-            if self._exchange.phase is _QUEUED:
-                self._exchange.break_off(UnavailableError(ErrorCode.DRAINING, Rejection.DRAINING))
+        if self.exchange is not None:
+            if self.exchange.phase is _QUEUED:
+                self.exchange.break_off(UnavailableError(ErrorCode.DRAINING, Rejection.DRAINING))
             return
-        if self._reader.in_head and self._state is _SERVING:
-            self._refuse(UnavailableError(ErrorCode.DRAINING, Rejection.DRAINING))
+        if self.reader.in_head and self._state is _SERVING:
+            self.refuse(UnavailableError(ErrorCode.DRAINING, Rejection.DRAINING))
         else:
             self.stream.close()
 
@@ -228,14 +245,14 @@ class ClientConnection(Watched):
 
     def deadline(self) -> float:
         """Return when to look at it again."""
-        return self._deadline if self._exchange is None else self._exchange.deadline()
+        return self._deadline if self.exchange is None else self.exchange.deadline()
 
     def expire(self) -> None:
         """Decide what being past the deadline means."""
-        if self._exchange is not None:
-            self._exchange.expire()
-        elif self._reader.in_head and self._state is _SERVING:
-            self._refuse(DownstreamError(ErrorCode.SLOW_REQUEST))
+        if self.exchange is not None:
+            self.exchange.expire()
+        elif self.reader.in_head and self._state is _SERVING:
+            self.refuse(DownstreamError(ErrorCode.SLOW_REQUEST))
         elif self.stream.unsent_bytes:
             self.stream.abort()  # its reader would keep a mere close waiting for ever
         else:
@@ -245,7 +262,7 @@ class ClientConnection(Watched):
 
     def client_vanished(self) -> bool:
         """Abandon the exchange, but after a switch: then the client's last words are unread."""
-        exchange = self._exchange
+        exchange = self.exchange
         if exchange is None or exchange.phase is _SWITCHED:
             return False
         exchange.break_off(DownstreamError(ErrorCode.CLIENT_DISCONNECTED))
@@ -253,9 +270,9 @@ class ClientConnection(Watched):
 
     def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
         """Go on with the next request, or end the connection."""
-        request, reader, listener = self._request, self._reader, self._listener
+        request, reader, listener = self.request, self.reader, self._listener
         stream = self.stream
-        self._exchange = self._request = None
+        self.exchange = self.request = None
         if listener.draining:
             listener.note_end()
         if not stream.is_open:
@@ -284,7 +301,7 @@ class ClientConnection(Watched):
 
     def _next_request(self, now: float) -> None:
         """Begin to read the request behind the one that was answered."""
-        reader = self._reader
+        reader = self.reader
         if reader.state is DONE:
             reader.begin_next()
         if reader.request is not None or reader.refusal is not None:
@@ -297,10 +314,10 @@ class ClientConnection(Watched):
         if self._starting:
             return  # an exchange has ended as it began: the loop below goes on
         self._starting = True
-        reader = self._reader
-        while self._exchange is None and self._state is _SERVING and not self.stream.writing_paused:
+        reader = self.reader
+        while self.exchange is None and self._state is _SERVING and not self.stream.writing_paused:
             if reader.refusal is not None:
-                self._refuse(reader.refusal)
+                self.refuse(reader.refusal)
             elif reader.request is not None:
                 self._begin(reader.request, now)
             else:
@@ -310,21 +327,21 @@ class ClientConnection(Watched):
     def _begin(self, request: Request, now: float) -> None:
         if self._listener.draining:
             if self._listener.closed:
-                self._refuse(UnavailableError(ErrorCode.DRAINING, Rejection.DRAINING))
+                self.refuse(UnavailableError(ErrorCode.DRAINING, Rejection.DRAINING))
                 return
             request.head.keep_alive = False
-        exchange = self._exchange = Exchange(self._context, request, self.stream, self._received_at)
-        self._request = request
+        exchange = self.exchange = Exchange(self._context, request, self.stream, self.received_at)
+        self.request = request
         try:
             exchange.begin(now)
         except Exception:  # noqa: BLE001  # logged, counted and answered
             self._fail_internal(exchange)
-        if self.busy and self._reader.has_unread:
+        if self.busy and self.reader.has_unread:
             self.stream.pause_reading()  # the next request waits for this one
 
     def _go_on(self, exchange: Exchange, *, was_ended: bool) -> None:
         """Let the exchange have what has arrived."""
-        reader = self._reader
+        reader = self.reader
         if reader.refusal is not None:
             if not was_ended:
                 exchange.break_off(reader.refusal)
@@ -338,11 +355,11 @@ class ClientConnection(Watched):
         _log.exception("request failed by a bug of the gateway")
         exchange.break_off(GatewayError(ErrorCode.INTERNAL))
 
-    def _refuse(self, error: GatewayError) -> None:
+    def refuse(self, error: GatewayError) -> None:
         """Answer what is no request, or not a whole one, and leave."""
-        request = self._request = unreadable_request(self._reader.refused_method)
-        self._exchange = Exchange(self._context, request, self.stream, self._received_at)
-        self._exchange.break_off(error)
+        request = self.request = unreadable_request(self.reader.refused_method)
+        self.exchange = Exchange(self._context, request, self.stream, self.received_at)
+        self.exchange.break_off(error)
 
 
 _NEVER: Final = float("inf")

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from gateway.downstream.client_names import ClientNames
 from gateway.downstream.connection import CROWD, ClientConnection
+from gateway.downstream.memory_budget import MemoryBudget
 from gateway.proxy.context import ExchangeContext
 
 REFUSED_POLITELY = 16
@@ -16,9 +17,18 @@ REFUSED_POLITELY = 16
 class DataListener(web.Server):
     """Makes and knows the clients' connections; no router, application, or error pages."""
 
-    def __init__(self, context: ExchangeContext, *, max_connections: int = 10_000) -> None:
+    def __init__(
+        self,
+        context: ExchangeContext,
+        *,
+        max_connections: int = 10_000,
+        max_memory: int = 256 * 2**20,
+    ) -> None:
         super().__init__(_unused)
         self.context = context
+        self.memory = MemoryBudget(
+            max_memory, self.clients, lambda: context.replay_budget.kept_bytes
+        )
         self.draining = False
         """Set when the gateway is on its way out: answers are the last on their connections."""
         self.closed = False

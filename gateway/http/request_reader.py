@@ -33,6 +33,8 @@ MAX_HEAD_BYTES: Final = 128 * 1024
 MAX_FIELD_BYTES: Final = 32 * 1024
 """Name and value of one field: the same."""
 MAX_FIELDS: Final = 100
+_LINE_BYTES: Final = 100
+"""What a line takes in memory beside its bytes."""
 _BETWEEN: Final = 2
 """A field's colon and space, which do not count."""
 
@@ -84,6 +86,21 @@ class RequestReader:
     def has_unread(self) -> bool:
         """Whether bytes have arrived behind the request that is complete."""
         return self.state is DONE and bool(self._unread)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What an unfinished head, or what has arrived behind a request, takes in memory."""
+        size = len(self._unread)
+        if self._head is not None:
+            size += self._head_bytes + _LINE_BYTES * self._fields
+        return size
+
+    def give_up(self) -> None:
+        """Read nothing more, and keep nothing of what has been read."""
+        self.state = REFUSED
+        self._unread = b""
+        self._head = None
+        self._chunks = None
 
     def feed(self, data: bytes) -> None:
         """Read what has arrived, up to the end of one request; it is not empty."""
@@ -257,11 +274,8 @@ class RequestReader:
             self.refused_method = self._head.line.method
         else:
             self.refused_method = method_in((self._unread + data).lstrip(_LINE_END))
-        self.state = REFUSED
         self.refusal = refusal
-        self._unread = b""
-        self._head = None
-        self._chunks = None
+        self.give_up()
 
 
 _LINE_END: Final = b"\r\n"

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 from gateway import __version__, build
 from gateway.errors import ErrorCode, Layer, Rejection
 from gateway.observe.histogram import Histogram
+from gateway.observe.memory import Waiting, memory_families
 from gateway.observe.overload import OverloadCounts, OverloadGauges, overload_families
 from gateway.observe.streams import BodyCounts, body_families
 
@@ -217,6 +218,7 @@ class Metrics(Collector):
         """Connections by the name in the client's certificate; empty: none is asked for."""
         self.fleet: Callable[[], tuple[bool, int]] | None = None
         """Whether the fleet's store works, and how many steps have failed; None: no fleet."""
+        self.waiting: Callable[[], Waiting] = lambda: Waiting(0, 0, 0, 0, 0)
         self.lost_log_lines: Callable[[], int] = lambda: 0
         self.loop_lag = Histogram(LOOP_LAG_BUCKETS_S)
         self._services: dict[str, ServiceSeries] = {}
@@ -298,6 +300,7 @@ class Metrics(Collector):
             },
         )
         yield running
+        yield from memory_families(self.waiting())
         yield from self._process_families()
         for name in [name for name in self._leaving if _is_idle(self._services[name][0])]:
             self._leaving.discard(name)

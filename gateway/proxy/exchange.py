@@ -45,7 +45,6 @@ class Exchange(AttemptOwner):
     """
 
     __slots__ = (
-        "_attempt",
         "_body",
         "_context",
         "_downstream",
@@ -55,6 +54,7 @@ class Exchange(AttemptOwner):
         "_retried",
         "_seen",
         "_waiting",
+        "attempt",
         "phase",
     )
 
@@ -74,7 +74,7 @@ class Exchange(AttemptOwner):
         self._request = request
         self._downstream = downstream
         self._seen = Observation(request.head, received_at, context.observer.unrouted)
-        self._attempt: Attempt | None = None
+        self.attempt: Attempt | None = None
         self._body: RequestBody | None = None  # once the request is admitted
         self._place: Place | None = None  # where its service has a limit
         self._retried: tuple[Retry, ...] = ()
@@ -117,7 +117,7 @@ class Exchange(AttemptOwner):
 
     def body_arrived(self) -> None:
         """Pass on what has arrived of the body, or of the protocol that was switched to."""
-        attempt, body, request = self._attempt, self._body, self._request
+        attempt, body, request = self.attempt, self._body, self._request
         if attempt is None or body is None:
             return  # what has arrived goes with the head
         if self.phase is TUNNEL:
@@ -137,13 +137,13 @@ class Exchange(AttemptOwner):
 
     def client_writable(self) -> None:
         """Called when the client has caught up with what we wrote."""
-        if self._attempt is not None:
+        if self.attempt is not None:
             self._progressed_at = self._context.clock()
-            self._attempt.resume()
+            self.attempt.resume()
 
     def deadline(self) -> float:
         """Return when the exchange must have got further; each wait has a deadline of its own."""
-        attempt = self._attempt
+        attempt = self.attempt
         if attempt is None:
             return _NEVER
         service, ended = attempt.admission.service, self._request.ended
@@ -160,7 +160,7 @@ class Exchange(AttemptOwner):
 
     def expire(self) -> None:
         """Decide what being past the deadline means."""
-        attempt = self._attempt
+        attempt = self.attempt
         if attempt is None:
             return
         error = expiry_error(
@@ -176,7 +176,7 @@ class Exchange(AttemptOwner):
 
     def client_ended(self) -> None:
         """Called when the client sends no more: it has left, but may say so after a switch."""
-        attempt = self._attempt
+        attempt = self.attempt
         if self.phase is TUNNEL and attempt is not None:
             now = self._context.clock()
             attempt.hang_up(now)  # after what either side has said so far
@@ -195,8 +195,8 @@ class Exchange(AttemptOwner):
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
-        if self._attempt is not None:
-            self._attempt.abandon(now)
+        if self.attempt is not None:
+            self.attempt.abandon(now)
         self._fail(error)
 
     # What the attempt tells us (`AttemptOwner`).
@@ -211,18 +211,18 @@ class Exchange(AttemptOwner):
 
     def attempt_answered(self) -> None:
         """End: the response has been passed on."""
-        attempt = self._attempt
+        attempt = self.attempt
         if attempt is not None:
             self._seen.waits.end(attempt.last_byte_at)
             self._end(attempt.relay.keep_alive)
 
     def attempt_refused(self, reason: Retry, outcome: Outcome, asked_s: float | None) -> bool:
         """Send the request again, if its body has been kept and its service's limits allow it."""
-        attempt = self._attempt
+        attempt = self.attempt
         if attempt is None or self._send_again(reason, attempt.admission, outcome, asked_s):
             return True
         if reason is TOKEN_REJECTED:
-            self._attempt = None
+            self.attempt = None
             self._seen.waits.end(attempt.last_byte_at)
             self._fail(CredentialError(ErrorCode.TOKEN_RENEWED))
             return True
@@ -230,7 +230,7 @@ class Exchange(AttemptOwner):
 
     def attempt_failed(self, error: GatewayError) -> None:
         """Answer, break off, or send the request again on another connection."""
-        attempt = self._attempt
+        attempt = self.attempt
         if attempt is None:
             return
         self._seen.waits.end(self._context.clock())
@@ -323,7 +323,7 @@ class Exchange(AttemptOwner):
         self._progressed_at = now
         self._seen.waits.begin(PEERS, now)
         self._seen.sent_at = now if ended else 0.0
-        attempt = self._attempt = Attempt(
+        attempt = self.attempt = Attempt(
             self, admission, credential, connection, request, downstream, context.clock,
             context.dates,
         )  # fmt: skip
@@ -338,7 +338,7 @@ class Exchange(AttemptOwner):
         self, reason: Retry | None, admission: Admission, outcome: Outcome, asked_s: float | None
     ) -> bool:
         """Send the request again because of `reason`, unless that is not possible or allowed."""
-        attempt, body, place = self._attempt, self._body, self._place
+        attempt, body, place = self.attempt, self._body, self._place
         is_begun = attempt is not None and attempt.relay.started
         if reason is None or is_begun or body is None or not body.can_be_sent_again:
             return False
@@ -349,7 +349,7 @@ class Exchange(AttemptOwner):
             if again is None:
                 return False
             self._place = again
-        self._attempt = None
+        self.attempt = None
         seen.waits.end(now)
         self._retried += (reason,)
         seen.retries += 1
@@ -365,7 +365,7 @@ class Exchange(AttemptOwner):
         """Answer with an error of ours, or break off what the client takes for a response."""
         code = error.code
         self._seen.blame(error)
-        attempt, request = self._attempt, self._request
+        attempt, request = self.attempt, self._request
         if (attempt is not None and attempt.relay.started) or not code.status:
             # The status is on the wire: breaking off is the only way left to say "incomplete"
             # (golang/go#23643).
@@ -383,9 +383,9 @@ class Exchange(AttemptOwner):
         self._enter(ENDED)
         seen = self._seen
         seen.ended_at = now = self._context.clock()
-        if self._attempt is not None:
-            seen.note_attempt(self._attempt, now)
-        self._attempt = None
+        if self.attempt is not None:
+            seen.note_attempt(self.attempt, now)
+        self.attempt = None
         if self._body is not None:
             seen.request_bytes = self._body.received_bytes
             self._body.drop()

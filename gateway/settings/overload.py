@@ -6,7 +6,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from gateway.settings.sections import Fault, Section
-from gateway.settings.types import ConnectionCount, Count, PositiveDuration, Share, split_list
+from gateway.settings.types import (
+    ConnectionCount,
+    Count,
+    MemorySize,
+    PositiveDuration,
+    Share,
+    split_list,
+)
 
 MAX_IN_FLIGHT = 1000
 """Where nobody sets a limit: enough that only a service that hangs reaches it."""
@@ -67,3 +74,7 @@ class Limits(Section):
     connections: ConnectionCount = 4096
     """How many callers may be connected at a time; further ones get 503 `Overloaded`. An idle one
     takes about 6 KiB. Never more than the limit of open files allows: two for each."""
+    memory: MemorySize = "auto"
+    """Bytes that may wait in memory: unfinished heads, bodies, answers that nobody reads, bodies
+    kept to be sent again. Above it whoever holds most is ended first, with 503 `Overloaded` if no
+    response has begun. `auto` follows the memory limit of the container, or of the machine."""

@@ -136,6 +136,19 @@ ConnectionCount = Annotated[
     BeforeValidator(values.parse_connections),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": values.MOST}),
 ]
+MemorySize = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(values.parse_memory),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": [values.AUTO]},
+                {"type": "integer", "minimum": values.LEAST_MEMORY},
+                {"type": "string", "pattern": values.SIZE_PATTERN, "examples": ["64MiB"]},
+            ]
+        }
+    ),
+]
 Size = Annotated[
     int,
     BeforeValidator(values.parse_size),

@@ -20,6 +20,7 @@ DURATION_HELP = "use seconds, or a number with ms, s, m, h or d, such as 40s"
 SIZE_HELP = "use bytes, or a number with kB, MB, GB, KiB, MiB or GiB, such as 12MiB"
 AUTO = "auto"
 MOST = 100_000
+LEAST_MEMORY = 4 * 2**20
 """Requests: more than any gateway holds at a time."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -172,6 +173,16 @@ def parse_count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
         raise ValueError(f"{shown(value)} is not a number of requests; use 0 to {MOST}")
     return value
+
+
+def parse_memory(value: Any) -> int | str:
+    """Return a size from 4 MiB, or `auto`."""
+    if isinstance(value, str) and value.strip().lower() == AUTO:
+        return AUTO
+    size = parse_size(value)
+    if size < LEAST_MEMORY:
+        raise ValueError(f"{shown(value)} leaves no room for requests; use 4MiB or more, or {AUTO}")
+    return size
 
 
 def parse_connections(value: Any) -> int:

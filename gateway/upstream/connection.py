@@ -143,6 +143,11 @@ class Connection:
         """How many chunks of the response's body have begun; 0 if it is not chunked."""
         return self._reader.chunks
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes of the request that wait for the service to read them."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def pause_reading(self) -> None:
         """Leave what the service sends in the kernel until `resume_reading`."""
         if self._transport is not None and not self._transport.is_closing():

@@ -213,11 +213,11 @@ def held_upstream(gateway: RunningGateway) -> int:
     """Return how many bytes the gateway itself holds for the callers and for the services."""
     held = 0
     for connection in gateway.gateway._parts.data.clients():
-        exchange = connection._exchange
+        exchange = connection.exchange
         assert connection.stream.transport is not None
         assert exchange is not None
-        assert exchange._attempt is not None
-        upstream = exchange._attempt.connection._transport
+        assert exchange.attempt is not None
+        upstream = exchange.attempt.connection._transport
         assert upstream is not None
         held += (
             connection.stream.transport.get_write_buffer_size() + upstream.get_write_buffer_size()

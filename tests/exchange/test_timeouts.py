@@ -397,7 +397,7 @@ async def test_head_must_arrive_in_time(used: bool) -> None:
         time.now += 5
         [connection] = gateway.gateway._parts.data.clients()
         caller.send(b"P")
-        await until(lambda: connection._reader.in_head)
+        await until(lambda: connection.reader.in_head)
         for piece in (b"OST", b" /iris", b" HTTP/1.1\r\nHost"):
             time.now += HEAD_TIMEOUT_S / 3 - 0.1
             caller.send(piece)
@@ -468,7 +468,7 @@ async def test_refused_upload_is_read_for_a_while_only() -> None:
 def _has_relayed(exchange: Exchange | None, count: int) -> bool:
     if exchange is None:
         return False
-    return exchange._attempt is not None and exchange._attempt.relay.response_bytes >= count
+    return exchange.attempt is not None and exchange.attempt.relay.response_bytes >= count
 
 
 async def test_caller_that_never_reads_the_end_of_its_answer_is_cut_off() -> None:
@@ -499,9 +499,9 @@ async def test_caller_that_never_reads_the_end_of_its_answer_is_cut_off() -> Non
         assert transport is not None
         count = 0
         while transport.get_write_buffer_size() == 0:
-            await until(lambda: connection._exchange is not None)
+            await until(lambda: connection.exchange is not None)
             count += 16384
-            await until(partial(_has_relayed, connection._exchange, count))
+            await until(partial(_has_relayed, connection.exchange, count))
             more.set()
         last.set()
         more.set()

@@ -13,7 +13,7 @@ import pytest
 from tests.support.client import Caller, connect
 from tests.support.gateway import POST
 from tests.support.served import Served, served
-from tests.support.upstream import OK, scripted_upstream
+from tests.support.upstream import OK, Link, answer, scripted_upstream
 
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -83,6 +83,40 @@ async def test_too_many_callers_are_told_so(tmp_path: Path) -> None:
             while await ask(process) != b"ok":  # noqa: ASYNC110  # until it has noticed them leave
                 await asyncio.sleep(0.05)
         assert await process.sample("gateway_requests_in_flight") == 0
+
+
+async def test_memory_stays_bounded_whatever_waits(tmp_path: Path) -> None:
+    """B2: unfinished heads, then readers of nothing, many times the budget: callers are served."""
+    settings = {"limits": {"memory": "8MiB", "connections": 1000}}
+    begin = b"POST /iris HTTP/1.1\r\nHost: x\r\n" + b"X: %b\r\n" % (b"x" * 20_000) * 5
+    async with (
+        scripted_upstream(scene) as upstream,
+        served(tmp_path, upstream.port, settings) as process,
+    ):
+        assert await ask(process) == b"ok"
+        before = memory_bytes(process.process.pid)
+        for sent, read_buffer in ((begin, 4096), (POST.replace(b"/iris", b"/iris/large"), 4096)):
+            callers = []
+            for number in range(400):
+                callers.append(await connect(process.port, read_buffer=read_buffer))
+                callers[-1].send(sent)
+                if number % 50 == 49:
+                    assert await ask(process) == b"ok"
+                    assert memory_bytes(process.process.pid) - before < 40 * 2**20
+            held = await process.sample("gateway_memory_waiting_bytes")
+            assert held is not None
+            assert held <= 9 * 2**20
+            for caller in callers:
+                caller.reset()
+        assert (await process.sample("gateway_requests_rejected_total", reason="memory") or 0) > 100
+        assert await process.sample("gateway_memory_budget_bytes") == 8 * 2**20
+
+
+async def scene(link: Link) -> None:
+    """Answer more to some requests than their callers will ever read."""
+    while True:
+        request = await link.request()
+        link.send(answer(200, b"x" * 2**20) if b"large" in request.line else OK)
 
 
 async def test_callers_are_limited_by_a_setting(tmp_path: Path) -> None:

@@ -232,6 +232,7 @@ class Stage:
         max_in_flight: int = 1000,
         limits: Limits | None = None,
         max_connections: int = 100,
+        max_memory: int = 256 * 2**20,
         origins: frozenset[bytes] = frozenset(),
         connection_at_hand: bool = True,
     ) -> None:
@@ -288,7 +289,9 @@ class Stage:
         self._metrics.before_scrape = observer.settle
         self._metrics.add_service(unrouted, lambda: ServiceGauges(0, 0))
         self._metrics.add_service(counts, self._gauges)
-        self._listener = DataListener(self._context, max_connections=max_connections)
+        self._listener = DataListener(
+            self._context, max_connections=max_connections, max_memory=max_memory
+        )
         self._clients: list[Client] = []
         if connection_at_hand:
             self.pool.offers_one()

@@ -30,7 +30,7 @@ from tests.support.tools import tool
 
 LABELS = (
     "service", "identity", "method", "code", "layer", "error", "reason", "state", "type", "trigger",
-    "result", "to", "le", "version", "python", "aiohttp", "compiled",
+    "kind", "result", "to", "le", "version", "python", "aiohttp", "compiled",
 )  # fmt: skip
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -264,6 +264,8 @@ def test_what_the_contract_names_is_there() -> None:
         "gateway_token_refreshes": {identity | {"trigger", "result"}},
         "gateway_token_refresh_duration_seconds": {identity},
         "gateway_sink_writes": {identity | {"result"}},
+        "gateway_memory_budget_bytes": {frozenset()},
+        "gateway_memory_waiting_bytes": {frozenset({"kind"})},
         "gateway_config_last_reload_successful": {frozenset()},
         "gateway_config_last_reload_success_timestamp_seconds": {frozenset()},
         "gateway_build_info": {frozenset({"version", "python", "aiohttp", "compiled"})},

@@ -1,0 +1,70 @@
+"""How much memory there is for what waits: by the cgroup's limit, or the machine's."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+_MIB = 2**20
+_LEAST, _MOST = 16 * _MIB, 256 * _MIB
+_CONNECTION_BYTES = 6 * 1024
+"""An idle connection."""
+
+Read = Callable[[str], str]
+"""Returns the text of a file, or nothing if it cannot be read."""
+
+
+def read_text(path: str) -> str:
+    """Return the text of a file, or nothing if it cannot be read."""
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def available_bytes(read: Read = read_text) -> int:
+    """Return the least limit of our control groups, version 1 or 2, and of the machine."""
+    groups = [int(text) for text in _cgroup_limits(read) if text.isdigit()]
+    machine = [
+        int(line.split()[1]) * 1024
+        for line in read("/proc/meminfo").splitlines()
+        if line.startswith("MemTotal:")
+    ]
+    return min([*groups, *machine], default=_MOST * 8)
+
+
+def _cgroup_limits(read: Read) -> Iterator[str]:
+    for line in read("/proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "":
+            root, file = "/sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            root, file = "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        # In a container its own group is often mounted as the root.
+        group = PurePosixPath(path)
+        for parent in (group, *group.parents):
+            yield read(f"{root}{str(parent).rstrip('/')}/{file}").strip()
+
+
+def resident_bytes(read: Read = read_text) -> int:
+    """Return what this process has in memory."""
+    fields = read("/proc/self/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 64 * _MIB
+
+
+def budget_bytes(available: int, resident: int, connections: int) -> int:
+    """Return how much may wait. Pure.
+
+    Half of what is left of four fifths of the limit: what waits takes up to twice its size, as the
+    allocator keeps what it had once.
+    """
+    left = available * 4 // 5 - resident - connections * _CONNECTION_BYTES
+    return max(_LEAST, min(_MOST, left // 2))
+
+
+def most_connections(available: int, resident: int, wanted: int) -> int:
+    """Return how many clients the limit leaves room for beside the least budget. Pure."""
+    room = (available * 4 // 5 - resident - 2 * _LEAST) // _CONNECTION_BYTES
+    return max(8, min(wanted, room))

@@ -1,0 +1,34 @@
+"""How much waits in memory, as Prometheus is told."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits, in bytes."""
+
+    heads: int
+    bodies: int
+    answers: int
+    kept: int
+    """Of bodies that may be sent again."""
+    budget: int
+    """What may wait."""
+
+
+def memory_families(waiting: Waiting) -> Iterator[Metric]:
+    """Yield the families of `limits.memory`."""
+    yield GaugeMetricFamily(
+        "gateway_memory_budget_bytes",
+        "Bytes that may wait in memory: heads, bodies, answers, kept bodies.",
+        waiting.budget,
+    )
+    family = GaugeMetricFamily(
+        "gateway_memory_waiting_bytes", "Bytes that wait in memory.", labels=["kind"]
+    )
+    for kind in ("heads", "bodies", "answers", "kept"):
+        family.add_metric([kind], getattr(waiting, kind))
+    yield family

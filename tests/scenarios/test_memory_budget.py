@@ -1,0 +1,91 @@
+"""What happens when more waits in memory than may; budgets are small, so that a few clients do."""
+
+from tests.scenarios.messages import GET, OK, answer, error_in, request, upload
+from tests.support.memory import OpenStage, Stage
+from tests.support.memory_transport import Client, Fate
+
+BUDGET = 2**20
+PIECE = 24 * 1024
+
+
+def waiting(stage: Stage) -> int:
+    """Return all that waits, in bytes."""
+    held = stage._listener.memory.waiting()
+    return held.heads + held.bodies + held.answers + held.kept
+
+
+async def test_unfinished_heads_end_before_memory_does(open_stage: OpenStage) -> None:
+    """
+    Those that hold most and are silent longest get 503; a small new request is served.
+    """
+    stage = open_stage(max_memory=BUDGET)
+    begin = b"GET /iris HTTP/1.1\r\nHost: localhost\r\n" + b"X: %b\r\n" % (b"x" * PIECE) * 3
+    clients: list[Client] = []
+    for _ in range(40):
+        stage.clock.advance(0.01)
+        clients.append(stage.new_client())
+        clients[-1].sends(begin)
+        await stage.settle()
+        assert waiting(stage) <= BUDGET * 17 // 16
+    ended = [client for client in clients if client.received]
+    assert 20 < len(ended) < 40
+    assert clients[0] in ended
+    assert clients[-1] not in ended
+    for client in ended:
+        assert error_in(client.replies[0]) == (503, "Overloaded")
+        assert client.replies[0].values(b"retry-after") == [b"1"]
+    assert stage.sample("gateway_requests_rejected_total", reason="memory") == len(ended)
+
+    stage.client.sends(GET)
+    stage.service.answers(OK)
+    assert stage.client.reply.status == 200
+
+
+async def test_unread_answers_end_before_memory_does(open_stage: OpenStage) -> None:
+    """
+    With a reset, since their status has been sent.
+    """
+    stage = open_stage(max_memory=BUDGET)
+    clients: list[Client] = []
+    for _ in range(20):
+        clients.append(stage.new_client())
+        clients[-1].stops_reading()
+        clients[-1].sends(GET)
+        await stage.settle()
+        stage.service.answers(answer(200, b"x" * 150_000))
+        await stage.settle()
+        assert waiting(stage) <= BUDGET * 5 // 4
+    assert {Fate.OPEN, Fate.RESET} == {client.fate for client in clients}
+    assert clients[-1].fate is Fate.OPEN
+
+    stage.client.sends(GET)
+    await stage.settle()
+    stage.service.answers(OK)
+    assert stage.client.reply.status == 200
+
+
+async def test_stalled_uploads_end_before_memory_does(open_stage: OpenStage) -> None:
+    """
+    Kept bodies count as well as what the service does not read; a small upload goes through.
+    """
+    stage = open_stage(max_memory=BUDGET, replay_bytes=BUDGET)
+    clients: list[Client] = []
+    for _ in range(30):
+        stage.clock.advance(0.01)
+        clients.append(stage.new_client())
+        clients[-1].sends(upload(900_000, b"x" * 20_000))
+        await stage.settle()
+        stage.service.stops_reading()
+        clients[-1].sends(b"x" * 40_000, b"x" * 40_000)
+        await stage.settle()
+        assert waiting(stage) <= BUDGET * 5 // 4
+    ended = [client for client in clients if client.received]
+    assert 0 < len(ended) < 30
+    for client in ended:
+        assert error_in(client.reply) == (503, "Overloaded")
+
+    stage.client.sends(request(b"POST", b"{}"))
+    await stage.settle()
+    stage.service.answers(OK)
+    assert stage.client.reply.status == 200
+    stage.under_way_at_end = len(clients) - len(ended)

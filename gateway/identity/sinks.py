@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +18,7 @@ from gateway.identity.sink_file import SinkFile, content_of, expiry_in
 _LOG = logging.getLogger("gateway.identity")
 _AGAIN_S = 5.0
 _LAST_WRITE_S = 1.0
-"""For how long a disk that hangs may keep the gateway from ending."""
+"""For how long a disk that hangs may keep the gateway from starting or ending."""
 
 
 class SinkResult(StrEnum):
@@ -84,6 +85,7 @@ class Sinks:
         self._credential: Credential | None = None
         self._login_ended = False
         self._changed = asyncio.Event()
+        self._begun = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._left: Collection[Path] = ()
@@ -105,6 +107,13 @@ class Sinks:
         """Begin to write; not before `after`, which may still write the same files."""
         if self._sinks:
             self._task = asyncio.create_task(self._write(after), name=f"sinks-{self._identity}")
+
+    async def begun(self) -> None:
+        """Return when every file is there, or could not be made, or the disk hangs."""
+        if self._sinks:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WRITE_S):
+                    await self._begun.wait()
 
     def paths(self) -> frozenset[Path]:
         """Return the files."""
@@ -133,6 +142,7 @@ class Sinks:
             now = self._clock()
             for sink in self._sinks:
                 await self._update(sink, now)
+            self._begun.set()
             await self._wait_until(self._next_change(now))
         for sink in self._sinks:
             if sink.file.remove_on_exit and sink.file.path not in self._left:

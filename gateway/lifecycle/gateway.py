@@ -122,6 +122,7 @@ class Gateway:
             raise
         self._reloader.listen_again = self._listen_again
         self._reloader.start()
+        await asyncio.gather(*(sinks.begun() for sinks in parts.sinks.values()))
         self._supervisor.ready(f"serving on {data_url}, admin on {admin_url}")
         return data_url, admin_url
 

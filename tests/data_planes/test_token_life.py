@@ -47,7 +47,7 @@ class Scene:
         text = (SHIPPED / name).read_text()
         for shipped, here in (
             (f"{HOST}:443", f"localhost:{self.service_port}"),
-            (f"{HOST}, port_value: 443", f"localhost, port_value: {self.service_port}"),
+            (f"{HOST}, port_value: 443", f"127.0.0.1, port_value: {self.service_port}"),
             (f"https://{HOST}", f"https://localhost:{self.service_port}"),
             (HOST, "localhost"),
             ("http://:8000", f"http://:{self.port}"),

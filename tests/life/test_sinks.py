@@ -89,7 +89,8 @@ async def test_a_file_is_emptied_when_its_token_expires_and_no_other_can_be_had(
         scene = Scene(tmp_path, twin)
         settings = scene.settings({"path": str(scene.sds), "format": "envoy_sds"})
         async with served(tmp_path, 0, settings):
-            await until(lambda: scene.sds.exists() and sds_token(scene.sds))
+            assert scene.sds.exists()  # before anything else is said: Envoy needs it to start
+            await until(lambda: sds_token(scene.sds))
             await twin.stop()
             await until(lambda: sds_token(scene.sds) == "")
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import formatdate
@@ -11,8 +11,10 @@ from enum import Enum, auto
 
 import aiohttp
 from pydantic import SecretStr
+from yarl import URL
 
 from gateway.identity.answer import Answer
+from gateway.identity.http_client import IAM_REMEDY, HttpClient
 from gateway.identity.keystone import KeystoneSource, PasswordLogin
 from gateway.identity.refresh import RefreshResult
 from gateway.identity.source import Login, LoginError
@@ -192,7 +194,7 @@ class SimulatedSource(KeystoneSource):
             read_secret=read_secret,
         )
         super().__init__(login, clock=machine.clock, wall_clock=machine.wall, random=random)
-        self._iam = iam
+        self._client = _SimulatedClient(iam)
         self._began = began
         self._ended = ended
 
@@ -208,7 +210,22 @@ class SimulatedSource(KeystoneSource):
             self._ended(outcome)
         return outcome
 
-    async def _exchange(self, body: bytes) -> Answer:
+
+class _SimulatedClient(HttpClient):
+    """Asks the simulated IAM; timeouts and texts are those of the real client."""
+
+    def __init__(self, iam: SimulatedIam) -> None:
+        super().__init__("IAM", remedy=IAM_REMEDY, connect_timeout_s=2.0, total_timeout_s=10.0)
+        self._iam = iam
+
+    async def _exchange(
+        self,
+        method: str,  # noqa: ARG002  # there is one question only
+        url: URL,  # noqa: ARG002  # there is one question only
+        body: bytes | None,
+        headers: Mapping[str, str],  # noqa: ARG002  # there is one question only
+    ) -> Answer:
+        assert body is not None
         return await self._iam.answer(body)
 
 

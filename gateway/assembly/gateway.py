@@ -55,6 +55,7 @@ Python itself opens."""
 
 _ONLY_AT_START = (
     "listen",
+    "reuse_port",
     "listen_mode",
     "limits",
     "admin_listen",
@@ -228,6 +229,7 @@ class _GatewayBuilder:
             },
             metrics=self._metrics,
             listen=first.listen,
+            reuse_port=first.reuse_port,
             listen_tls=listen_tls.context if listen_tls is not None else None,
             client_names=listen_tls.names if listen_tls is not None else None,
             socket_mode=int(first.listen_mode, 8),

@@ -195,7 +195,12 @@ class Gateway:
             )
             return f"unix:{address.path}"
         self._data_server = await loop.create_server(
-            self._parts.data, address.host, address.port, backlog=1024, ssl=self._parts.listen_tls
+            self._parts.data,
+            address.host,
+            address.port,
+            backlog=1024,
+            ssl=self._parts.listen_tls,
+            reuse_port=self._parts.reuse_port or None,
         )
         is_tls = self._parts.listen_tls is not None
         return _url(self._data_server.sockets[0].getsockname(), is_tls=is_tls)

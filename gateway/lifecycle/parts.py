@@ -47,6 +47,8 @@ class Parts:
     """By identity: each makes a coroutine that watches a secret's file until it is cancelled."""
     metrics: Metrics
     listen: ListenAddress
+    reuse_port: bool
+    """Whether other processes may listen there, too."""
     listen_tls: ssl.SSLContext | None
     """For callers; another object when its files have changed."""
     client_names: ClientNames | None

@@ -204,6 +204,9 @@ class Settings(Section):
     listen_mode: Mode = "0660"
     """Mode of the socket file, in quotes: who may write to it may call, with the gateway's token.
     By default its user and group; without effect on TCP."""
+    reuse_port: bool = False
+    """Whether several gateways of one user may listen on the same port, and the kernel shares out
+    connections between them; each needs an `admin_listen` of its own. TCP only."""
     listen_tls: ListenTls | None = None
     """TLS for callers, and who of them may call. Off when left out."""
     admin_listen: ListenTcp = DEFAULT_ADMIN_LISTEN
@@ -243,6 +246,8 @@ class Settings(Section):
             admin = parse_listen(given.get("admin_listen", DEFAULT_ADMIN_LISTEN))
             if listen == admin and listen.port:
                 yield ("admin_listen",), f"{listen} is where callers connect; use another port"
+            if listen.path and given.get("reuse_port"):
+                yield ("reuse_port",), "makes no sense on a socket file; use host:port"
             if listen.path and given.get("listen_tls") is not None:
                 yield (
                     ("listen_tls",),

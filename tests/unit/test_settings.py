@@ -624,8 +624,8 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
         (
             GOOD | {"zzz": 1},
             (
-                "zzz: unknown key; allowed: listen, listen_mode, listen_tls, admin_listen, "
-                "token_listen, token_listen_mode, allowed_hosts, "
+                "zzz: unknown key; allowed: listen, listen_mode, reuse_port, listen_tls, "
+                "admin_listen, token_listen, token_listen_mode, allowed_hosts, "
                 "allowed_origins, drain, limits, quitquitquit, "
                 "fleet, identities, services"
             ),
@@ -2018,3 +2018,10 @@ def test_a_listener_that_others_reach_is_warned_about_unless_callers_are_known(
         assert warning.startswith("listen: 0.0.0.0:8443 can be reached from other machines")
     tls = {"cert_file": pem, "client_ca_file": pem}
     assert use(open_to_all | {"listen_tls": tls}).warnings == ()
+
+
+def test_a_socket_file_is_not_shared() -> None:
+    """The kernel shares out connections to TCP ports only."""
+    (problem,) = problems_of(GOOD | {"listen": "unix:/run/g.sock", "reuse_port": True})
+
+    assert problem.startswith("reuse_port: makes no sense on a socket file")

@@ -204,7 +204,7 @@ class _GatewayBuilder:
         hosts = (
             AnyHost()
             if first.listen.path
-            else AllowedHosts([*settings.allowed_hosts, _host_name(first.listen)])
+            else AllowedHosts([*settings.allowed_hosts, *_own_names(first.listen)])
         )
         return Parts(
             data=self._listener,
@@ -316,6 +316,11 @@ def _tick_of(settings: Settings) -> float:
         for s in settings.services.values()
     )
     return max(0.02, min(0.5, shortest / 5))
+
+
+def _own_names(address: ListenAddress) -> list[str]:
+    """Return the name of a listen address; one that means all addresses is nobody's name."""
+    return [] if address.host in {"0.0.0.0", "::"} else [_host_name(address)]
 
 
 def _host_name(address: ListenAddress) -> str:

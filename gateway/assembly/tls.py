@@ -22,6 +22,7 @@ def tls_context(key: str, tls: Tls) -> ssl.SSLContext:
         ConfigError: a certificate or key cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.hostname_checks_common_name = False  # RFC 9110 section 4.3.4: SAN only
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         if tls.ca_file:

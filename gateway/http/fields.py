@@ -9,7 +9,7 @@ Facts that these rules stand on:
   with the same name" (RFC 9110 section 7.6.1). So a client can delete, by naming it, whatever is
   already there when we strip: ours is written after (golang/go#50580).
 - Servers that turn names into environment variables cannot tell `X_Auth_Token` from
-  `X-Auth-Token`: a name with an underscore is judged by its twin.
+  `X-Auth-Token`, and some fold every separator: such a name is judged by its twin.
 """
 
 from collections.abc import Iterable
@@ -30,6 +30,7 @@ _IDENTITY: Final = frozenset(
     # Headers that keystonemiddleware sets and the application trusts as identity.
     b"x-identity-status x-service-identity-status x-roles x-service-roles x-role x-service-catalog "
     b"x-is-admin-project x-domain-name x-project-name x-project-domain-id x-project-domain-name "
+    b"x-user x-user-id x-user-name openstack-system-scope "
     b"x-user-domain-id x-user-domain-name x-tenant-id x-tenant-name x-tenant".split()
 )
 
@@ -40,7 +41,16 @@ _CLAIMS: Final = frozenset(
 )
 
 DROPPED_FROM_REQUESTS: Final = HOP_BY_HOP | _IDENTITY | _CLAIMS
-_DROPPED_PREFIXES: Final = (b"proxy-", b"x-sdk-", b"x-forwarded")
+_DROPPED_PREFIXES: Final = (
+    b"proxy-",
+    b"x-sdk-",
+    b"x-forwarded",
+    b"x-service-user-",
+    b"x-service-project-",
+    b"x-service-domain-",
+)
+# Of a name, to the one that servers fold together which make variables out of names.
+_FOLDING: Final = bytes.maketrans(b"!#$%&'*+._`|~^", b"-" * 14)
 
 # Cookies would mix clients that share one gateway; tokens are not for clients at all.
 DROPPED_FROM_RESPONSES: Final = HOP_BY_HOP | frozenset(
@@ -63,13 +73,13 @@ def is_dropped_from_requests(name: bytes, judged: Iterable[bytes]) -> bool:
 
     Args:
         name: in lower case.
-        judged: names, in lower case, that are on a list; their twins with an underscore end here.
+        judged: names, in lower case, that are on a list; their twins end here as well.
     """
     if name.startswith(_DROPPED_PREFIXES):
         return True
-    if b"_" not in name:
+    twin = name.translate(_FOLDING)
+    if twin == name:
         return False
-    twin = name.replace(b"_", b"-")
     return twin in judged or twin.startswith(_DROPPED_PREFIXES)
 
 

@@ -109,6 +109,15 @@ async def test_certificate_for_another_name_is_not_believed(
     assert error == "tls_certificate_error"
 
 
+async def test_common_name_is_no_name(authority: trustme.CA, ca_file: str) -> None:
+    """A3, RFC 9110 section 4.3.4: only the subject's alternative names count."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(common_name="service.example").configure_cert(context)
+    _, error = await refused(context, {"ca_file": ca_file, "server_name": "service.example"})
+
+    assert error == "tls_certificate_error"
+
+
 async def test_server_name_takes_the_hosts_place(authority: trustme.CA, ca_file: str) -> None:
     """In the handshake and in the check; Host stays what the URL says."""
     asked: list[str | None] = []

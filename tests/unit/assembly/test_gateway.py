@@ -10,6 +10,7 @@ import trustme
 
 from gateway.assembly.gateway import build_gateway
 from gateway.assembly.identities import unusable_secrets
+from gateway.errors import DownstreamError
 from gateway.lifecycle.gateway import Gateway
 from gateway.observe.access_log import AccessLog
 from gateway.proxy.downstream import Downstream
@@ -203,3 +204,23 @@ async def test_limits_change_with_a_reload_and_keep_count(running: Running) -> N
     del plain["max_in_flight"]
     await running.reload()
     assert all(service.gate is None for service in running.gateway._parts.services)
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "ours"),
+    [
+        ("0.0.0.0:0", b"0.0.0.0:8080", False),
+        ("[::]:0", b"[::]:8080", False),
+        ("0.0.0.0:0", b"localhost:8080", True),
+        ("127.0.0.2:0", b"127.0.0.2", True),
+    ],
+)
+async def test_all_addresses_are_nobodys_name(listen: str, host: bytes, ours: bool) -> None:
+    """C7: a web page may call 0.0.0.0 without any mark of a browser's."""
+    loaded = load(file=None, environ={}, flags={**configuration(), "listen": listen})
+    hosts = build_gateway(loaded.settings, AccessLog(1))._parts.rules.hosts
+    if ours:
+        hosts.admit(host)
+    else:
+        with pytest.raises(DownstreamError):
+            hosts.admit(host)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gateway import __version__
 from tests.deploy.manifests import check_policies, check_schema, containers_of, settings_of
 from tests.deploy.parts import ROOT, output_of
 
@@ -40,6 +41,16 @@ def test_sidecar_is_valid(
     check_schema(tools, file, *versions)
     check_policies(tools, file)
     assert settings_of(file, tmp_path).listen.host == "127.0.0.1"
+
+
+def test_injection_is_valid(tools: Path) -> None:
+    """
+    Strictly valid since its kind is stable, and what it injects is this version. The expressions
+    are the API server's to check.
+    """
+    file = KUBERNETES / "injection.yaml"
+    check_schema(tools, file, "1.36", "1.37")
+    assert f'image: "modelarts-gateway:{__version__}"' in file.read_text()
 
 
 def test_standalone_is_valid(tools: Path, standalone: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ code together: APIG.0201, for one, comes with seven different statuses.
 """
 
 import json
+import zlib
 from typing import Any, Final
 
 from gateway.errors import Layer
@@ -18,6 +19,26 @@ _REJECTED_401 = frozenset(
 )
 _REJECTED_403 = frozenset(["ModelArts.0203"])
 _CODE_KEYS: Final = ("error_code", "errorCode", "code")
+
+_WINDOWS: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+"""By coding, what zlib must be told of its format."""
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+def readable(body: bytes, coding: bytes) -> bytes:
+    """Return the beginning of an error's text, at most `PEEK_BYTES`; empty if it cannot be read.
+
+    Args:
+        body: its beginning, as it was sent.
+        coding: of Content-Encoding; gateways compress errors as well for clients that take it.
+    """
+    window = _WINDOWS.get(coding.lower())
+    if window is not None:
+        try:
+            body = zlib.decompressobj(window).decompress(body, PEEK_BYTES)
+        except zlib.error:
+            return b""
+    return body.removeprefix(_BYTE_ORDER_MARK)
 
 
 def vendor_code(body: bytes) -> str:

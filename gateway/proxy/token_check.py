@@ -4,7 +4,7 @@ from enum import Enum, auto
 from typing import Final
 
 from gateway.http.response_head import ResponseHead
-from gateway.proxy.rejection import PEEK_BYTES, is_token_rejection, vendor_code
+from gateway.proxy.rejection import PEEK_BYTES, is_token_rejection, readable, vendor_code
 
 
 class Verdict(Enum):
@@ -60,12 +60,12 @@ class TokenCheck:
     @property
     def vendor_code(self) -> str:
         """The vendor's error code in what has been seen of the body, or empty."""
-        return vendor_code(b"".join(self._seen))
+        return vendor_code(self._text())
 
     @property
     def is_lock_out(self) -> bool:
         """Whether an access key is locked for too many wrong signatures (APIG.0301)."""
-        return _LOCK_OUT in b"".join(self._seen)
+        return _LOCK_OUT in self._text()
 
     def feed(self, body: list[bytes]) -> None:
         """Look at more of the body."""
@@ -91,5 +91,9 @@ class TokenCheck:
 
     def _may_reject(self) -> bool:
         """Return whether what has been seen can become an error of the vendor's."""
-        text = b"".join(self._seen).lstrip()
+        text = self._text().lstrip()
         return not text or text.startswith(b"{") or self._head.challenges_for_keystone
+
+    def _text(self) -> bytes:
+        """Return what has been seen, as text."""
+        return readable(b"".join(self._seen), self._head.value_of(b"content-encoding"))

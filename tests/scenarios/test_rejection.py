@@ -1,5 +1,8 @@
 """Tokens that the service rejects: hidden, sent again, passed on, and held back for how long."""
 
+import gzip
+import zlib
+
 import pytest
 
 from tests.scenarios.messages import (
@@ -66,8 +69,15 @@ async def test_rejection_is_hidden_and_the_request_sent_again(stage: Stage) -> N
         (head_of(b"Transfer-Encoding: chunked", status=b"401 No"), chunks(BODY[:9], BODY[9:]),
          b"0\r\n\r\n"),
         tuple(bytes([octet]) for octet in REJECTED),
+        (answer(401, gzip.compress(BODY), b"Content-Encoding: gzip"),),
+        tuple(
+            bytes([octet])
+            for octet in answer(401, zlib.compress(BODY), b"content-encoding: Deflate")
+        ),
+        (answer(401, b"\xef\xbb\xbf" + BODY),),
     ],
-    ids=["401", "403", "nested", "keystone", "cut", "head first", "chunked", "single bytes"],
+    ids=["401", "403", "nested", "keystone", "cut", "head first", "chunked", "single bytes",
+         "gzip", "deflate in single bytes", "byte order mark"],
 )  # fmt: skip
 async def test_every_kind_of_rejection_is_hidden(pieces: tuple[bytes, ...], stage: Stage) -> None:
     """
@@ -372,3 +382,19 @@ async def test_success_with_the_rejected_token_proves_nothing(stage: Stage) -> N
 
     assert other.received == OK
     assert stage.credentials.healed == []
+
+
+@pytest.mark.parametrize(
+    "body", [b"no gzip", gzip.compress(b"{}" + b" " * 2**24), gzip.compress(BODY)[:12]],
+    ids=["broken", "bomb", "cut off"],
+)  # fmt: skip
+async def test_what_cannot_be_unpacked_passes(body: bytes, stage: Stage) -> None:
+    """
+    As it came, at the latest when it is complete; no more than 8 KiB of it are unpacked.
+    """
+    response = answer(401, body, b"Content-Encoding: gzip")
+    stage.client.sends(POST)
+    stage.service.answers(response)
+
+    assert stage.client.received == response
+    assert stage.credentials.rejected == []

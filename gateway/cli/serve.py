@@ -46,7 +46,13 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     from gateway.assembly.tracing import tracer_of
     from gateway.clock import boottime, wall_clock
     from gateway.lifecycle.allocation import keep_freed_memory
-    from gateway.lifecycle.run import raise_file_limit, run_until_told, say, set_up_logging
+    from gateway.lifecycle.run import (
+        forbid_core_dumps,
+        raise_file_limit,
+        run_until_told,
+        say,
+        set_up_logging,
+    )
     from gateway.lifecycle.supervisor import supervisor_of
     from gateway.settings import load
     from gateway.settings.effective import effective
@@ -56,6 +62,7 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     if problems := unusable_secrets(loaded.settings, tokens=False):
         exit_with(problems)
     set_up_logging()
+    forbid_core_dumps()
     raise_file_limit()
     keep_freed_memory()
     for warning in loaded.warnings:

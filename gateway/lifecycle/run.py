@@ -76,6 +76,16 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def forbid_core_dumps() -> None:
+    """Leave no image of the memory, with password and token, when the process dies.
+
+    A limit of one byte also holds where cores go to a program; a limit of none does not (core(5)).
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    most = 0 if hard == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (most, most))
+
+
 def say(text: str) -> None:
     """Tell the person at the terminal, if there is one who can be told."""
     with suppress(OSError):

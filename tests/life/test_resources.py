@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import time
@@ -117,6 +118,13 @@ async def scene(link: Link) -> None:
     while True:
         request = await link.request()
         link.send(answer(200, b"x" * 2**20) if b"large" in request.line else OK)
+
+
+async def test_no_core_is_left(tmp_path: Path) -> None:
+    """C4: what a crash leaves holds no secret, since nothing is left."""
+    async with scripted_upstream(OK) as upstream, served(tmp_path, upstream.port) as process:
+        limits = resource.prlimit(process.process.pid, resource.RLIMIT_CORE)
+    assert max(limits) <= 1
 
 
 async def test_callers_are_limited_by_a_setting(tmp_path: Path) -> None:

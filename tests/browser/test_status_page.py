@@ -203,6 +203,8 @@ def test_figures_are_those_of_the_time_between_two_polls(browser: Browser, demo:
                 services: { iris: {
                   duration: { bounds_s: [0.1, 0.2], counts, sum_s },
                   overhead: { sum_s: sum_s / 10 },
+                  first_chunk: { counts },
+                  streams: { chunks: 0 },
                   errors: [{ layer: "model", error: "server_error", count: errors }],
                 } },
               });

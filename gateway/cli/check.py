@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from gateway.assembly.fleet import fleet_problems
-from gateway.assembly.identities import build_identity, placeholders, unusable_keys
-from gateway.assembly.tls import server_context, tls_context
+from gateway.assembly.identities import placeholders, unusable_keys
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
+from gateway.diagnose.named_files import problems_of
 from gateway.errors import ConfigError
 from gateway.settings import Loaded, Settings
 
@@ -65,32 +65,6 @@ def _fleet_warnings(settings: Settings) -> list[str]:
         return [] if settings.fleet is None else fleet_problems(settings.fleet)
     except ConfigError:  # among the problems already
         return []
-
-
-def problems_of(settings: Settings) -> list[str]:
-    """Return what is wrong with the files that the settings name."""
-    problems: list[str] = []
-    if settings.fleet is not None:
-        try:
-            fleet_problems(settings.fleet)
-        except ConfigError as error:
-            problems.extend(error.problems)
-    if settings.listen_tls is not None:
-        try:
-            server_context(settings.listen_tls)
-        except ConfigError as error:
-            problems.extend(error.problems)
-    for name, service in settings.services.items():
-        try:
-            tls_context(f"services.{name}.tls", service.tls)
-        except ConfigError as error:
-            problems.extend(error.problems)
-    for name, identity in settings.identities.items():
-        try:
-            build_identity(name, identity)
-        except ConfigError as error:
-            problems.extend(error.problems)
-    return problems
 
 
 def _show(loaded: Loaded) -> None:

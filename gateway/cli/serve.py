@@ -73,8 +73,6 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
 
     @asynccontextmanager
     async def build(access_log: "AccessLog") -> "AsyncIterator[Gateway]":
-        python = platform.python_version()
-        say(f"modelarts-gateway {__version__} ({build_kind.NAME}), Python {python}")
         supervisor = supervisor_of(os.environ, pid=os.getpid())
         tracer = tracer_of(
             os.environ,
@@ -83,7 +81,7 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
             wall_clock=wall_clock,
         )
         try:
-            yield build_gateway(
+            gateway = build_gateway(
                 loaded.settings,
                 access_log,
                 configuration=effective(loaded),
@@ -91,6 +89,9 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
                 supervisor=supervisor,
                 tracer=tracer,
             )
+            python = platform.python_version()
+            say(f"modelarts-gateway {__version__} ({build_kind.NAME}), Python {python}")
+            yield gateway
         finally:
             if tracer is not None:
                 await tracer.close()

@@ -9,7 +9,7 @@ from enum import StrEnum
 MIN_INTERVAL_S = 1.0
 """Least time between the starts of two logins that only the age of a token calls for."""
 LONGEST_LIFE_S = 31 * 86400.0
-"""A token said to live longer is not believed: no issuer hands out a month."""
+"""A token that is said to live longer is invalid: no issuer hands out a month."""
 
 _REFUSED_FIRST_S, _REFUSED_MOST_S = 15 * 60.0, 4 * 3600.0
 _THROTTLED_FIRST_S, _THROTTLED_MOST_S = 30.0, 10 * 60.0

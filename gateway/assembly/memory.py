@@ -67,4 +67,4 @@ def budget_bytes(available: int, resident: int, connections: int) -> int:
 def most_connections(available: int, resident: int, wanted: int) -> int:
     """Return how many clients the limit leaves room for beside the least budget. Pure."""
     room = (available * 4 // 5 - resident - 2 * _LEAST) // _CONNECTION_BYTES
-    return max(8, min(wanted, room))
+    return min(wanted, max(8, room))

@@ -35,7 +35,8 @@ async def obtain(
         now = clock()
     connection = service.pool.take(now)
     if connection is None:
-        waits.begin(CONNECTION, now)
+        if waits.current is not CONNECTION:
+            waits.begin(CONNECTION, now)
         connection = await service.pool.connect()
         now = clock()
     waits.end(now)

@@ -23,7 +23,8 @@ _HOST = (b"Host", b"h")
         (b"1", [(b"Connection", b"a ,\tclose")], False),
         (b"1", [(b"Connection", b"closed")], True),
         (b"1", [(b"Proxy-Connection", b"close")], False),
-        (b"1", [(b"Connection", b"upgrade"), (b"Upgrade", b"x")], False),
+        (b"1", [(b"Connection", b"upgrade"), (b"Upgrade", b"websocket")], False),
+        (b"1", [(b"Connection", b"upgrade"), (b"Upgrade", b"x")], True),  # an offer, ignored
         (b"1", [(b"Connection", b"upgrade")], True),
         (b"1", [(b"Upgrade", b"x")], True),
         (b"1", [(b"Proxy-Connection", b"upgrade"), (b"Upgrade", b"x")], True),

@@ -373,7 +373,7 @@ async def play(world: World, port: int) -> None:
     at_once = asyncio.Semaphore(32)
 
     async def one(request: bytes) -> None:
-        async with at_once, asyncio.timeout(20):
+        async with at_once, asyncio.timeout(60):
             world.got.append(await _ask(port, request))
 
     await asyncio.gather(*map(one, requests))

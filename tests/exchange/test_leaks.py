@@ -140,7 +140,7 @@ def joined(texts: Iterator[str]) -> bytes:
     return "\n".join(texts).encode(errors="backslashreplace")
 
 
-@pytest.mark.timeout(120)  # some 600 exchanges, and their errors
+@pytest.mark.timeout(300)  # some 600 exchanges, and their errors
 async def test_nothing_leaks_in_process(tmp_path: Path, log: io.StringIO) -> None:
     """
     Zero hits in log, answers, pages, objects and errors, in asyncio's debug mode.
@@ -248,7 +248,7 @@ async def serving(folder: Path, config: Path, environ: dict[str, str]) -> AsyncI
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await process.wait()
 
 
@@ -306,7 +306,7 @@ def curious_environment(folder: Path, proxy_port: int) -> dict[str, str]:
     }
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_nothing_leaks_from_serve(tmp_path: Path) -> None:
     """
     Zero hits in all that it writes, at DEBUG and in Python's development mode, and in what

@@ -23,7 +23,7 @@ PATIENCE_MS = 30_000
 LAYERS = ["client", "gateway", "identity", "network", "apig", "modelarts", "model"]
 
 # A browser beside everything else on two busy cores: 5 to 10 s each, where they idle.
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(300)
 expect.set_options(timeout=PATIENCE_MS)
 
 # Chromium says a violation on the console by itself; that depends on its settings, this does not.

@@ -23,7 +23,7 @@ ENVIRONMENT = {
     name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
 }
 
-pytestmark = pytest.mark.timeout(90)  # Java compiles its source first
+pytestmark = pytest.mark.timeout(300)  # Java compiles its source first
 
 
 @dataclass

@@ -22,7 +22,7 @@ from tests.support.shared_replicas import shared_replica, shared_replicas, token
 from tests.support.twin import running_twin
 from tests.support.until import until
 
-pytestmark = pytest.mark.timeout(120, func_only=True)
+pytestmark = pytest.mark.timeout(300, func_only=True)
 
 KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
 OTHER_KEY = base64.urlsafe_b64encode(b"o" * 32).decode()

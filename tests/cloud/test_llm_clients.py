@@ -238,7 +238,7 @@ async def test_litellm_chats_and_streams(base_url: str, tmp_path: Path) -> None:
 # What `demo` prints
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 def test_the_line_that_demo_prints_for_a_stream_works(tmp_path: Path) -> None:
     """Pasted as it stands, by a shell's rules, it ends with the usage and `[DONE]`."""
     curl = tool("curl", "curl")

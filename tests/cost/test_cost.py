@@ -31,13 +31,13 @@ def require(tool: str) -> None:
         pytest.skip(f"{tool} is missing")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_calls_and_bytecodes_are_what_was_recorded() -> None:
     """Of every shape: the same on every machine, so any difference is a change of the code."""
     judge(figures.INTERPRETED, figures.interpreted_figures)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_system_calls_are_what_was_recorded() -> None:
     """Two reads, two writes, two waits: a third write or a timer per request would show here."""
     require("strace")

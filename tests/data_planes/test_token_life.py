@@ -29,7 +29,7 @@ SHIPPED = Path(__file__).parents[2] / "deploy" / "data-planes"
 LIFE_S = 8.0
 HOST = "modelarts-infers-1.example"
 
-pytestmark = pytest.mark.timeout(120, func_only=True)
+pytestmark = pytest.mark.timeout(300, func_only=True)
 
 Plane = Callable[["Scene"], list[list[str]]]
 

@@ -55,7 +55,7 @@ async def cpu_s(read_clock: Callable[[], float], work: Callable[[], Awaitable[ob
     return read_clock() - before
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 async def test_no_small_request_costs_much_cpu(tmp_path: Path) -> None:
     """
     Less than a hundred times a plain one on a connection that is kept, connecting included.
@@ -91,7 +91,7 @@ async def test_no_small_request_costs_much_cpu(tmp_path: Path) -> None:
                 assert least_s < limit_s, f"{name}: {least_s / limit_s * TIMES_PLAIN:.0f} times"
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 async def test_no_small_request_takes_much_memory_or_log() -> None:
     """
     Less than 1 MiB at its peak, both ends of the conversation included; no line above 2 KiB.

@@ -17,7 +17,7 @@ from gateway.twin import IRIS_ID, LLM_ID, Twin
 from tests.support.tools import lacking
 from tests.support.twin import twin_in_thread
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 PATIENCE_S = 40
 
 _SHOW = """

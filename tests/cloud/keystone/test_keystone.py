@@ -22,7 +22,7 @@ from tests.cloud.serving import (
 from tests.support.keystone import DOMAIN, PROJECT, TOKEN_LIFE_S, Keystone, User
 
 # Starting, let alone installing, is not a test's own time.
-pytestmark = pytest.mark.timeout(60, func_only=True)
+pytestmark = pytest.mark.timeout(300, func_only=True)
 
 GOOD, BAD = "good", "bad"
 

@@ -12,7 +12,7 @@ import pytest
 from tests.cloud.serving import password_identity
 from tests.support.keystone import DOMAIN, PROJECT, TOKEN_LIFE_S, Keystone, User
 
-pytestmark = pytest.mark.timeout(60, func_only=True)
+pytestmark = pytest.mark.timeout(300, func_only=True)
 
 
 def run(

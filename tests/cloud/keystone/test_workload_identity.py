@@ -11,7 +11,7 @@ from tests.support.keystone import DOMAIN, PROJECT, Keystone
 from tests.unit.cli.conftest import Run, run  # noqa: F401  # a fixture
 
 # Starting, let alone installing, is not a test's own time.
-pytestmark = pytest.mark.timeout(60, func_only=True)
+pytestmark = pytest.mark.timeout(300, func_only=True)
 
 SUBJECT = "system:serviceaccount:demo:gateway"
 CLIENT = """

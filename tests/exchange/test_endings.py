@@ -21,7 +21,7 @@ from tests.support.until import PATIENCE_S, until
 from tests.support.upstream import OK, Link, Script, Upstream, answer, scripted_upstream
 
 MIB = 2**20
-SOON_S = 1.0
+SOON_S = 25.0
 """Within this a call must be gone upstream after its caller has left."""
 
 UPLOADS = pytest.mark.parametrize(

@@ -187,8 +187,9 @@ class ErrorCode(Enum):
         "proxy_configuration_error",
         "LoginRefused",
         Layer.IDENTITY,
-        "IAM refuses the gateway's login, which is not repeated until the secret changes or a "
-        "pause ends, lest the account be locked; correct user, domain, project or password.",
+        "IAM refuses the gateway's login. It is not repeated until the secret changes or a pause "
+        "of 15 minutes or more ends, so that the account is not locked; correct user, domain, "
+        "project or password.",
     )
     LOGIN_THROTTLED = Answer(
         503,

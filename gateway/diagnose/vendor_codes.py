@@ -187,7 +187,11 @@ def _judge_model(status: int) -> Meaning:
         )
         return Meaning(Level.WARN, Step.PROBE, text)
     if status < 500 or status == 501:
-        return Meaning(Level.OK, Step.PROBE, "the model has been reached, and has its own answer")
+        return Meaning(
+            Level.OK,
+            Step.PROBE,
+            "the model has been reached; its own response to a bare GET is expected",
+        )
     if status == 500:
         text = "the model has been reached, and fails on an empty request: look at its logs"
         return Meaning(Level.WARN, Step.PROBE, text)
@@ -209,7 +213,11 @@ def _judge_stranger(status: int) -> Meaning:
     if status < 400:
         text = "redirected, which the gateway leaves to its callers: check scheme, host and path"
         return Meaning(Level.WARN, Step.URL, text)
-    return Meaning(Level.OK, Step.PROBE, "a server has been reached, and has its own answer")
+    return Meaning(
+        Level.OK,
+        Step.PROBE,
+        "a server has been reached; its own response to a bare GET is expected",
+    )
 
 
 def _mark(visited: Visited) -> str:

@@ -305,5 +305,5 @@ def _shown(value: object) -> str | None:
 
 def _unbelievable(why: str, *, is_scope: bool = False) -> LoginError:
     remedy = "" if is_scope else "; check auth_url, and what lies between"
-    text = f"IAM's answer is not believed: {why}{remedy}"
+    text = f"IAM's response is invalid: {why}{remedy}"
     return LoginError(RefreshResult.BAD_REPLY, text, is_scope=is_scope)

@@ -211,7 +211,7 @@ async def _stop(gateway: Gateway, heard: asyncio.Queue[signal.Signals]) -> int:
         if not hearing.done():
             hearing.cancel()
         elif (number := hearing.result()) is not signal.SIGHUP:
-            _log.warning("told to end twice (%s): breaking off what is in flight", number.name)
+            _log.warning("second signal (%s): stopping at once; requests are cut off", number.name)
             stopping.cancel()
             await asyncio.gather(stopping, return_exceptions=True)
             await gateway.stop(drain=False)

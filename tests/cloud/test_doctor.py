@@ -24,8 +24,12 @@ from tests.support.twin import twin_in_thread
 
 TOKEN_BEGINS = "MIIS"
 NOT_OURS = ("PROXY", "CA_BUNDLE", "SSL", "GATEWAY_", "OS_")
-REACHED = ("OK", "probe", "the model has been reached, and has its own answer (status 405, MR.0105")
-BELIEF = "bad_reply: IAM's answer is not believed: "
+REACHED = (
+    "OK",
+    "probe",
+    "the model has been reached; its own response to a bare GET is expected (status 405, MR.0105",
+)
+BELIEF = "bad_reply: IAM's response is invalid: "
 NOT_TAKEN = "the token that IAM has just given is not taken: check that auth_url is the IAM"
 NO_PROJECT = "the token is for no project: set project or project_id"
 THROTTLED = "calls are throttled: wait, call less often, or have the limit raised"
@@ -219,8 +223,14 @@ SERVICE_FAULTS: list[tuple[dict[str, Any], Row]] = [
         {"status": 401},
         ("WARN", "probe", "the model has been reached, and wants a login of its own"),
     ),
-    ({"status": 404}, ("OK", "probe", "the model has been reached, and has its own answer")),
-    ({"status": 418}, ("OK", "probe", "the model has been reached, and has its own answer")),
+    (
+        {"status": 404},
+        ("OK", "probe", "the model has been reached; its own response to a bare GET is expected"),
+    ),
+    (
+        {"status": 418},
+        ("OK", "probe", "the model has been reached; its own response to a bare GET is expected"),
+    ),
     ({"status": 500}, ("WARN", "probe", "the model has been reached, and fails on an empty")),
     ({"status": 503}, ("FAIL", "probe", "the model has been reached, and says that it cannot")),
     ({"code": "APIG.0202"}, ("FAIL", "probe", UNREACHABLE)),
@@ -288,7 +298,11 @@ CODES: list[tuple[str, int | None, Row]] = [
     ("ModelArts.4503", None, ("FAIL", "probe", "the model's instances are not there or do not")),
     ("ModelArts.4505", None, ("FAIL", "probe", SLOW)),
     ("ModelArts.9999", 500, ("FAIL", "probe", "ModelArts refuses for a reason not known here")),
-    ("MR.0105", None, ("OK", "probe", "the model has been reached, and has its own answer")),
+    (
+        "MR.0105",
+        None,
+        ("OK", "probe", "the model has been reached; its own response to a bare GET is expected"),
+    ),
     ("MR.0105", 401, ("WARN", "probe", "the model has been reached, and wants a login of its")),
     ("MR.0100", 500, ("WARN", "probe", "the model has been reached, and fails on an empty")),
 ]

@@ -155,7 +155,7 @@ def test_refused_login_is_explained(
         ({"fault": "forbidden"}, "refused: IAM forbids the login"),
         ({"fault": "throttled"}, "throttled: IAM throttles logins"),
         ({"fault": "status"}, "bad_reply: IAM failed"),
-        ({"fault": "no-token"}, "bad_reply: IAM's answer is not believed"),
+        ({"fault": "no-token"}, "bad_reply: IAM's response is invalid"),
         ({"fault": "reset"}, "network: IAM closed the connection unanswered"),
     ],
 )

@@ -32,11 +32,21 @@ def answer(status: int, **facts: Any) -> Visited:
     [
         (200, Level.OK, Step.PROBE, "answers GET with 200 (status 200, 12 ms)"),
         (301, Level.WARN, Step.URL, "redirected, which the gateway leaves to its callers"),
-        (400, Level.OK, Step.PROBE, "a server has been reached, and has its own answer"),
+        (
+            400,
+            Level.OK,
+            Step.PROBE,
+            "a server has been reached; its own response to a bare GET is expected",
+        ),
         (401, Level.WARN, Step.PROBE, "refused by a server that is not ModelArts: check the url"),
         (403, Level.WARN, Step.PROBE, "refused by a server that is not ModelArts"),
         (404, Level.WARN, Step.URL, "not found, says a server that is not ModelArts"),
-        (405, Level.OK, Step.PROBE, "a server has been reached, and has its own answer"),
+        (
+            405,
+            Level.OK,
+            Step.PROBE,
+            "a server has been reached; its own response to a bare GET is expected",
+        ),
         (500, Level.FAIL, Step.PROBE, "the server, or a proxy before it, fails"),
         (501, Level.OK, Step.PROBE, "a server has been reached"),
         (503, Level.FAIL, Step.PROBE, "the server, or a proxy before it, fails"),

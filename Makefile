@@ -36,8 +36,8 @@ demo: $(VENV)/.gateway-installed ## the stand-in cloud and the gateway on loopba
 
 # Tests wait much of their time, so there may be more workers than processors.
 WORKERS ?= 4
-# A whole cloud, or Prometheus with all that it watches: after the others, not beside them.
-ALONE := tests/watch tests/cloud/keystone tests/data_planes
+# A whole cloud, Prometheus with all that it watches, every object of a process: after the others.
+ALONE := tests/watch tests/cloud/keystone tests/data_planes tests/exchange/test_leaks.py
 
 test: $(VENV)/.dev-installed ## the whole test suite; one test at a time: TEST_ARGS=-n0
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ALONE:%=--ignore=%) $(TEST_ARGS) || { \

@@ -449,10 +449,10 @@ async def test_a_slow_service_is_not_overhead(script: Script) -> None:
     ):
         await gateway.ask(POST)
 
-        assert gateway.sample("gateway_request_duration_seconds_sum") >= SLOW_S
+        assert gateway.sample("gateway_request_duration_seconds_sum") >= SLOW_S * 0.8
         assert gateway.sample("gateway_overhead_seconds_sum") < PROMPT_S
         first_byte = gateway.sample("gateway_upstream_first_byte_seconds_sum")
-        assert (first_byte >= SLOW_S) == (script is _slow_answer)
+        assert (first_byte >= SLOW_S * 0.8) == (script is _slow_answer)
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
@@ -469,7 +469,7 @@ async def test_a_slow_caller_is_not_overhead(pieces: int) -> None:
             caller.send(piece)
         assert (await caller.reply()).status == 200
 
-        assert gateway.sample("gateway_request_duration_seconds_sum") >= SLOW_S * 0.99
+        assert gateway.sample("gateway_request_duration_seconds_sum") >= SLOW_S * 0.8
         assert gateway.sample("gateway_overhead_seconds_sum") < PROMPT_S
         assert gateway.sample("gateway_upstream_first_byte_seconds_sum") < PROMPT_S
 
@@ -511,7 +511,7 @@ async def test_a_caller_that_leaves_waiting_is_not_overhead() -> None:
             caller.reset()
             await gateway.settled()
 
-        assert gateway.sample("gateway_request_duration_seconds_sum") >= 2 * SLOW_S * 0.99
+        assert gateway.sample("gateway_request_duration_seconds_sum") >= 2 * SLOW_S * 0.8
         assert gateway.sample("gateway_overhead_seconds_sum") < PROMPT_S
 
 
@@ -526,7 +526,7 @@ async def test_waiting_for_the_request_before_is_not_overhead() -> None:
         for _ in range(2):
             assert (await caller.reply()).status == 200
 
-        assert gateway.sample("gateway_request_duration_seconds_sum") >= 3 * SLOW_S * 0.99
+        assert gateway.sample("gateway_request_duration_seconds_sum") >= 3 * SLOW_S * 0.8
         assert gateway.sample("gateway_overhead_seconds_sum") < PROMPT_S
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.served import settings_of
+from gateway import __version__, build
+from tests.support.served import served, settings_of
 
 LOGIN = {"auth_url": "http://127.0.0.1:1", "username": "u", "user_domain": "d", "project": "p"}
 
@@ -24,6 +25,14 @@ async def start(folder: Path, settings: dict[str, Any]) -> tuple[int, list[str]]
     async with asyncio.timeout(15):
         _, said = await process.communicate()
     return process.returncode or 0, said.decode().splitlines()
+
+
+async def test_the_log_begins_with_what_runs(tmp_path: Path) -> None:
+    """Version and build come first, so that whoever reads a log knows what wrote it."""
+    async with served(tmp_path, 1) as process:
+        [first] = process.log[0].splitlines()
+
+    assert first.startswith(f"modelarts-gateway {__version__} ({build.NAME}), Python 3.")
 
 
 async def test_a_secret_without_content(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from gateway import build
 from gateway.admin.status.document import status_document
 from gateway.errors import ErrorCode, Rejection
 from gateway.identity.report import Reason
@@ -57,6 +58,7 @@ def test_everything_but_the_token() -> None:
 
     assert document["ready"] is True
     assert document["uptime_s"] == 12.346
+    assert document["compiled"] is build.COMPILED
     assert document["time"] == 1.6e9
     assert document["reload"] == {"successful": True, "configuration_read_at": 0.0}
     assert document["services"]["service-1"]["state"] == f"identity-1: {Reason.REFUSED}"

@@ -40,7 +40,7 @@ WORKERS ?= 4
 ALONE := tests/watch tests/cloud/keystone tests/data_planes tests/exchange/test_leaks.py
 
 test: $(VENV)/.dev-installed ## the whole test suite; one test at a time: TEST_ARGS=-n0
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ALONE:%=--ignore=%) $(TEST_ARGS) || { \
+	@$(BIN)/python -m pytest -n $(WORKERS) --cache-clear $(ALONE:%=--ignore=%) $(TEST_ARGS) || { \
 		test $$? -eq 1 && echo "== What failed, once more, by itself: a busy machine breaks bounds on time" \
 		&& $(BIN)/python -m pytest -n 0 --last-failed --last-failed-no-failures none $(TEST_ARGS); }
 	@$(BIN)/python -m pytest -n 0 $(ALONE) $(TEST_ARGS)

@@ -131,7 +131,7 @@ class _Site:
         )  # fmt: skip
         self._service_faults = service_faults(flaky)
         self._identity_faults = identity_faults(lost_, password)
-        tasks = [self._sample()]
+        tasks = []
         if self._done.watched:
             stack_folder = self._folder / "watch"
             stack_folder.mkdir()
@@ -158,7 +158,8 @@ class _Site:
                 run(caller, ways, self._light, self._done.ledger, self._clock)
                 for _ in range(caller.count)
             ]
-        self._tasks = [asyncio.create_task(task) for task in tasks]
+        self._sampling = asyncio.create_task(self._sample())
+        self._tasks = [self._sampling, *(asyncio.create_task(task) for task in tasks)]
         self._open.push_async_callback(self._stop)
 
     async def work(self) -> None:
@@ -184,6 +185,7 @@ class _Site:
         done.seconds = self._clock()
         try:
             done.page = await page_of(self._gateway)
+            self._sampling.cancel()  # a process that has ended has no memory to read
             self._gateway.signal(signal.SIGTERM)
             done.exit_code = await self._gateway.ended()
         except (TimeoutError, OSError, EOFError) as error:

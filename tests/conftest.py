@@ -66,7 +66,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> L
     return _UVLOOP
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def blockbuster() -> Iterator[BlockBuster | None]:
     """Fail a test in which the data path blocks the event loop.
 

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from deploy.grafana.dashboard import dashboard_json
-from gateway.settings import Settings, values
+from gateway.settings import Settings, addresses, values
 from gateway.settings.environment import OPENSTACK
 from gateway.settings.fleet import parse_prefix, parse_redis_url
 from gateway.settings.identity import LOGIN_KEYS, SECRETS, Identity
@@ -93,14 +93,14 @@ _TYPES: dict[Callable[..., Any], str] = {
     values.parse_connections: "number, from 1",
     values.parse_memory: "size, or `auto`",
     values.parse_max_in_flight: "number, or `auto`",
-    values.parse_listen: "address",
-    values.parse_listen_tcp: "address, TCP",
-    values.parse_token_listen: "address, loopback only",
+    addresses.parse_listen: "address",
+    addresses.parse_listen_tcp: "address, TCP",
+    addresses.parse_token_listen: "address, loopback only",
     values.parse_mode: "octal digits",
     values.parse_name: "name",
-    values.parse_host_name: "host name",
+    addresses.parse_host_name: "host name",
     values.parse_text: "text",
-    values.parse_auth_url: "URL",
+    addresses.parse_auth_url: "URL",
     values.parse_segment: "id",
     values.parse_field_name: "header field's name",
     values.parse_field_prefix: "text",

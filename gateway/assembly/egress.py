@@ -7,8 +7,8 @@ from gateway.errors import ConfigError
 from gateway.http.connect import EgressProxy
 from gateway.identity.secret import SecretFile
 from gateway.identity.source import LoginError
+from gateway.settings.addresses import parse_url
 from gateway.settings.egress import EgressProxy as ProxySettings
-from gateway.settings.values import parse_url
 
 
 def build_proxy(key: str, settings: ProxySettings) -> EgressProxy | None:

@@ -7,7 +7,8 @@ import sys
 import click
 
 from gateway.lifecycle.run import run_loop
-from gateway.settings.values import parse_duration, parse_listen_tcp
+from gateway.settings.addresses import parse_listen_tcp
+from gateway.settings.values import parse_duration
 from gateway.twin import ECHO_ID, IMAGE_ID, IRIS_ID, SLOW_ID, Account, FaultError, Twin
 
 

@@ -19,8 +19,8 @@ from gateway.identity.id_token import Claims, claims_of
 from gateway.identity.refresh import RefreshResult
 from gateway.identity.source import Login, LoginError, TokenFacts
 from gateway.settings import Identity, Service, Settings
+from gateway.settings.addresses import parse_url
 from gateway.settings.identity import SECRETS
-from gateway.settings.values import parse_url
 
 LARGEST_SKEW_S = 30.0
 """Beyond it logs and certificates mislead; a `Date` field tells the time to the second."""

@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gateway.settings.addresses import ListenAddress, Url
     from gateway.settings.environment import find_log_level
     from gateway.settings.identity import Identity
     from gateway.settings.loading import Loaded, load
     from gateway.settings.models import Drain, Service, Settings, Timeouts
     from gateway.settings.probe import find_admin_listen
     from gateway.settings.tls import Tls
-    from gateway.settings.values import ListenAddress, Url
 
 __all__ = [
     "Drain",
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _HOMES = {"Loaded": "loading", "load": "loading", "find_admin_listen": "probe"}
-_HOMES |= {"find_log_level": "environment", "ListenAddress": "values", "Url": "values"}
+_HOMES |= {"find_log_level": "environment", "ListenAddress": "addresses", "Url": "addresses"}
 _HOMES |= {"Identity": "identity", "Tls": "tls"}
 
 

@@ -7,11 +7,11 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 
+from gateway.settings.addresses import Url, parse_url
 from gateway.settings.identity import Identity
 from gateway.settings.models import Service, Settings
 from gateway.settings.sinks import Sink
 from gateway.settings.tls import Tls
-from gateway.settings.values import Url, parse_url
 
 _PATIENCE_S = 10.0
 """Many clients give up after 10 to 30 s."""

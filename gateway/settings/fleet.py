@@ -8,9 +8,10 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BeforeValidator, PlainSerializer, SecretStr, WithJsonSchema
 
+from gateway.settings.addresses import ListenAddress
 from gateway.settings.sections import Fault, Section
 from gateway.settings.types import ReadableFile, Text
-from gateway.settings.values import ListenAddress, parse_text
+from gateway.settings.values import parse_text
 
 _HELP = "use rediss://host:port/0, redis://127.0.0.1:6379/0 or unix:///path"
 _PREFIX = re.compile(r"[A-Za-z0-9:._-]{1,64}")

@@ -10,6 +10,14 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from gateway.settings.addresses import (
+    DEFAULT_ADMIN_LISTEN,
+    DEFAULT_LISTEN,
+    ListenAddress,
+    Url,
+    parse_listen,
+    parse_url,
+)
 from gateway.settings.egress import EgressProxy, plain_text_faults
 from gateway.settings.fleet import Fleet
 from gateway.settings.identity import Identity
@@ -33,17 +41,7 @@ from gateway.settings.types import (
     TokenListen,
     split_list,
 )
-from gateway.settings.values import (
-    DEFAULT_ADMIN_LISTEN,
-    DEFAULT_LISTEN,
-    ListenAddress,
-    Url,
-    did_you_mean,
-    parse_listen,
-    parse_size,
-    parse_url,
-    shown,
-)
+from gateway.settings.values import did_you_mean, parse_size, shown
 
 FIRST_BYTE_S = 40.0
 """What the cloud itself gives a prediction."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.errors import ConfigError
-from gateway.settings.values import DEFAULT_ADMIN_LISTEN, ListenAddress, parse_listen_tcp
+from gateway.settings.addresses import DEFAULT_ADMIN_LISTEN, ListenAddress, parse_listen_tcp
 
 
 def find_admin_listen(

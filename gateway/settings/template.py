@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gateway.settings.values import Url, parse_url
+from gateway.settings.addresses import Url, parse_url
 
 CHANGE = "CHANGE-ME"
 """Stands for what is not known."""

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PlainSerializer, SecretStr, WithJsonSchema
 
-from gateway.settings import values
-from gateway.settings.values import ListenAddress
+from gateway.settings import addresses, values
+from gateway.settings.addresses import ListenAddress
 
 
 def split_list(value: Any) -> Any:
@@ -50,12 +50,12 @@ def parse_readable_file(value: Any) -> Path:
 
 def parse_service_url(value: Any) -> str:
     """Return a URL in its one normal form."""
-    return str(values.parse_url(value))
+    return str(addresses.parse_url(value))
 
 
 def parse_proxy_url(value: Any) -> str:
     """Return the URL of a proxy, which is a host and a port alone."""
-    url = values.parse_url(value)
+    url = addresses.parse_url(value)
     if url.scheme != "http" or url.path:
         raise ValueError(f"{values.shown(value)} is not a proxy; use http://host:port")
     return str(url)
@@ -159,14 +159,14 @@ ReadableFile = Annotated[
 ]
 Secret = Annotated[SecretStr, BeforeValidator(parse_secret)]
 HostName = Annotated[
-    str, BeforeValidator(values.parse_host_name), WithJsonSchema({"type": "string"})
+    str, BeforeValidator(addresses.parse_host_name), WithJsonSchema({"type": "string"})
 ]
 AllowedHost = Annotated[
-    str, BeforeValidator(values.parse_allowed_host), WithJsonSchema({"type": "string"})
+    str, BeforeValidator(addresses.parse_allowed_host), WithJsonSchema({"type": "string"})
 ]
 Origin = Annotated[
     str,
-    BeforeValidator(values.parse_origin),
+    BeforeValidator(addresses.parse_origin),
     _text_schema(r"https?://[^/]+", "https://app.example"),
 ]
 Method = Annotated[
@@ -174,7 +174,7 @@ Method = Annotated[
 ]
 Listen = Annotated[
     ListenAddress,
-    BeforeValidator(values.parse_listen),
+    BeforeValidator(addresses.parse_listen),
     PlainSerializer(str),
     _text_schema(r"(unix:/.+|.+:[0-9]{1,5})", "127.0.0.1:8080", "unix:/run/gateway/gateway.sock"),
 ]
@@ -183,13 +183,13 @@ Mode = Annotated[
 ]
 ListenTcp = Annotated[
     ListenAddress,
-    BeforeValidator(values.parse_listen_tcp),
+    BeforeValidator(addresses.parse_listen_tcp),
     PlainSerializer(str),
     _text_schema(r".+:[0-9]{1,5}", "127.0.0.1:9090"),
 ]
 TokenListen = Annotated[
     ListenAddress,
-    BeforeValidator(values.parse_token_listen),
+    BeforeValidator(addresses.parse_token_listen),
     PlainSerializer(str),
     _text_schema(r"(unix:/.+|.+:[0-9]{1,5})", "unix:/run/gateway/token.sock", "127.0.0.1:9095"),
 ]
@@ -207,6 +207,6 @@ ProxyUrl = Annotated[
 ]
 AuthUrl = Annotated[
     str,
-    BeforeValidator(values.parse_auth_url),
+    BeforeValidator(addresses.parse_auth_url),
     _text_schema(r"https?://[^/?#@]+(/[^?#]*)?", "https://iam.ap-southeast-1.myhuaweicloud.com/v3"),
 ]

@@ -23,6 +23,7 @@ from gateway.settings import (
     Loaded,
     Service,
     Settings,
+    addresses,
     find_admin_listen,
     load,
     types,
@@ -804,8 +805,9 @@ def test_any_environment_is_settings_or_problems(environ: dict[str, str]) -> Non
 
 _PARSERS = [
     values.parse_name, values.parse_text, values.parse_duration, values.parse_positive_duration,
-    values.parse_size, values.parse_method, values.parse_host_name, values.parse_allowed_host,
-    values.parse_listen, values.parse_listen_tcp, values.parse_auth_url, types.parse_service_url,
+    values.parse_size, values.parse_method, addresses.parse_host_name, addresses.parse_allowed_host,
+    addresses.parse_listen, addresses.parse_listen_tcp, addresses.parse_auth_url,
+    types.parse_service_url,
 ]  # fmt: skip
 _WRITTEN = st.lists(
     st.sampled_from(
@@ -985,7 +987,7 @@ def test_what_is_no_size(text: Any) -> None:
 )
 def test_listen_addresses(text: str, address: ListenAddress) -> None:
     """TCP with any port, or a socket file; and they are written as they are read."""
-    assert values.parse_listen(text) == address
+    assert addresses.parse_listen(text) == address
     assert str(address) == text
 
 
@@ -1020,7 +1022,7 @@ def test_listen_addresses(text: str, address: ListenAddress) -> None:
 def test_what_is_no_listen_address(text: Any) -> None:
     """Everything else is refused."""
     with pytest.raises(ValueError, match=r"use|at most 107 bytes"):
-        values.parse_listen(text)
+        addresses.parse_listen(text)
 
 
 def test_two_listeners_need_two_addresses() -> None:
@@ -1115,7 +1117,7 @@ def test_service_urls(url: str, parts: tuple[str, str, int, str], authority: str
 def test_what_is_no_service_url(url: Any) -> None:
     """Nothing that two programs may read in two ways."""
     with pytest.raises(ValueError, match=r"use|holds"):
-        values.parse_url(url)
+        addresses.parse_url(url)
 
 
 @pytest.mark.parametrize(
@@ -1129,24 +1131,24 @@ def test_what_is_no_service_url(url: Any) -> None:
 )
 def test_auth_url_ends_in_v3_exactly_once(url: str) -> None:
     """With or without `/v3`."""
-    made = Identity.model_construct(auth_url=values.parse_auth_url(url))
+    made = Identity.model_construct(auth_url=addresses.parse_auth_url(url))
 
     assert made.tokens_url == "https://iam.example/v3/auth/tokens"
 
 
 def test_auth_url_keeps_its_prefix_and_a_host_named_v3() -> None:
     """Keystone behind a path, and the trap of cutting texts."""
-    assert values.parse_auth_url("https://c.example:5000/identity") == (
+    assert addresses.parse_auth_url("https://c.example:5000/identity") == (
         "https://c.example:5000/identity/v3"
     )
-    assert values.parse_auth_url("https://v3") == "https://v3/v3"
+    assert addresses.parse_auth_url("https://v3") == "https://v3/v3"
 
 
 @pytest.mark.parametrize("path", ["/v3/auth/tokens", "/auth/tokens", "/v2.0", "/v2.0/"])
 def test_other_places_of_keystone_lead_to_the_root(path: str) -> None:
     """What people paste is refused with what they meant."""
     with pytest.raises(ValueError, match=r"did you mean https://iam.example/v3\?"):
-        values.parse_auth_url(f"https://iam.example{path}")
+        addresses.parse_auth_url(f"https://iam.example{path}")
 
 
 @pytest.mark.parametrize("name", ["a", "0", "a-b_c", "a" * 63])

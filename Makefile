@@ -6,6 +6,16 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Tests start some hundred processes. Each would compile the gateway anew without this.
 export PYTHONDONTWRITEBYTECODE :=
+# A user's pip.conf may say `user = true`, which fails in an environment of its own.
+export PIP_USER := 0
+
+# Half-made (python3-venv was missing, setup was interrupted, its Python is gone): made anew.
+ifneq ($(wildcard $(VENV)/.),)
+ifneq ($(shell $(BIN)/python -c 'import pip, sys; print(sys.version_info >= (3, 11))' 2>/dev/null),True)
+$(info == $(VENV) is not usable: its Python does not run, is older than 3.11, or has no pip. Making it anew)
+$(shell rm -rf $(VENV))
+endif
+endif
 
 .PHONY: setup demo test check format fuzz bench bench-setup cost soak picture deploy-check compile clean
 .DEFAULT_GOAL := help
@@ -17,17 +27,29 @@ help: ## this list
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 found. Install one, or: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
 	@echo "== Creating $(VENV) with $$($(PYTHON) --version)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) && $@ -c 'import pip' || { rm -rf $(VENV); \
+		echo "$$($(PYTHON) --version) cannot make $(VENV). Debian and Ubuntu keep what is missing in a package:"; \
+		echo "apt-get install python3-venv. Then run make again, or name another Python: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; \
+		exit 1; }
+
+# Never outside of $(VENV): a Python that the system manages (externally-managed-environment) is left alone.
+NOT_INSTALLED = { echo "pip could not install this into $(VENV); its message is above. Is a package index reachable?"; \
+	echo "Behind a mirror: export PIP_INDEX_URL=https://…. Then run make again; if it fails again, after make clean."; exit 1; }
 
 $(VENV)/.gateway-installed: pyproject.toml | $(BIN)/python
 	@echo "== Installing the gateway and what it needs into $(VENV) (first time only)"
-	@$(BIN)/python -m pip install --quiet --editable .
+	@$(BIN)/python -m pip install --quiet --editable . || $(NOT_INSTALLED)
 	@touch $@
 
 $(VENV)/.dev-installed: pyproject.toml | $(VENV)/.gateway-installed
 	@echo "== Installing what tests and checks need into $(VENV) (first time only)"
-	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]' || $(NOT_INSTALLED)
 	@touch $@ $(VENV)/.gateway-installed
+
+$(VENV)/.release-installed: pyproject.toml | $(VENV)/.dev-installed
+	@echo "== Installing what a release needs into $(VENV) (first time only)"
+	@$(BIN)/python -m pip install --quiet --editable '.[dev,release]' || $(NOT_INSTALLED)
+	@touch $@ $(VENV)/.gateway-installed $(VENV)/.dev-installed
 
 setup: $(VENV)/.dev-installed ## create .venv and install everything (done by the other targets when needed)
 
@@ -49,7 +71,7 @@ test: $(VENV)/.dev-installed ## the whole test suite; one test at a time: TEST_A
 # not, or they would import it.
 COMPILED := .venv-compiled
 COMPILED_SUITES ?= tests/unit tests/scenarios tests/exchange tests/cost
-NOT_COMPILED := Makefile README.md CHANGELOG.md pyproject.toml config deploy tests .ci .dockerignore
+NOT_COMPILED := Makefile *.md llms.txt LICENSE NOTICE pyproject.toml config deploy tests .ci .dockerignore
 
 $(COMPILED)/.dev-installed: pyproject.toml $(VENV)/.dev-installed
 	@echo "== Installing what tests need into $(COMPILED) (first time only)"
@@ -61,7 +83,7 @@ $(COMPILED)/.dev-installed: pyproject.toml $(VENV)/.dev-installed
 compiled: $(COMPILED)/.dev-installed ## build the compiled wheel, and install it into .venv-compiled
 	@echo "== Compiling (about a minute)"
 	@rm -rf $(COMPILED)/source $(COMPILED)/wheel && mkdir $(COMPILED)/source
-	@cp -R pyproject.toml README.md gateway $(COMPILED)/source
+	@cp -R pyproject.toml README.md LICENSE NOTICE config gateway $(COMPILED)/source
 	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m pip wheel --quiet --no-deps \
 		--wheel-dir $(COMPILED)/wheel $(COMPILED)/source
 	@$(COMPILED)/bin/python -m pip install --quiet --no-deps --force-reinstall $(COMPILED)/wheel/*.whl
@@ -106,5 +128,22 @@ picture: $(VENV)/.dev-installed ## the dashboard's picture, from a run with a re
 deploy-check: $(VENV)/.dev-installed ## build, run and validate what deploy/ ships
 	@$(BIN)/python -m pytest tests/deploy $(TEST_ARGS)
 
+# The compiled wheel is checked too where `make compiled` has built it.
+.PHONY: release-check
+release-check: $(VENV)/.release-installed ## build, check and try what a release uploads; nothing is uploaded
+	@echo "== Building dist/: source, wheel, list of packages (SBOM)"
+	@rm -rf dist $(VENV)/released
+	@$(BIN)/python -m build --outdir dist . >/dev/null
+	@cp $(wildcard $(COMPILED)/wheel/*.whl) dist/ 2>/dev/null || true
+	@$(BIN)/twine check --strict dist/*
+	@$(BIN)/python -m venv --without-pip $(VENV)/released
+	@$(BIN)/python -m pip --python $(VENV)/released/bin/python install --quiet \
+		"$$(ls dist/*-py3-none-any.whl)[fleet,otel]"
+	@version=$$($(BIN)/python -c 'import gateway; print(gateway.__version__)') \
+		&& sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml >$(VENV)/released/pyproject.toml
+	@$(BIN)/cyclonedx-py environment --pyproject $(VENV)/released/pyproject.toml --output-reproducible \
+		--output-file dist/modelarts-gateway.cdx.json $(VENV)/released
+	@$(BIN)/python -m pytest -n 0 tests/release $(TEST_ARGS)
+
 clean: ## remove what the targets above made
-	rm -rf $(VENV) $(COMPILED) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(COMPILED) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -16,7 +16,7 @@ from tests import documents
 ROOT = Path(__file__).parent.parent
 PAGES = [
     page
-    for page in sorted(ROOT.rglob("*.md"))
+    for page in [*sorted(ROOT.rglob("*.md")), ROOT / "llms.txt"]
     if not {".venv", "node_modules"} & set(page.relative_to(ROOT).parts)
 ]
 

@@ -56,6 +56,10 @@ Examples:
   GATEWAY_SERVICE_URL=https://… OS_AUTH_URL=https://… modelarts-gateway serve
 
 \b
+Completion of commands and options, for this shell (bash, zsh or fish):
+  eval "$(_MODELARTS_GATEWAY_COMPLETE=bash_source modelarts-gateway)"
+
+\b
 Exit codes:
   0  good
   2  the configuration or the command line is wrong

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,19 +29,21 @@ class Demo:
     process: subprocess.Popen[bytes]
 
 
+_FROM_SOURCE = (sys.executable, "-m", "gateway", "demo")
+
+
 @contextmanager
-def running_demo(folder: Path) -> Iterator[Demo]:
+def running_demo(folder: Path, *, command: Sequence[str] = _FROM_SOURCE) -> Iterator[Demo]:
     """Run it on free ports until it is ready, with its output in `folder`; end it at the end."""
     port, admin_port = _free_ports(2)
     admin_url = f"http://127.0.0.1:{admin_port}"
     printed = folder / "printed"
-    command = [sys.executable, "-m", "gateway", "demo"]
-    command += ["--listen", f"127.0.0.1:{port}", "--admin-listen", f"127.0.0.1:{admin_port}"]
+    where = ("--listen", f"127.0.0.1:{port}", "--admin-listen", f"127.0.0.1:{admin_port}")
     with (
         printed.open("wb") as output,
         subprocess.Popen(
-            command,
-            cwd=ROOT,
+            [*command, *where],
+            cwd=ROOT if command == _FROM_SOURCE else folder,
             env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
             stdout=output,
             stderr=subprocess.STDOUT,

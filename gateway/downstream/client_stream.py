@@ -96,9 +96,11 @@ class ClientStream(Downstream):
         transport = self.transport
         if transport is None or transport.is_closing():
             return True
-        poll = select.poll()
-        poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
-        return bool(poll.poll(0))
+        return _polls(transport, select.POLLRDHUP)
+
+    def has_arrived(self) -> bool:
+        """Return whether something is there to be read, by a look at the socket."""
+        return self.transport is not None and _polls(self.transport, select.POLLIN)
 
     def abort(self) -> None:
         """Reset the connection; a mere close would end a body that has no length."""
@@ -142,3 +144,9 @@ class ClientStream(Downstream):
             return
         if not (self.has_left() and self._owner.client_vanished()):
             self._look_later()
+
+
+def _polls(transport: asyncio.Transport, event: int) -> bool:
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), event)
+    return bool(poll.poll(0))

@@ -40,7 +40,6 @@ CROWD: Final = 32
 _CROWD_BUFFER_BYTES: Final = 48 * 1024
 
 _SWITCHED: Final = Phase.TUNNEL
-_QUEUED: Final = Phase.QUEUED
 
 _log: Final = logging.getLogger("gateway.downstream")
 
@@ -82,10 +81,6 @@ class Listener(Protocol):
 
     def bars(self, transport: asyncio.Transport) -> bool:
         """Return whether the client's certificate is not one of those that may call."""
-        ...
-
-    def note_end(self) -> None:
-        """Called when an exchange has ended."""
         ...
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
@@ -149,8 +144,8 @@ class ClientConnection(Watched):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being answered."""
-        return self.exchange is not None
+        """Whether a request is being answered, or its response is still on its way."""
+        return self.exchange is not None or self._state is _LINGERING
 
     # What the event loop tells us.
 
@@ -226,16 +221,16 @@ class ClientConnection(Watched):
 
     # What the listener does with it (`web.Server` among them).
 
-    def drain(self) -> None:
-        """End unless a request is being answered: that is let finish, unless it waits its turn."""
-        if self.exchange is not None:
-            if self.exchange.phase is _QUEUED:
-                self.exchange.break_off(UnavailableError(ErrorCode.DRAINING, Rejection.DRAINING))
-            return
-        if self.reader.in_head and self._state is _SERVING:
-            self.refuse(UnavailableError(ErrorCode.DRAINING, Rejection.DRAINING))
-        else:
-            self.stream.close()
+    def expects_request(self, within_s: float) -> bool:
+        """Return whether a request may be on its way, though the gateway is about to end.
+
+        Either some of it has arrived, or the client connected or was answered less than `within_s`
+        seconds ago.
+        """
+        if self.exchange is not None or self._state is not _SERVING or not self.stream.is_open:
+            return False
+        idle_s = self._context.clock() - (self._deadline - IDLE_TIMEOUT_S)
+        return idle_s < within_s or self.reader.in_head or self.stream.has_arrived()
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109  # aiohttp's signature
         """Close; `web.Server` calls it for each connection at the end."""
@@ -273,13 +268,11 @@ class ClientConnection(Watched):
         request, reader, listener = self.request, self.reader, self._listener
         stream = self.stream
         self.exchange = self.request = None
-        if listener.draining:
-            listener.note_end()
         if not stream.is_open:
             self._state = _CLOSING
             return
-        if keep_alive and not listener.draining:
-            self._deadline = now + IDLE_TIMEOUT_S
+        if keep_alive:
+            self._deadline = now + (LINGER_S if listener.closed else IDLE_TIMEOUT_S)
             if stream.writing_paused:
                 stream.pause_reading()  # a client that only asks and never reads waits for itself
             else:
@@ -287,6 +280,8 @@ class ClientConnection(Watched):
                 self._next_request(now)
             return
         is_last = request is not None and request.ended and not request.head.keep_alive
+        if listener.draining:
+            is_last = False  # for us: the client may have sent another request meanwhile
         if is_last and not (reader.has_unread or reader.state is REFUSED or reader.state is TUNNEL):
             self._state = _CLOSING
             self._deadline = now + IDLE_TIMEOUT_S
@@ -336,7 +331,7 @@ class ClientConnection(Watched):
             exchange.begin(now)
         except Exception:  # noqa: BLE001  # logged, counted and answered
             self._fail_internal(exchange)
-        if self.busy and self.reader.has_unread:
+        if self.exchange is not None and self.reader.has_unread:
             self.stream.pause_reading()  # the next request waits for this one
 
     def _go_on(self, exchange: Exchange, *, was_ended: bool) -> None:

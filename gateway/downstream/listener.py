@@ -1,6 +1,8 @@
 """The data listener: aiohttp's low-level server, with connections of our own."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from typing import cast
 
 from aiohttp import web
@@ -8,8 +10,13 @@ from aiohttp import web
 from gateway.downstream.client_names import ClientNames
 from gateway.downstream.connection import CROWD, ClientConnection
 from gateway.downstream.memory_budget import MemoryBudget
+from gateway.errors import ErrorCode, Rejection, UnavailableError
 from gateway.proxy.context import ExchangeContext
+from gateway.proxy.phase import QUEUED
 
+GRACE_S = 1.0
+"""At the end: how long who has just been answered, or has just connected, may still send a request.
+It is served, for the client could not know."""
 REFUSED_POLITELY = 16
 """Connections that may be told so at a time; an answer takes up to 2 s to arrive for sure."""
 
@@ -37,7 +44,7 @@ class DataListener(web.Server):
         """Who may call, by client certificate; None: no certificate is asked for."""
         self._max_connections = max_connections
         self._count = 0
-        self._all_ended: asyncio.Event | None = None
+        self._lost = asyncio.Event()
 
     def __call__(self) -> web.RequestHandler:
         """Make the protocol of a new connection; it need not be one of aiohttp's."""
@@ -78,32 +85,66 @@ class DataListener(web.Server):
         """Count one less."""
         self._count -= 1
         super().connection_lost(handler, exc)
+        self._lost.set()
+
+    def announce_end(self) -> None:
+        """Make every response from now on the last on its connection, of requests in flight too."""
+        self.draining = True
+        for client in self.clients():
+            if client.request is not None:
+                client.request.head.keep_alive = False
 
     async def drain(self, timeout_s: float) -> bool:
-        """Close idle connections, and wait until requests in flight have been answered.
+        """End all connections once their requests have been answered; nobody new may come.
 
         Returns:
             Whether that was so before `timeout_s` were over; what was not is broken off.
         """
-        await asyncio.sleep(0)  # a request that had arrived by now is read, and is one in flight
-        self.closed = True
-        self._all_ended = asyncio.Event()
-        for client in self.clients():
-            client.drain()
-        self.note_end()
+        self.announce_end()
+        self._lost = asyncio.Event()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._all_ended.wait()
+                await self._last_requests()
+                self.closed = True
+                for client in self.clients():
+                    end_when_answered(client)
+                await self._until(lambda: not self.connections)
         except TimeoutError:
+            self.closed = True
             for client in self.clients():
                 client.stream.abort()
             return False
         return True
 
-    def note_end(self) -> None:
-        """Called when a request has been answered; during a drain it may have been the last."""
-        if self._all_ended is not None and not any(client.busy for client in self.clients()):
-            self._all_ended.set()
+    async def _last_requests(self) -> None:
+        """Give those a chance who may have sent a request before they could learn of the end."""
+        clients = self.clients()
+        for client in clients:
+            if not client.busy and not client.expects_request(GRACE_S):
+                end_when_answered(client)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                await self._until(
+                    lambda: not any(client.expects_request(GRACE_S) for client in self.clients())
+                )
+
+    async def _until(self, is_so: Callable[[], bool]) -> None:
+        """Wait until something is so that changes when a connection is lost."""
+        while not is_so():
+            self._lost.clear()
+            await self._lost.wait()
+
+
+def end_when_answered(client: ClientConnection) -> None:
+    """End a connection, or leave it to the request that is being answered."""
+    error = UnavailableError(ErrorCode.DRAINING, Rejection.DRAINING)
+    if client.exchange is not None:
+        if client.exchange.phase is QUEUED:
+            client.exchange.break_off(error)
+    elif client.expects_request(0.0) and client.reader.in_head:
+        client.refuse(error)
+    elif not client.busy:
+        client.stream.close()
 
 
 async def _unused(request: web.BaseRequest) -> web.StreamResponse:

@@ -11,6 +11,7 @@ from gateway.admin.listener import Reload, admin_application
 from gateway.admin.server import AdminServer
 from gateway.http.host import AllowedHosts
 from gateway.identity.report import IdentityStatus
+from gateway.lifecycle.backlog import accept_the_last
 from gateway.lifecycle.parts import Parts, Rebuild
 from gateway.lifecycle.reloading import Reloader
 from gateway.lifecycle.socket_file import SocketFile
@@ -137,14 +138,16 @@ class Gateway:
             drain: False breaks off requests in flight instead of waiting for them.
         """
         parts = self._parts  # no reload is put in force from here on
-        parts.data.draining = True
+        parts.data.announce_end()
         self._supervisor.stopping()
         if drain and self._data_server is not None:
             await asyncio.sleep(parts.announce_s)
-        if self._data_server is not None:
-            self._data_server.close()
         if self._socket_file is not None:
             self._socket_file.remove()
+        if self._data_server is not None:
+            if drain:
+                await accept_the_last(self._data_server.sockets)
+            self._data_server.close()
         self._close_tokens()
         if not await parts.data.drain(parts.drain_s if drain else 0.0):
             _log.warning("requests still in flight were broken off")

@@ -32,8 +32,8 @@ class Relay:
     def __init__(
         self, admission: Admission, request: Request, downstream: Downstream, dates: DateField
     ) -> None:
-        self.keep_alive = request.head.keep_alive
-        """Whether the client's connection can be used again behind the response."""
+        self.keep_alive = False
+        """Whether the client's connection can be used again behind the response that has begun."""
         self.started = False
         """Whether a status line is on its way to the client."""
         self.response_bytes = 0
@@ -75,12 +75,12 @@ class Relay:
         else:
             lines.extend(head.lines)
         if head.status == 101:
-            self.keep_alive = False
             lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
             return b"\r\n".join(lines)
         if not head.dated:
             lines.append(self._dates.line())  # RFC 9110 section 6.6.1
         request = self._request
+        self.keep_alive = request.head.keep_alive  # as it is now: the gateway may be ending
         http_1_0 = request.head.line.http_1_0
         if head.framing is CHUNKED and not http_1_0:
             self._chunked = True

@@ -1,7 +1,7 @@
 """When the gateway takes no more: too many requests, too many connections, and its own end."""
 
 from tests.scenarios.messages import GET, OK, POST, answer, error_in, forwarded
-from tests.support.memory import Fate, OpenStage, Stage
+from tests.support.memory import GRACE_S, LINGER_S, Fate, OpenStage, Stage
 
 
 async def test_overloaded_service_refuses_at_once(open_stage: OpenStage) -> None:
@@ -51,7 +51,7 @@ async def test_flood_of_connections_is_reset(open_stage: OpenStage) -> None:
 
 async def test_announced_end_makes_every_response_the_last(stage: Stage) -> None:
     """
-    Requests are still served, each with `Connection: close`.
+    Requests are still served, each with `Connection: close`; the client may close first.
     """
     stage.announces_its_end()
     stage.client.sends(GET)
@@ -60,25 +60,98 @@ async def test_announced_end_makes_every_response_the_last(stage: Stage) -> None
 
     assert stage.client.reply.body == b"ok"
     assert stage.client.reply.closes
+    assert not stage.client.is_open
+    stage.client.leaves()
     assert stage.client.fate is Fate.CLOSED
     assert stage.pool.idle == 1
 
 
+async def test_announced_end_holds_for_what_is_in_flight(stage: Stage) -> None:
+    """
+    The response to a request that was sent before says `close` as well.
+    """
+    stage.client.sends(GET)
+    stage.announces_its_end()
+    stage.service.answers(OK)
+
+    assert stage.client.reply.closes
+    assert stage.client.fate is Fate.HALF_CLOSED
+
+
+async def test_response_that_had_begun_is_not_the_last(stage: Stage) -> None:
+    """
+    Its head promised that another request may follow; that one is served, as the last.
+    """
+    response = answer(200, b"ok")
+    stage.client.sends(GET)
+    stage.service.answers(response[:-1])
+    drain = stage.drains()
+    await stage.settle()
+    stage.service.answers(response[-1:])
+    assert stage.client.is_open
+    stage.client.sends(GET)
+    stage.service.answers(OK)
+    stage.client.leaves()
+    await stage.grace_is_over()
+
+    assert await drain
+    assert [reply.closes for reply in stage.client.replies] == [False, True]
+    assert stage.client.fate is Fate.CLOSED
+
+
+async def test_drain_waits_for_what_may_still_follow_a_response(stage: Stage) -> None:
+    """
+    Where the response ends long after the end was announced, the next request is told: 503.
+    """
+    response = answer(200, b"ok")
+    stage.client.sends(GET)
+    stage.service.answers(response[:-1])
+    drain = stage.drains(timeout_s=60.0)
+    await stage.grace_is_over()
+    stage.service.answers(response[-1:])
+    await stage.settle()
+    assert not drain.done()
+    stage.client.sends(GET)
+    stage.client.leaves()
+    await stage.settle()
+
+    assert await drain
+    first, second = stage.client.replies
+    assert (first.status, second.status, second.closes) == (200, 503, True)
+
+
 async def test_drain_lets_requests_finish(stage: Stage) -> None:
     """
-    The request under way is answered as the last; the drain ends with it.
+    The request under way is answered as the last; the drain ends when its client has closed.
     """
     stage.client.sends(GET)
     drain = stage.drains()
-    await stage.settle()
+    await stage.grace_is_over()
     assert not drain.done()
     stage.service.answers(OK)
+    await stage.settle()
+    assert not drain.done()
+    stage.client.leaves()
     await stage.until(drain.done)
 
     assert drain.result()
     assert stage.client.reply.body == b"ok"
-    assert stage.client.reply.closes is False, "it was announced in the first phase, if at all"
-    assert stage.client.fate is Fate.HALF_CLOSED
+    assert stage.client.reply.closes
+
+
+async def test_drain_waits_no_longer_than_for_a_client_to_close(stage: Stage) -> None:
+    """
+    A client that has its last response and does not close is closed after a while.
+    """
+    stage.client.sends(GET)
+    drain = stage.drains(timeout_s=60.0)
+    await stage.grace_is_over()
+    stage.service.answers(OK)
+    stage.pass_time(LINGER_S)
+
+    assert await drain
+    assert stage.client.reply.body == b"ok"
+    assert stage.client.fate is Fate.CLOSED
 
 
 async def test_drain_drops_what_is_pipelined(stage: Stage) -> None:
@@ -89,30 +162,50 @@ async def test_drain_drops_what_is_pipelined(stage: Stage) -> None:
     drain = stage.drains()
     await stage.settle()
     stage.service.answers(OK)
+    stage.client.leaves()
     assert await drain
 
     assert stage.client.reply.status == 200
-    assert stage.client.fate is Fate.HALF_CLOSED
     assert stage.service.received == forwarded(b"GET", b"")
 
 
 async def test_drain_refuses_a_request_that_has_only_begun(stage: Stage) -> None:
     """
-    A head that is not complete gets 503 instead of a mere close.
+    A head that does not become complete in a moment gets 503 instead of a mere close.
     """
     stage.client.sends(GET[:20])
-    assert await stage.drains()
+    drain = stage.drains()
+    await stage.grace_is_over()
+    stage.client.leaves()
+    assert await drain
 
     assert error_in(stage.client.reply) == (503, "Draining")
     assert stage.client.reply.values(b"retry-after") == [b"1"]
-    assert stage.client.fate is Fate.HALF_CLOSED
+
+
+async def test_drain_serves_a_request_that_was_on_its_way(stage: Stage) -> None:
+    """
+    Who has just connected may send one request.
+    """
+    drain = stage.drains()
+    await stage.settle()
+    stage.client.sends(GET)
+    stage.service.answers(OK)
+    stage.client.leaves()
+    await stage.grace_is_over()
+
+    assert await drain
+    assert stage.client.reply.body == b"ok"
+    assert stage.client.reply.closes
 
 
 async def test_new_connection_during_a_drain_is_told(stage: Stage) -> None:
     """
     A request on a connection that was opened too late gets 503 and `Connection: close`.
     """
-    assert await stage.drains()
+    drain = stage.drains()
+    await stage.grace_is_over()
+    assert await drain
     late = stage.new_client()
     late.sends(GET)
 
@@ -123,8 +216,9 @@ async def test_new_connection_during_a_drain_is_told(stage: Stage) -> None:
 
 async def test_drain_closes_idle_connections(stage: Stage) -> None:
     """
-    A connection without a request ends without a word.
+    A connection that has been without a request for a while ends at once, without a word.
     """
+    stage.clock.advance(GRACE_S)
     assert await stage.drains()
 
     assert stage.client.fate is Fate.CLOSED

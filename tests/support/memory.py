@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from gateway.downstream.client_stream import LOOK_S
 from gateway.downstream.connection import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, LINGER_S
-from gateway.downstream.listener import DataListener
+from gateway.downstream.listener import GRACE_S, DataListener
 from gateway.errors import CredentialError, ErrorCode, UpstreamError
 from gateway.http.date import DateField
 from gateway.http.host import AllowedHosts
@@ -40,6 +40,7 @@ __all__ = [
     "BODY_PAUSE_S",
     "FIRST_BYTE_S",
     "FIRST_CHUNK_S",
+    "GRACE_S",
     "HEAD_S",
     "HOLD_S",
     "KEEP_ALIVE_S",
@@ -359,12 +360,17 @@ class Stage:
 
     def announces_its_end(self) -> None:
         """Begin the first phase of a drain: every response is the last on its connection."""
-        self._listener.draining = True
+        self._listener.announce_end()
 
     def drains(self, timeout_s: float = 5.0) -> asyncio.Task[bool]:
         """Begin the second phase; the task says whether all requests ended in time."""
-        self._listener.draining = True
         return asyncio.create_task(self._listener.drain(timeout_s))
+
+    async def grace_is_over(self) -> None:
+        """Let the time pass in which clients may still begin a request during a drain."""
+        await self.settle()
+        self.clock.advance(GRACE_S)
+        await self.settle()
 
     # What is told of it.
 

@@ -94,8 +94,12 @@ class DataListener(web.Server):
             if client.request is not None:
                 client.request.head.keep_alive = False
 
-    async def drain(self, timeout_s: float) -> bool:
+    async def drain(self, timeout_s: float, *, shakes_hands: bool = False) -> bool:
         """End all connections once their requests have been answered; nobody new may come.
+
+        Args:
+            timeout_s: how long that may take.
+            shakes_hands: there may be connections that we have not been told of yet (TLS).
 
         Returns:
             Whether that was so before `timeout_s` were over; what was not is broken off.
@@ -104,7 +108,7 @@ class DataListener(web.Server):
         self._lost = asyncio.Event()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._last_requests()
+                await self._last_requests(shakes_hands=shakes_hands)
                 self.closed = True
                 for client in self.clients():
                     end_when_answered(client)
@@ -116,7 +120,7 @@ class DataListener(web.Server):
             return False
         return True
 
-    async def _last_requests(self) -> None:
+    async def _last_requests(self, *, shakes_hands: bool) -> None:
         """Give those a chance who may have sent a request before they could learn of the end."""
         clients = self.clients()
         for client in clients:
@@ -125,7 +129,10 @@ class DataListener(web.Server):
         with suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
                 await self._until(
-                    lambda: not any(client.expects_request(GRACE_S) for client in self.clients())
+                    lambda: (
+                        not shakes_hands
+                        and not any(client.expects_request(GRACE_S) for client in self.clients())
+                    )
                 )
 
     async def _until(self, is_so: Callable[[], bool]) -> None:

@@ -13,6 +13,8 @@ from typing import Final
 _SO_ATTACH_FILTER: Final = 26
 _RETURN: Final = 0x06
 _PATIENCE_S: Final = 1.0
+_TURNS: Final = 3
+"""Of the loop, until the protocol of a connection that it has accepted knows of it."""
 
 
 async def accept_the_last(listeners: Iterable[socket.socket]) -> None:
@@ -30,6 +32,8 @@ async def accept_the_last(listeners: Iterable[socket.socket]) -> None:
         async with asyncio.timeout(_PATIENCE_S):
             while poll.poll(0):  # noqa: ASYNC110  # the loop accepts what waits, each turn
                 await asyncio.sleep(0)
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
 
 
 def _ignore_new(fd: int) -> None:

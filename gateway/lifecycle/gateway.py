@@ -149,7 +149,8 @@ class Gateway:
                 await accept_the_last(self._data_server.sockets)
             self._data_server.close()
         self._close_tokens()
-        if not await parts.data.drain(parts.drain_s if drain else 0.0):
+        timeout_s = parts.drain_s if drain else 0.0
+        if not await parts.data.drain(timeout_s, shakes_hands=parts.listen_tls is not None):
             _log.warning("requests still in flight were broken off")
         await parts.data.shutdown(0)
         await self._reloader.stop()

@@ -58,14 +58,15 @@ demo: $(VENV)/.gateway-installed ## the stand-in cloud and the gateway on loopba
 
 # Tests wait much of their time, so there may be more workers than processors.
 WORKERS ?= 4
-# A whole cloud, Prometheus with all that it watches, every object of a process: after the others.
+# A whole cloud, Prometheus with all that it watches, every object of a process: after the others,
+# one worker for each processor.
 ALONE := tests/watch tests/cloud/keystone tests/data_planes tests/exchange/test_leaks.py
 
 test: $(VENV)/.dev-installed ## the whole test suite; one test at a time: TEST_ARGS=-n0
 	@$(BIN)/python -m pytest -n $(WORKERS) --cache-clear $(ALONE:%=--ignore=%) $(TEST_ARGS) || { \
 		test $$? -eq 1 && echo "== What failed, once more, by itself: a busy machine breaks bounds on time" \
 		&& $(BIN)/python -m pytest -n 0 --last-failed --last-failed-no-failures none $(TEST_ARGS); }
-	@$(BIN)/python -m pytest -n 0 $(ALONE) $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ALONE) $(TEST_ARGS)
 
 # What a request passes through, compiled from the same source. The tests run where that source is
 # not, or they would import it.

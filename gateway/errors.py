@@ -47,8 +47,13 @@ class Answer:
     name: str
     """`Gateway.<name>` is the `error_code` of the body."""
     layer: Layer
-    sentence: str
-    """`error_msg` of the body: what happened and what to do. Never an upstream address."""
+    summary: str
+    """What happened and what to do. Never an upstream address."""
+
+    @property
+    def sentence(self) -> str:
+        """`error_msg` of the body: the summary, and the page in config/errors that says more."""
+        return f"{self.summary} See docs: Gateway.{self.name}"
 
 
 class ErrorCode(Enum):
@@ -345,7 +350,7 @@ class GatewayError(Exception):
     """
 
     def __init__(self, code: ErrorCode, detail: str = "") -> None:
-        super().__init__(detail or code.value.sentence)
+        super().__init__(detail or code.value.summary)
         self.code = code
 
 

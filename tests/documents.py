@@ -8,6 +8,7 @@ import difflib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
@@ -31,6 +32,7 @@ from gateway.settings.types import (
 )
 from tests.bench import summary
 from tests.chart_schema import chart_schema
+from tests.reference import access_log, errors, metrics
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,6 +44,9 @@ _README = """\
 `gateway.yaml` shows every key with its default, `gateway.minimal.yaml` what most need. Editors
 with a YAML language server complete and check both by `gateway.schema.json`. Try a file with
 `modelarts-gateway check --config FILE`: it names all problems at once.
+
+Beside this page: [errors](errors/README.md), [metrics](metrics.md), the
+[access log](access-log.md), and [which credential](which-credential.md) for which service.
 
 ## Where a value comes from
 
@@ -258,6 +263,9 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
         json.loads(settings_schema())
     ),
     "README.md": summary.readme,
+    "config/metrics.md": metrics.document,
+    "config/access-log.md": access_log.document,
+    **{name: partial(str, text) for name, text in errors.documents().items()},
 }
 
 

@@ -12,6 +12,7 @@ from gateway import __version__
 from gateway.cli import main
 from gateway.errors import ErrorCode
 from tests import documents
+from tests.reference.causes import PAGES as PAGES_OF_ERRORS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -44,9 +45,38 @@ def test_every_error_code_is_in_the_readme() -> None:
             assert str(code.status) in named[0].split("|")[1], code
 
 
+def test_every_error_code_has_a_page_that_its_message_names() -> None:
+    """
+    `error_msg` ends with the name of a page that says causes and remedies.
+    """
+    assert set(PAGES_OF_ERRORS) == set(ErrorCode)
+    for code, page in PAGES_OF_ERRORS.items():
+        name = code.value.sentence.split("See docs: ")[1]
+        text = (ROOT / "config" / "errors" / f"{name}.md").read_text()
+        assert f"# {name}\n" in text
+        assert code.value.summary.replace("<", "&lt;") in text
+        assert page.causes, code
+        assert page.remedies, code
+
+
+def test_every_family_of_metrics_is_in_the_reference() -> None:
+    """
+    The reference has each family that the code makes, also what is exported only when it is used.
+    """
+    page = (ROOT / "config" / "metrics.md").read_text()
+    made = re.compile(r"(Counter|Gauge|Histogram|Info)MetricFamily\(\s*\"(gateway_\w+)\"")
+    ending = {"Counter": "_total", "Info": "_info"}
+    found = 0
+    for path in (ROOT / "gateway").rglob("*.py"):
+        for kind, name in made.findall(path.read_text()):
+            found += 1
+            assert f"| `{name}{ending.get(kind, '')}` |" in page, f"{path}: {name}"
+    assert found > 30
+
+
 def test_generated_documents_are_up_to_date() -> None:
     """
-    The settings reference and the JSON Schema are what the models say.
+    The references, the JSON Schema and the dashboard are what the code says.
     """
     assert not list(documents.differences())
 

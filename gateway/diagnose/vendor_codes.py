@@ -144,7 +144,7 @@ def failure_text(error: UpstreamError, service: Service) -> str:
         case ErrorCode.HTTP_PROTOCOL_ERROR:
             return "the answer is not proper HTTP: check scheme and port of the url"
         case _:
-            return str(error.code.value.sentence)
+            return str(error.code.value.summary)
 
 
 def _judge(visited: Visited, login_method: str) -> Meaning:

@@ -20,39 +20,49 @@ _GOOD_END: Final = ',"retries":0,"error":"","rejection":"","upstream_request_id"
 
 
 class Record(NamedTuple):
-    """What is said of one request. Times are seconds; texts are plain, and go out as they are."""
+    """What is logged of one request. Times are in seconds; texts are plain, and written unquoted.
+
+    The reference of the access log is made from the docstrings.
+    """
 
     ended_at: float
-    """On the clock that `batch` is told the time of."""
+    """When the request ended, in UTC. Here on the clock that `write` is told the time of."""
     request_id: str
+    """The caller's `X-Request-Id` if it sent one, else the gateway's; the response has it too."""
     service: str
+    """Name of the service; `other` if none was found."""
     method: str
-    """Of a closed set."""
+    """Method that the service's `methods` names; `other` for any else."""
     status: int
-    """What the caller got; 0 when it had left."""
+    """HTTP status that the caller got; 0 if it had left before it got one."""
     duration_s: float
-    """From head to last byte; the other durations are its parts."""
+    """From the request's head to the last byte of its response; the others are parts of it."""
     queue_s: float
-    """Until it had its turn."""
+    """Waited for a place in flight (`max_in_flight`)."""
     credential_s: float
+    """Waited for a login, because there was no usable token."""
     connect_s: float
+    """Waited for a new connection to the service; 0 on a kept one."""
     first_byte_s: float
-    """From request sent to first byte; 0 when none came."""
+    """From the request sent to the response's first byte; 0 if none came."""
     first_chunk_s: float
-    """From request sent to the first byte of the body; 0 when none came."""
+    """From the request sent to the first byte of the response's body; 0 if none came."""
     overhead_s: float
-    """Our own share."""
+    """The gateway's own share, all waiting excluded."""
     request_bytes: int
+    """Length of the request's body."""
     response_bytes: int
+    """Length of the response's body, as far as the caller got it."""
     retries: int
+    """How often the request was sent again."""
     error: str
-    """Metric label of what went wrong, or empty."""
+    """What went wrong: label `error` of `gateway_errors_total`; empty if nothing did."""
     rejection: str
-    """Metric label of why it was not taken, or empty."""
+    """Why it was not taken: label `reason` of `gateway_requests_rejected_total`; else empty."""
     upstream_request_id: str
-    """The service's own id, or empty."""
+    """The request id in the service's response, for its owner's log; empty without one."""
     layer: str = ""
-    """Metric label of whose fault it was, where there is an error; not in the line."""
+    """Label `layer` of `gateway_errors_total` if there is an error; not in the line."""
 
 
 class AccessLog:

@@ -23,11 +23,13 @@ def memory_families(waiting: Waiting) -> Iterator[Metric]:
     """Yield the families of `limits.memory`."""
     yield GaugeMetricFamily(
         "gateway_memory_budget_bytes",
-        "Bytes that may wait in memory: heads, bodies, answers, kept bodies.",
+        "Bytes that requests and responses in memory may use together (`limits.memory`).",
         waiting.budget,
     )
     family = GaugeMetricFamily(
-        "gateway_memory_waiting_bytes", "Bytes that wait in memory.", labels=["kind"]
+        "gateway_memory_waiting_bytes",
+        "Bytes in memory: request heads, bodies, responses (answers), bodies kept for a resend.",
+        labels=["kind"],
     )
     for kind in ("heads", "bodies", "answers", "kept"):
         family.add_metric([kind], getattr(waiting, kind))

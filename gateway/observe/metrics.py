@@ -281,15 +281,15 @@ class Metrics(Collector):
         yield from self._identity_families()
         yield GaugeMetricFamily(
             "gateway_config_last_reload_successful",
-            "Whether the configuration in force is the one last read.",
+            "1 if the last reload succeeded; 0 if the configuration before it is still used.",
             float(self.reload_successful),
         )
         yield GaugeMetricFamily(
             "gateway_config_last_reload_success_timestamp_seconds",
-            "When the configuration in force was read.",
+            "When the configuration in use was loaded.",
             self.reload_success_at,
         )
-        running = InfoMetricFamily("gateway_build", "What is running.")
+        running = InfoMetricFamily("gateway_build", "The running build, in its labels.")
         running.add_metric(
             [],
             {
@@ -310,7 +310,7 @@ class Metrics(Collector):
         if self.client_connections:
             clients = CounterMetricFamily(
                 "gateway_client_connections",
-                "Connections by the name in the client's certificate.",
+                "Connections accepted, by the name in the client's certificate.",
                 labels=["client"],
             )
             for name, count in self.client_connections.items():
@@ -320,63 +320,73 @@ class Metrics(Collector):
             up, errors = self.fleet()
             yield GaugeMetricFamily(
                 "gateway_fleet_up",
-                "Whether logins are shared with other replicas at present.",
+                "1 while the store works through which replicas share a login (`fleet`).",
                 float(up),
             )
             yield CounterMetricFamily(
-                "gateway_fleet_errors", "Steps of the fleet's store that failed.", errors
+                "gateway_fleet_errors", "Operations of that store that failed.", errors
             )
         yield CounterMetricFamily(
             "gateway_access_log_lost_lines",
-            "Lines of the access log that could not be written.",
+            "Lines of the access log that were dropped or could not be written.",
             self.lost_log_lines(),
         )
         lag = HistogramMetricFamily(
             "gateway_event_loop_lag_seconds",
-            "How late the event loop runs what is due, looked at four times a second.",
+            "How late the event loop runs what is due; measured four times a second.",
         )
         lag.add_metric([], self.loop_lag.buckets(), self.loop_lag.total)
         yield lag
 
     def _service_families(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
-            "gateway_requests", "Requests answered.", labels=["service", "method", "code"]
+            "gateway_requests",
+            "Requests that have ended, by the status that the caller got.",
+            labels=["service", "method", "code"],
         )
         errors = CounterMetricFamily(
             "gateway_errors",
-            "What went wrong, by whose fault it is.",
+            "Errors of the gateway and of services, by the layer at fault.",
             labels=["service", "layer", "error"],
         )
         retries = CounterMetricFamily(
-            "gateway_upstream_retries", "Requests sent again.", labels=["service", "reason"]
+            "gateway_upstream_retries",
+            "Requests that were sent again, by reason.",
+            labels=["service", "reason"],
         )
         in_flight = GaugeMetricFamily(
-            "gateway_requests_in_flight", "Requests being handled.", labels=["service"]
+            "gateway_requests_in_flight",
+            "Requests that have begun and not ended.",
+            labels=["service"],
         )
         received = CounterMetricFamily(
-            "gateway_request_bytes", "Bytes of request bodies.", labels=["service"]
+            "gateway_request_bytes",
+            "Bytes of request bodies received from callers.",
+            labels=["service"],
         )
         sent = CounterMetricFamily(
-            "gateway_response_bytes", "Bytes of response bodies.", labels=["service"]
+            "gateway_response_bytes",
+            "Bytes of response bodies sent to callers.",
+            labels=["service"],
         )
         connections = GaugeMetricFamily(
             "gateway_upstream_connections",
-            "Open connections to the service.",
+            "Open connections to the service: with a request (active) or kept for the next (idle).",
             labels=["service", "state"],
         )
         duration = HistogramMetricFamily(
             "gateway_request_duration_seconds",
-            "From the request's head to the last byte of its answer.",
+            "Time from the request's head to the last byte of its response.",
             labels=["service"],
         )
         first_byte = HistogramMetricFamily(
             "gateway_upstream_first_byte_seconds",
-            "From the request sent to the first byte of the service's answer.",
+            "Time from the request sent to the first byte of the service's response.",
             labels=["service"],
         )
         overhead = HistogramMetricFamily(
             "gateway_overhead_seconds",
-            "The gateway's own share of a request's duration, waiting excluded.",
+            "The gateway's own share of a request's duration, all waiting excluded.",
             labels=["service"],
         )
         overloads = []
@@ -412,22 +422,22 @@ class Metrics(Collector):
     def _identity_families(self) -> Iterator[Metric]:
         expiry = GaugeMetricFamily(
             "gateway_token_expiry_timestamp_seconds",
-            "When the token in use expires, since the epoch; 0 without a token.",
+            "When the token in use expires; 0 without a token.",
             labels=["identity"],
         )
         locked = GaugeMetricFamily(
             "gateway_identity_locked",
-            "1 while logins are held back because the last one was refused.",
+            "1 while no login is tried, because IAM refused the last one.",
             labels=["identity"],
         )
         skew = GaugeMetricFamily(
             "gateway_clock_skew_seconds",
-            "Our wall clock minus the token issuer's.",
+            "This machine's clock minus the token issuer's, as last measured.",
             labels=["identity"],
         )
         refreshes = CounterMetricFamily(
             "gateway_token_refreshes",
-            "Attempts to get a token.",
+            "Attempts to get a token, by what caused them and how they ended.",
             labels=["identity", "trigger", "result"],
         )
         duration = HistogramMetricFamily(
@@ -437,7 +447,7 @@ class Metrics(Collector):
         )
         sinks = CounterMetricFamily(
             "gateway_sink_writes",
-            "Writes of files that other data planes read the token from.",
+            "Writes of the files from which other programs read the token (`sinks`).",
             labels=["identity", "result"],
         )
         for identity, gauges in self._identities.values():

@@ -53,26 +53,28 @@ def overload_families(
     """Yield the families of every service: name, counts and state."""
     one = ["service"]
     limit = GaugeMetricFamily(
-        "gateway_in_flight_limit", "Requests that may be in flight at a time.", labels=one
+        "gateway_in_flight_limit",
+        "How many requests may be in flight at a time (`max_in_flight`).",
+        labels=one,
     )
-    queued = GaugeMetricFamily(
-        "gateway_requests_queued", "Requests that wait for a place in flight.", labels=one
-    )
+    queued = GaugeMetricFamily("gateway_requests_queued", "Requests in the queue.", labels=one)
     breaker = GaugeMetricFamily(
-        "gateway_breaker_open", "1 while requests are refused because the service fails.",
+        "gateway_breaker_open", "1 while the breaker refuses requests: the service has failed.",
         labels=one,
     )  # fmt: skip
     transitions = CounterMetricFamily(
-        "gateway_breaker_transitions", "Changes of the breaker's state.", labels=["service", "to"]
+        "gateway_breaker_transitions",
+        "Changes of the breaker's state, by the new state.",
+        labels=["service", "to"],
     )
     wait = HistogramMetricFamily(
         "gateway_queue_wait_seconds",
-        "How long queued requests waited, whether they got a place or not.",
+        "Time that requests spent in the queue, whether they were forwarded or rejected.",
         labels=one,
     )
     rejected = CounterMetricFamily(
         "gateway_requests_rejected",
-        "Requests that were not taken, by reason.",
+        "Requests that the gateway rejected to protect itself or the service, by reason.",
         labels=["service", "reason"],
     )
     exhausted = CounterMetricFamily(

@@ -60,23 +60,25 @@ def body_families(
     one = ["service"]
     first_chunk = HistogramMetricFamily(
         "gateway_upstream_first_chunk_seconds",
-        "From the request sent to the first byte of the response's body.",
+        "Time from the request sent to the first byte of the response's body.",
         labels=one,
     )
     pause = HistogramMetricFamily(
         "gateway_stream_pause_seconds",
-        "The longest pause of each event stream, after its first chunk.",
+        "Longest pause between two chunks of each event stream (`text/event-stream`).",
         labels=one,
     )
-    chunks = CounterMetricFamily("gateway_stream_chunks", "Chunks of event streams.", labels=one)
+    chunks = CounterMetricFamily(
+        "gateway_stream_chunks", "Chunks of event streams that were forwarded.", labels=one
+    )
     tokens = CounterMetricFamily(
         "gateway_llm_tokens",
-        "Tokens that models report to have read and written.",
+        "Tokens that language models report as used (`usage: true`).",
         labels=["service", "type"],
     )
     missing = CounterMetricFamily(
         "gateway_llm_usage_missing",
-        "Responses in which no token counts were found.",
+        "Responses without token counts (`usage: true`).",
         labels=one,
     )
     for name, bodies in services:

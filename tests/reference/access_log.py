@@ -1,0 +1,95 @@
+"""The reference of the access log, made from a line that it writes and the fields' docstrings."""
+
+import ast
+import inspect
+import json
+import os
+import textwrap
+
+from gateway.observe.access_log import AccessLog, Record
+
+_HEAD = """\
+# Access log
+
+<!-- Made by `python -m tests.documents` from gateway/observe/access_log.py; edit there. -->
+
+One line of JSON on standard output for each request, when it has ended. Lines never hold a token, a
+body, a path or a query. Lines that cannot be written are counted in
+`gateway_access_log_lost_lines_total`. The fields, in their order:
+
+| field | type | unit | meaning |
+|---|---|---|---|
+{rows}
+
+For example:
+
+```json
+{line}
+```
+"""
+
+_UNITS = {"_us": "microseconds", "_bytes": "bytes"}
+
+
+def document() -> str:
+    """Return config/access-log.md."""
+    record = Record(
+        ended_at=0.0,
+        request_id="01JDXV5W3M7C0000000000000A",
+        service="iris",
+        method="POST",
+        status=200,
+        duration_s=0.0123,
+        queue_s=0.0,
+        credential_s=0.0,
+        connect_s=0.0008,
+        first_byte_s=0.011,
+        first_chunk_s=0.011,
+        overhead_s=0.0002,
+        request_bytes=91,
+        response_bytes=127,
+        retries=0,
+        error="",
+        rejection="",
+        upstream_request_id="5f3a1c",
+    )
+    line = _written(record)
+    return _HEAD.format(
+        rows="\n".join(_row(key, value) for key, value in json.loads(line).items()), line=line
+    )
+
+
+def _written(record: Record) -> str:
+    reader, writer = os.pipe()
+    try:
+        AccessLog(writer).write([record], now=0.0, wall_now=1767225600.0)
+        return os.read(reader, 4096).decode().strip()
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def _row(key: str, value: object) -> str:
+    field = "ended_at" if key == "time" else key.replace("_us", "_s")
+    kind = "number" if isinstance(value, int) else "text"
+    unit = next((unit for end, unit in _UNITS.items() if key.endswith(end)), "")
+    return f"| `{key}` | {kind} | {unit} | {_MEANINGS[field]} |"
+
+
+def _meanings() -> dict[str, str]:
+    """Return the docstring of each field of `Record`."""
+    [definition] = ast.parse(textwrap.dedent(inspect.getsource(Record))).body
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for field, said in zip(definition.body, definition.body[1:], strict=False):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(said, ast.Expr)
+            and isinstance(said.value, ast.Constant)
+        ):
+            found[field.target.id] = " ".join(str(said.value.value).split())
+    return found
+
+
+_MEANINGS = _meanings()

@@ -361,10 +361,14 @@ class DownstreamError(GatewayError):
 class CredentialError(GatewayError):
     """We have no token to send; nothing was sent upstream."""
 
-    def __init__(self, code: ErrorCode, detail: str = "", *, retry_after_s: float = 1.0) -> None:
+    def __init__(
+        self, code: ErrorCode, detail: str = "", *, retry_after_s: float = 1.0, reason: str = ""
+    ) -> None:
         super().__init__(code, detail)
         self.retry_after_s = retry_after_s
         """Seconds after which another try makes sense; for the `Retry-After` field."""
+        self.reason = reason
+        """Why the login was refused, for callers, where that is so; quotes nobody."""
 
 
 class UnavailableError(GatewayError):

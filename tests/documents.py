@@ -60,7 +60,9 @@ Flag > environment > file > default, key by key.
   Service named `gateway` are passed over. Names of files are relative to the working directory.
 - **`GATEWAY_SERVICE_URL`** alone defines one service named `default`.
 - **`GATEWAY_LOG_LEVEL`**: `DEBUG`, `INFO` (the default), `WARNING` or `ERROR`, of the log on
-  standard error. No level shows a token, a secret, a body or a target.
+  standard error; `POST /log-level?level=…` on the admin listener changes it while the gateway
+  runs. No level shows a token, a secret, a body or a target.
+- **`GATEWAY_LOG_FORMAT`**: `text`, `json`, or `auto` (the default): text on a terminal, else JSON.
 - **OpenStack's variables**, as an RC file exports them, fill identity `default` if its method is
   `password`. They are stronger than the file and weaker than `GATEWAY_IDENTITIES__DEFAULT__…`:
 

@@ -67,7 +67,7 @@ def readiness(health: Health) -> Readiness:
     """Judge readiness: at least one service can be served, and we are not draining."""
     identities = health.identities()
     services = {
-        name: "ok" if (status := identities[identity]).usable else f"{identity}: {status.reason}"
+        name: "ok" if (status := identities[identity]).usable else f"{identity}: {status.why()}"
         for name, identity in health.services().items()
     }
     if health.draining:

@@ -1,5 +1,6 @@
 """The command line: one module per command, imported only when that command runs."""
 
+import difflib
 import importlib
 import os
 
@@ -42,6 +43,17 @@ class _Commands(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"gateway.cli.{cmd_name}.command is not a command")
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or name the one that was meant."""
+        name = args[0]
+        if name in _COMMANDS or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        near = difflib.get_close_matches(name, _COMMANDS, n=1, cutoff=0.5)
+        meant = f"Did you mean '{near[0]}'?" if near else f"Commands: {', '.join(_COMMANDS)}."
+        raise click.UsageError(f"No such command '{name}'. {meant}", ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # as above
         with formatter.section("Commands"):

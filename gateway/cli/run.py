@@ -1,5 +1,6 @@
 """`run`: the gateway around one command."""
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,7 +48,7 @@ def command(file: Path | None, openai: str | None, command_line: tuple[str, ...]
     from gateway.assembly.gateway import build_gateway
     from gateway.assembly.identities import unusable_secrets
     from gateway.lifecycle.command import command_environment, run_around
-    from gateway.lifecycle.run import say, set_up_logging
+    from gateway.lifecycle.run import set_up_logging
     from gateway.settings import load
     from gateway.settings.effective import effective
 
@@ -61,8 +62,9 @@ def command(file: Path | None, openai: str | None, command_line: tuple[str, ...]
     if problems:
         exit_with(problems)
     set_up_logging()
+    log = logging.getLogger("gateway")
     for warning in loaded.warnings:
-        say(f"warning: {warning}")
+        log.warning("configuration: %s", warning)
 
     def read() -> "Loaded":
         return load(file=file, environ=os.environ, flags=flags)

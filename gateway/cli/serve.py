@@ -1,5 +1,6 @@
 """`serve`: runs the gateway."""
 
+import logging
 import os
 import platform
 from collections.abc import AsyncIterator
@@ -11,7 +12,8 @@ import click
 
 from gateway import __version__
 from gateway import build as build_kind
-from gateway.cli.configuration import config_option, exit_with, load_or_exit
+from gateway.cli.configuration import config_option, exit_with
+from gateway.errors import ConfigError
 from gateway.lifecycle.signals import Signals
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     """Run the gateway until it is told to end.
 
     It starts whether or not IAM can be reached, and says on the admin listener when it is ready.
-    The access log goes to standard output, everything else to standard error.
+    The access log goes to standard output, everything else to standard error: as text on a
+    terminal, else as JSON (GATEWAY_LOG_FORMAT=text or json decides, GATEWAY_LOG_LEVEL how much).
     """
     signals = Signals(reload=True)  # what follows imports for half a second
     from gateway.assembly.gateway import build_gateway
@@ -48,9 +51,10 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     from gateway.lifecycle.allocation import keep_freed_memory
     from gateway.lifecycle.run import (
         forbid_core_dumps,
+        logs_json,
         raise_file_limit,
+        refuse_to_start,
         run_until_told,
-        say,
         set_up_logging,
     )
     from gateway.lifecycle.supervisor import supervisor_of
@@ -58,15 +62,22 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     from gateway.settings.effective import effective
 
     flags = {"listen": listen, "admin_listen": admin_listen}
-    loaded = load_or_exit(file, flags)
+    refuse = refuse_to_start if logs_json(os.environ) else exit_with
+    try:
+        loaded = load(file=file, environ=os.environ, flags=flags)
+    except ConfigError as error:
+        refuse(error.problems)
     if problems := unusable_secrets(loaded.settings, tokens=False):
-        exit_with(problems)
+        refuse(problems)
     set_up_logging()
     forbid_core_dumps()
     raise_file_limit()
     keep_freed_memory()
+    python = platform.python_version()
+    log = logging.getLogger("gateway")
+    log.info("modelarts-gateway %s (%s), Python %s", __version__, build_kind.NAME, python)
     for warning in loaded.warnings:
-        say(f"warning: {warning}")
+        log.warning("configuration: %s", warning)
 
     def read() -> "Loaded":
         return load(file=file, environ=os.environ, flags=flags)
@@ -76,7 +87,7 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
         supervisor = supervisor_of(os.environ, pid=os.getpid())
         tracer = tracer_of(
             os.environ,
-            lambda warning: say(f"warning: {warning}"),
+            lambda warning: log.warning("%s", warning),
             clock=boottime,
             wall_clock=wall_clock,
         )
@@ -89,8 +100,6 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
                 supervisor=supervisor,
                 tracer=tracer,
             )
-            python = platform.python_version()
-            say(f"modelarts-gateway {__version__} ({build_kind.NAME}), Python {python}")
             yield gateway
         finally:
             if tracer is not None:
@@ -98,6 +107,11 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
 
     def announce(data_url: str, admin_url: str) -> None:
         services = ", ".join(f"/{name}" for name in loaded.settings.services)
-        say(f"listening on {data_url} for {services}; admin on {admin_url}")
+        log.info(
+            "listening on %s for %s; admin on %s for probes and metrics",
+            data_url,
+            services,
+            admin_url,
+        )
 
     run_until_told(build, announce, signals)

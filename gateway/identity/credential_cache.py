@@ -188,6 +188,7 @@ class CredentialCache:
             last_result=self._history.last,
             skew_s=self._history.skew_s if usable is None else usable.skew_s(self._history.skew_s),
             refused_s=self._history.refused_by_service_s(now),
+            detail=self._history.detail,
             facts=None if usable is None or self._login is None else self._login.facts,
         )
 
@@ -277,6 +278,7 @@ class CredentialCache:
             self._history.error_code(now),
             f"identity {self._name}: {self._reason()}",
             retry_after_s=float(max(1, math.ceil(self._history.opens_at(now) - now))),
+            reason=self._history.refusal,
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from gateway.errors import ErrorCode
 from gateway.identity.refresh import RefreshResult, RefusalLedger, family, pause_after
-from gateway.identity.report import Reason
+from gateway.identity.report import KEY_LOCKED, Reason
 from gateway.identity.source import Login, LoginError
 
 LOCKED_OUT_S = 300.0
@@ -30,6 +30,10 @@ class LoginHistory:
         self.skew_s: float | None = None
         """Our wall clock minus IAM's, as last measured."""
         self._refused_at: float | None = None
+        self.detail = ""
+        """What the last login failed of, with the remedy; empty unless it failed."""
+        self.refusal = ""
+        """The same for callers, and only if it was refused."""
 
     def begin(self) -> None:
         """Note that a login starts; `end` must follow."""
@@ -43,6 +47,7 @@ class LoginHistory:
         """Note a login, or that one of another cache was taken over, which IAM has not noticed."""
         self._note(RefreshResult.OK, login.skew_s)
         self._refused_at = None
+        self.detail = self.refusal = ""
         self._failures.clear()
         if not taken_over:
             self._quiet_until = began + self._pause_s(RefreshResult.OK, None)
@@ -50,6 +55,8 @@ class LoginHistory:
     def failed(self, error: LoginError, now: float) -> None:
         """Note a login that failed, and leave IAM alone for as long as that calls for."""
         self._note(error.result, error.skew_s)
+        self.detail = str(error)
+        self.refusal = error.public if error.result is RefreshResult.REFUSED else ""
         self._failures[family(error.result)] += 1
         self._quiet_until = now + self._pause_s(error.result, error.retry_after_s)
 
@@ -61,6 +68,7 @@ class LoginHistory:
     def locked_out(self, now: float) -> None:
         """Note that a service has locked the credential, which is as good as a refused login."""
         self.last = RefreshResult.REFUSED
+        self.detail = self.refusal = KEY_LOCKED
         self._quiet_until = now + LOCKED_OUT_S
 
     def refused_by_service(self, now: float) -> None:

@@ -203,27 +203,31 @@ def _refusal_of(answer: Answer, login: OidcLogin, claims: Claims, *, wall_now: f
         ago_s = wall_now - claims.expires_at
         text = (
             f"the ID token has expired {ago_s:.0f} s ago: whoever writes id_token_file must rotate "
-            f"it, as the kubelet does with a projected token ({claims})"
+            "it, as the kubelet does with a projected token"
         )
         result = RefreshResult.BAD_REPLY  # a rotated one may be there at any moment
     elif login.protocol is None:
         text = (
             "IAM refuses the ID token: check that identity provider idp has its issuer and its "
             "keys, that its audience is the provider's client id, and that an identity conversion "
-            f"rule knows its subject ({claims})"
+            "rule knows its subject"
         )
     elif is_json_error(answer):
         text = (
             "Keystone refuses the account: no mapping rule of the identity provider knows it; add "
-            f"one for its subject, and give its group a role in the project ({claims})"
+            "one for its subject, and give its group a role in the project"
         )
     else:
         text = (
             "the web server before Keystone refuses the ID token: check that its audience is the "
-            "client id there, its issuer the one that it trusts, and its keys the current ones "
-            f"({claims})"
+            "client id there, its issuer the one that it trusts, and its keys the current ones"
         )
-    return LoginError(result, with_marks(text, answer), code=vendor_code_of(answer) or "")
+    return LoginError(
+        result,
+        with_marks(f"{text} ({claims})", answer),
+        code=vendor_code_of(answer) or "",
+        public=with_marks(text, answer),
+    )
 
 
 def _project_refusal_of(answer: Answer, claims: Claims, *, wall_now: float) -> LoginError:
@@ -232,7 +236,12 @@ def _project_refusal_of(answer: Answer, claims: Claims, *, wall_now: float) -> L
         return failure_of(answer, wall_now=wall_now)
     text = (
         "IAM refuses the project: check project or project_id and project_domain, and give the "
-        f"group that the account is mapped to a role in it ({claims})"
+        "group that the account is mapped to a role in it"
     )
-    code = vendor_code_of(answer) or ""
-    return LoginError(RefreshResult.REFUSED, with_marks(text, answer), is_scope=True, code=code)
+    return LoginError(
+        RefreshResult.REFUSED,
+        with_marks(f"{text} ({claims})", answer),
+        is_scope=True,
+        code=vendor_code_of(answer) or "",
+        public=with_marks(text, answer),
+    )

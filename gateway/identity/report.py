@@ -19,11 +19,17 @@ KEY_REFUSED = (
 """What is said of a key that a service has refused. There is nothing the gateway could do."""
 
 
+KEY_LOCKED = (
+    "a service has locked the access key after too many wrong signatures; nothing is sent with it "
+    "for 5 minutes: check access key and secret key, and that nobody else uses them wrongly"
+)
+
+
 class Reason(StrEnum):
     """Why an identity has no usable credential."""
 
     STARTING = "the first login has not been answered yet"
-    REFUSED = "IAM refuses the login; see the log for the remedy"
+    REFUSED = "IAM refuses the login"
     THROTTLED = "IAM throttles logins"
     NETWORK = "IAM cannot be reached"
     TIMEOUT = "IAM does not answer in time"
@@ -53,6 +59,13 @@ class IdentityStatus:
     refused_s: float | None = None
     """Seconds since a service last refused a key that the gateway cannot replace; None: never, or
     the key has been replaced. What it may mean is `KEY_REFUSED`."""
+    detail: str = ""
+    """What the last login failed of, with the remedy, even while a credential is usable; empty
+    unless it failed. Safe to show: it quotes nobody."""
+
+    def why(self) -> str:
+        """Return why nothing is usable, as a sentence with the remedy; empty while usable."""
+        return ": ".join(filter(None, [self.reason, self.detail])) if self.reason else ""
 
 
 class LoginLog:
@@ -104,12 +117,7 @@ class LoginLog:
         """Write that a service has locked the access key."""
         if now >= self._refused_at + _LOG_AGAIN_S:
             self._refused_at = now
-            _LOG.warning(
-                "identity %s: a service has locked the access key after too many wrong signatures; "
-                "nothing is sent with it for 5 minutes. Check access key and secret key, and that "
-                "nobody else uses them wrongly",
-                self._identity,
-            )
+            _LOG.warning("identity %s: %s", self._identity, KEY_LOCKED)
 
     def _is_news(self, result: RefreshResult, now: float) -> bool:
         if result is self._last and now < self._last_at + _LOG_AGAIN_S:

@@ -64,8 +64,11 @@ class LoginError(Exception):
         is_scope: bool = False,
         from_fleet: bool = False,
         code: str = "",
+        public: str | None = None,
     ) -> None:
         super().__init__(detail)
+        self.public = detail if public is None else public
+        """What callers may be told of it: names keys of the configuration, but no address."""
         self.result = result
         self.is_scope = is_scope
         """It is about the project, as far as IAM tells; user and secret are not in question."""

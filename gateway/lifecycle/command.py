@@ -18,6 +18,7 @@ from gateway.lifecycle.run import (
     require_compiled_parser,
     run_loop,
     say,
+    tell_refusal,
 )
 from gateway.observe.access_log import AccessLog
 
@@ -91,8 +92,7 @@ def run_around(
         with Path(os.devnull).open("wb") as nowhere:  # standard output is the command's
             run_loop(main(nowhere.fileno()))
     except ConfigError as error:
-        for problem in error.problems:
-            say(problem)
+        tell_refusal(error.problems)
         code = EXIT_CANNOT_LISTEN
     sys.exit(code)
 
@@ -120,7 +120,7 @@ class _Wrapped:
         try:
             url, _ = await self._gateway.start()
         except OSError as error:
-            say(f"cannot listen: {error.strerror or error}")
+            tell_refusal([error.strerror or str(error)])
             return EXIT_CANNOT_LISTEN
         try:
             return await self._run_command(command, environment_of(url))

@@ -12,6 +12,7 @@ from gateway.admin.server import AdminServer
 from gateway.http.host import AllowedHosts
 from gateway.identity.report import IdentityStatus
 from gateway.lifecycle.backlog import accept_the_last
+from gateway.lifecycle.binding import binding
 from gateway.lifecycle.parts import Parts, Rebuild
 from gateway.lifecycle.reloading import Reloader
 from gateway.lifecycle.socket_file import SocketFile
@@ -100,7 +101,8 @@ class Gateway:
             Where callers and where scrapers connect, as URLs (`unix:…` for a socket).
 
         Raises:
-            OSError: an address cannot be bound; nothing is left open.
+            OSError: an address cannot be bound; its text names the key and the remedy. Nothing is
+                left open.
         """
         parts = self._parts
         self._beating = asyncio.create_task(
@@ -115,9 +117,13 @@ class Gateway:
                     reload=self._reloader.reload if self._reloader.possible else None,
                 )
             )
-            admin_url = await self._open_admin(self._admin)
-            await self._open_tokens()
-            data_url = await self._open_data()
+            with binding("admin_listen", parts.admin_listen):
+                admin_url = await self._open_admin(self._admin)
+            if parts.token_listen is not None:
+                with binding("token_listen", parts.token_listen):
+                    await self._open_tokens()
+            with binding("listen", parts.listen):
+                data_url = await self._open_data()
         except BaseException:
             await self.stop(drain=False)
             raise
@@ -140,7 +146,12 @@ class Gateway:
         parts = self._parts  # no reload is put in force from here on
         parts.data.announce_end()
         self._supervisor.stopping()
+        began = self._clock()
         if drain and self._data_server is not None:
+            _log.info(
+                "drain begins: not ready from now on, accepting for %g s more, %s",
+                *(parts.announce_s, self._in_flight()),
+            )
             await asyncio.sleep(parts.announce_s)
         if self._socket_file is not None:
             self._socket_file.remove()
@@ -149,9 +160,11 @@ class Gateway:
                 await accept_the_last(self._data_server.sockets)
             self._data_server.close()
         self._close_tokens()
-        timeout_s = parts.drain_s if drain else 0.0
+        in_flight, timeout_s = self._in_flight(), parts.drain_s if drain else 0.0
         if not await parts.data.drain(timeout_s, shakes_hands=parts.listen_tls is not None):
-            _log.warning("requests still in flight were broken off")
+            _log.warning("requests still in flight were cut off; there were %s", in_flight)
+        elif drain:
+            _log.info("drain ends after %.1f s: all answered", self._clock() - began)
         await parts.data.shutdown(0)
         await self._reloader.stop()
         for service in parts.services:
@@ -164,6 +177,10 @@ class Gateway:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
         self._supervisor.close()
+
+    def _in_flight(self) -> str:
+        count = sum(client.busy for client in self._parts.data.clients())
+        return f"{count} request{'s'[: count != 1]} in flight"
 
     async def _open_admin(self, admin: AdminServer) -> str:
         address = self._parts.admin_listen

@@ -9,9 +9,9 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import click
 from aiohttp import http_parser
@@ -22,8 +22,9 @@ from gateway.errors import ConfigError
 from gateway.lifecycle.gateway import Gateway
 from gateway.lifecycle.signals import Signals
 from gateway.observe.access_log import AccessLog
-from gateway.observe.process_log import FloodFilter, LineFormatter, log_loop_fault
+from gateway.observe.process_log import FloodFilter, JsonFormatter, LineFormatter, log_loop_fault
 from gateway.settings import find_log_level
+from gateway.settings.environment import find_log_format
 
 EXIT_CANNOT_LISTEN = 2
 _LAST_S = 1.0
@@ -52,8 +53,21 @@ class _StandardError(logging.StreamHandler[TextIO]):
         """Go on: there is nobody left to tell."""
 
 
+def logs_json(environ: Mapping[str, str]) -> bool:
+    """Whether our own log is JSON: as `GATEWAY_LOG_FORMAT` says; by itself, not on a terminal."""
+    match find_log_format(environ):
+        case "json":
+            return True
+        case "text":
+            return False
+        case _:
+            return not os.isatty(_STDERR)
+
+
 def set_up_logging() -> None:
     """Send our own log to standard error, one line each; the access log goes to standard output.
+
+    Lines are text on a terminal, and JSON for a program that collects them; see `logs_json`.
 
     A standard stream that was closed at the start is replaced by nothing at all: else the next
     socket to be opened would take its number, and our lines.
@@ -64,7 +78,7 @@ def set_up_logging() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is `fd`
     handler = _StandardError()
-    handler.setFormatter(LineFormatter())
+    handler.setFormatter(JsonFormatter() if logs_json(os.environ) else LineFormatter())
     handler.addFilter(FloodFilter(boottime))
     logging.basicConfig(handlers=[handler], level=find_log_level(os.environ))
 
@@ -90,6 +104,19 @@ def say(text: str) -> None:
     """Tell the person at the terminal, if there is one who can be told."""
     with suppress(OSError):
         click.echo(text, err=True)
+
+
+def refuse_to_start(problems: Sequence[str]) -> NoReturn:
+    """Say why the gateway cannot start, one line for each problem, and exit with 2."""
+    tell_refusal(problems)
+    sys.exit(EXIT_CANNOT_LISTEN)
+
+
+def tell_refusal(problems: Sequence[str]) -> None:
+    """Say why the gateway cannot start, in the format of the log, whatever its level is."""
+    for problem in problems:
+        record = logging.LogRecord("gateway", logging.ERROR, "", 0, problem, None, None)
+        say(JsonFormatter().format(record) if logs_json(os.environ) else problem)
 
 
 def require_compiled_parser() -> None:
@@ -129,9 +156,7 @@ def run_until_told(build: Build, announce: Callable[[str, str], None], signals: 
         require_compiled_parser()
         run_loop(main())
     except ConfigError as error:
-        for problem in error.problems:
-            say(problem)
-        code = 2
+        refuse_to_start(error.problems)
     sys.exit(code)
 
 
@@ -161,20 +186,23 @@ async def _run(build: Build, announce: Callable[[str, str], None], signals: Sign
     loop.set_exception_handler(log_loop_fault)
     heard: asyncio.Queue[signal.Signals] = asyncio.Queue()
     if signals.told_to_end:
+        _log.info("told to end during the start: nothing was opened")
         return 0
     signals.follow(lambda number: _call_soon(loop, heard, number))
     async with build(AccessLog(_STDOUT)) as gateway:
         try:
             data_url, admin_url = await gateway.start()
         except OSError as error:
-            say(f"cannot listen: {error.strerror or error}")
+            tell_refusal([error.strerror or str(error)])
             return EXIT_CANNOT_LISTEN
         with suppress(OSError):
             announce(data_url, admin_url)
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
         await _until_told(gateway, heard)
-        return await _stop(gateway, heard)
+        code = await _stop(gateway, heard)
+        _log.info("ended, exit code %d", code)
+        return code
 
 
 def _call_soon(
@@ -198,8 +226,10 @@ async def _until_told(gateway: Gateway, heard: asyncio.Queue[signal.Signals]) ->
             reloads.add(task)
             task.add_done_callback(reloads.discard)
         else:
+            _log.info("%s received: the gateway ends", hearing.result().name)
             quitting.cancel()
             return
+    _log.info("POST /quitquitquit received: the gateway ends")
 
 
 async def _stop(gateway: Gateway, heard: asyncio.Queue[signal.Signals]) -> int:

@@ -92,10 +92,8 @@ class ServiceMetrics:
         self.overhead = Histogram(OVERHEAD_BUCKETS_S)
         self.overload = OverloadCounts()
         self.bodies = BodyCounts(self.first_byte)
-        methods = [*methods, "other"]
-        self._requests = {
-            (method, status): 0 for method in methods for status in [*_STATUSES, *_OTHER_STATUSES]
-        }
+        self._methods = {*methods, "other"}
+        self._requests: dict[tuple[str, int], int] = {}  # only what has been seen: few of hundreds
         self._errors = {(code.layer.value, code.label): 0 for code in ErrorCode} | {
             (layer.value, error): 0 for layer in _UPSTREAM_LAYERS for error in UPSTREAM_ERRORS
         }
@@ -108,21 +106,19 @@ class ServiceMetrics:
         return self.started - self.finished
 
     def admit_methods(self, methods: Iterable[str]) -> None:
-        """Let there be series for methods that a reload has allowed; what was counted stays."""
-        for method in methods:
-            for status in [*_STATUSES, *_OTHER_STATUSES]:
-                self._requests.setdefault((method, status), 0)
+        """Give methods that a reload has allowed series of their own; what was counted stays."""
+        self._methods.update(methods)
 
     def count_request(self, method: str, status: int) -> None:
         """Count a finished request; status 0 is a caller that left before it had an answer."""
         try:
             self._requests[method, status] += 1
         except KeyError:
-            if (method, 0) not in self._requests:
+            if method not in self._methods:
                 method = "other"
             if status not in _CODES:
                 status //= 100  # has a label of its own: 2xx and so on
-            self._requests[method, status] += 1
+            self._requests[method, status] = self._requests.get((method, status), 0) + 1
 
     def count_error(self, layer: Layer, error: str) -> None:
         """Count an error: an `ErrorCode.label`, one of `UPSTREAM_ERRORS`, or `KEY_REFUSED`."""

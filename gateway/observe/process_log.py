@@ -5,10 +5,12 @@ password or a caller's header. So an error is told by its type and its places in
 """
 
 import asyncio
+import json
 import logging
 import re
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,35 @@ class LineFormatter(logging.Formatter):
         if held_back := getattr(record, "held_back", 0):
             line += f" ({held_back} more from here were not logged)"
         return _cut(_CONTROL.sub(lambda found: ascii(found[0])[1:-1], line))
+
+
+class JsonFormatter(logging.Formatter):
+    """One record, one JSON object of at most `MAX_LINE_BYTES`, whatever is in it.
+
+    `time` (UTC), `level`, `logger`, `message`, and only where there is one `error` (type and
+    places) and `held_back` (how many lines of the same place were left out before).
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        said: dict[str, str | int] = {
+            "time": stamp.replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": "",
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            said["error"] = "; after ".join(_told(record.exc_info[1]))[: MAX_LINE_BYTES // 2]
+        if held_back := getattr(record, "held_back", 0):
+            said["held_back"] = held_back
+        message = record.getMessage()
+        said["message"] = message
+        while (over := len(line := _json(said)) - MAX_LINE_BYTES + 1) > 0:
+            # No character takes more than 12 octets, so this never cuts away too much by far.
+            message = message[: min(len(message) - 1 - over // 12, MAX_LINE_BYTES)]
+            said["message"] = message + "…"
+        return line.decode()
 
 
 class FloodFilter(logging.Filter):
@@ -80,6 +111,12 @@ def _told(error: BaseException) -> Iterator[str]:
         places = [f"{frame.name} ({Path(frame.filename).name}:{frame.lineno})" for frame in frames]
         yield " in ".join([type(seen).__name__, *reversed(places)])
         seen = seen.__cause__ or seen.__context__
+
+
+def _json(said: dict[str, str | int]) -> bytes:
+    line = json.dumps(said, ensure_ascii=False)
+    line = _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+    return line.encode(errors="replace")
 
 
 def _cut(line: str) -> str:

@@ -45,10 +45,13 @@ def error_response(
         close: the connection ends with this response.
     """
     answer = error.code.value
+    sentence = answer.sentence
+    if isinstance(error, CredentialError) and error.reason:
+        sentence = f"{sentence} The reason: {error.reason}."
     body = json.dumps(
         {
             "error_code": f"Gateway.{answer.name}",
-            "error_msg": answer.sentence,
+            "error_msg": sentence,
             "request_id": request_id,
         }
     )

@@ -15,6 +15,12 @@ PREFIX = "GATEWAY_"
 CONFIG_VARIABLE = "GATEWAY_CONFIG"
 LOG_LEVEL_VARIABLE = "GATEWAY_LOG_LEVEL"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LOG_FORMAT_VARIABLE = "GATEWAY_LOG_FORMAT"
+LOG_FORMATS = ("auto", "text", "json")
+_OF_THE_LOG: Mapping[str, tuple[str, ...]] = {
+    LOG_LEVEL_VARIABLE: LOG_LEVELS,
+    LOG_FORMAT_VARIABLE: LOG_FORMATS,
+}
 NOT_SETTINGS = frozenset({"GATEWAY_URL"})
 """What `run` sets for its command, which may be a gateway itself."""
 SHORTHANDS: Mapping[str, KeyPath] = {"GATEWAY_SERVICE_URL": ("services", "default", "url")}
@@ -64,10 +70,10 @@ def read_variables(
             continue
         if name in NOT_SETTINGS:
             continue
-        if name == LOG_LEVEL_VARIABLE:
-            if value.upper() not in LOG_LEVELS:
-                allowed = ", ".join(LOG_LEVELS)
-                problems.append(f"{printable(variable)}: {shown(value)} is not one of {allowed}")
+        if (allowed := _OF_THE_LOG.get(name)) is not None:
+            if value.upper() not in {each.upper() for each in allowed}:
+                listed = ", ".join(allowed)
+                problems.append(f"{printable(variable)}: {shown(value)} is not one of {listed}")
             continue
         path = SHORTHANDS.get(name) or tuple(name.removeprefix(PREFIX).lower().split("__"))
         if path[0] not in Settings.model_fields:
@@ -90,6 +96,14 @@ def find_log_level(environ: Mapping[str, str]) -> str:
     return "INFO"
 
 
+def find_log_format(environ: Mapping[str, str]) -> str:
+    """Return the format that `environ` asks for, one of `LOG_FORMATS`; auto unless it names one."""
+    for name, value in environ.items():
+        if name.upper() == LOG_FORMAT_VARIABLE and value.lower() in LOG_FORMATS:
+            return value.lower()
+    return "auto"
+
+
 def read_openstack(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[KeyPath, str]]:
     """Return keys of an identity as OpenStack's RC files set them, and each one's variable."""
     names: dict[KeyPath, str] = {
@@ -105,6 +119,7 @@ def variable_names() -> Iterator[str]:
     """Yield every variable there can be, with `<NAME>` for names that users choose."""
     yield CONFIG_VARIABLE
     yield LOG_LEVEL_VARIABLE
+    yield LOG_FORMAT_VARIABLE
     yield from SHORTHANDS
     for path in leaf_keys(Settings):
         yield PREFIX + "__".join(path).upper()

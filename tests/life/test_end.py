@@ -128,8 +128,35 @@ async def test_what_outlasts_the_drain_is_cut_off_visibly(tmp_path: Path) -> Non
         assert b"0\r\n\r\n" not in await stream.rest()
         assert stream.was_reset
         stream.leave()
-        await process.says("requests still in flight were broken off")
+        await process.says("requests still in flight were cut off; there were 1 request in")
         assert await process.ended() == 0
+
+
+async def test_the_log_tells_of_the_end_and_of_what_it_waits_for(tmp_path: Path) -> None:
+    """From the signal through the drain to the exit code, in this order; each line is JSON."""
+    service = Service()
+    async with (
+        scripted_upstream(service) as upstream,
+        served(tmp_path, upstream.port) as process,
+    ):
+        stream = await connect(process.port)
+        stream.send(STREAM)
+        service.more.release()
+        await stream.head()
+        process.signal(signal.SIGTERM)
+        await process.says("drain begins")
+        stream.leave()
+        assert await process.ended() == 0
+
+    told = [json.loads(line)["message"] for line in process.log]
+    assert told[0].startswith("modelarts-gateway ")
+    assert told[1].startswith("listening on ")
+    assert told[2:4] == [
+        "SIGTERM received: the gateway ends",
+        "drain begins: not ready from now on, accepting for 0 s more, 1 request in flight",
+    ]
+    assert told[4].startswith("drain ends after ")
+    assert told[5:] == ["ended, exit code 0"]
 
 
 async def interrupted(number: signal.Signals, folder: Path) -> tuple[int, str]:
@@ -165,7 +192,12 @@ async def test_a_signal_during_the_start_is_an_end_in_order(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     """Handlers are there before anything slow: no traceback, no listener, exit 0."""
-    assert await interrupted(number, tmp_path) == (0, "")
+    code, said = await interrupted(number, tmp_path)
+
+    assert code == 0
+    assert "listening" not in said
+    assert "Traceback" not in said
+    assert "nothing was opened" in said
 
 
 async def test_a_hangup_during_the_start_is_a_reload(tmp_path: Path) -> None:

@@ -24,15 +24,18 @@ async def start(folder: Path, settings: dict[str, Any]) -> tuple[int, list[str]]
     )  # fmt: skip
     async with asyncio.timeout(15):
         _, said = await process.communicate()
-    return process.returncode or 0, said.decode().splitlines()
+    return process.returncode or 0, [json.loads(line)["message"] for line in said.splitlines()]
 
 
 async def test_the_log_begins_with_what_runs(tmp_path: Path) -> None:
-    """Version and build come first, so that whoever reads a log knows what wrote it."""
-    async with served(tmp_path, 1) as process:
+    """Before warnings about the configuration: whoever reads a log knows what wrote it."""
+    async with served(tmp_path, 1, {"listen": "0.0.0.0:0", "allowed_hosts": ["*"]}) as process:
+        await process.says("configuration: ")
         [first] = process.log[0].splitlines()
 
-    assert first.startswith(f"modelarts-gateway {__version__} ({build.NAME}), Python 3.")
+    assert json.loads(first)["message"].startswith(
+        f"modelarts-gateway {__version__} ({build.NAME}), Python 3."
+    )
 
 
 async def test_a_secret_without_content(tmp_path: Path) -> None:
@@ -57,7 +60,7 @@ async def test_certificates_that_are_none(tmp_path: Path) -> None:
     code, said = await start(tmp_path, settings)
 
     assert code == 2
-    assert [line.partition(":")[0] for line in said] == ["services.one.tls", "services.two.tls"]
+    assert [line.partition(":")[0] for line in said[1:]] == ["services.one.tls", "services.two.tls"]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +72,7 @@ async def test_certificates_that_are_none(tmp_path: Path) -> None:
         ({"listen": "unix:relative"}, "listen: 'unix:relative' is not a socket file"),
         (
             {"listen": "unix:/nowhere/at/all.sock"},
-            "cannot listen: /nowhere/at/all.sock: No such file",
+            "listen: cannot listen on unix:/nowhere/at/all.sock: No such file or directory; make",
         ),
     ],
 )

@@ -97,7 +97,8 @@ async def test_on_tcp_only_our_own_names_are_answered(tmp_path: Path) -> None:
         running_twin() as twin,
         served(tmp_path, 0, settings(tmp_path, twin, token_listen="127.0.0.1:0")) as process,
     ):
-        port = int((await process.says("token endpoint on")).rpartition(":")[2])
+        told = json.loads(await process.says("token endpoint on"))["message"]
+        port = int(told.rpartition(":")[2])
         assert (await ask(port)).status == 200
         assert (await ask(port, GET.replace(b"localhost", b"127.0.0.1"))).status == 200
         foreign = await ask(port, GET.replace(b"localhost", b"evil.example"))

@@ -74,4 +74,6 @@ class Remembering:
 
 def failing(result: RefreshResult, *, retry_after_s: float | None = None) -> LoginError:
     """Return what a source raises for `result`."""
-    return LoginError(result, f"scripted {result}", retry_after_s=retry_after_s)
+    return LoginError(
+        result, f"scripted {result}", retry_after_s=retry_after_s, public=f"public {result}"
+    )

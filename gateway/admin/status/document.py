@@ -104,7 +104,8 @@ def _identity(status: IdentityStatus, logins: Mapping[str, int]) -> dict[str, An
     facts = status.facts
     return {
         "usable": status.usable,
-        "reason": status.reason,
+        "reason": status.why() or None,
+        "last_failure": status.detail or None,
         "locked": status.locked,
         "expires_at": _finite(status.wall_expires_at),
         "next_login_s": _finite(status.next_login_s),

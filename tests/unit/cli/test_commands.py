@@ -73,7 +73,7 @@ async def test_start_refuses_without_compiled_parser(tmp_path: Path, name: str) 
     code, out, err = await command(name, *options, environment={"AIOHTTP_NO_EXTENSIONS": "1"})
 
     assert (code, out) == (2, "")
-    [line] = err.splitlines()
+    line = json.loads(err.splitlines()[-1])["message"]
     assert line.startswith("aiohttp")
     assert "install" in line
 
@@ -123,6 +123,22 @@ def test_a_wrong_command_line_is_2(words: list[str]) -> None:
     assert "Error:" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("mistyped", "told"),
+    [
+        ("serv", "Did you mean 'serve'?"),
+        ("helthcheck", "Did you mean 'healthcheck'?"),
+        ("xyz", "Commands: serve, run, demo"),
+    ],
+)
+def test_a_mistyped_command_is_told_what_was_meant(mistyped: str, told: str) -> None:
+    """Or what there is, if nothing is near."""
+    ended = CliRunner().invoke(main, [mistyped])
+
+    assert ended.exit_code == 2
+    assert f"No such command '{mistyped}'. {told}" in ended.stderr
+
+
 def test_check_is_0_for_a_good_configuration(run: Run) -> None:
     """It says so, on standard output."""
     ran = run("check", config=GOOD)
@@ -164,8 +180,8 @@ async def test_a_port_in_use_is_2_with_a_sentence(key: str, tmp_path: Path) -> N
 
     assert code == 2
     assert out == ""
-    assert "cannot listen" in err
-    assert "in use" in err
+    assert f"{key}: cannot listen on {address}: it is in use by another program" in err
+    assert f"GATEWAY_{key.upper()}" in err
     assert "Traceback" not in err
 
 

@@ -341,12 +341,15 @@ async def test_pause_is_told_to_callers_at_once(
         for _ in range(20):
             error = await it.refusal()
             assert (error.code, error.retry_after_s) == (code, retry_after_s)
+            assert error.reason == ("public refused" if result is REFUSED else "")
         assert it.source.logins == 1
         assert it.status.locked == (result is REFUSED)
         assert not it.status.usable
+        assert it.status.why() == f"{it.status.reason}: scripted {result}"
         await it.time.advance(retry_after_s)
         assert it.status.usable
         assert not it.status.locked
+        assert (it.status.why(), it.status.detail) == ("", "")
 
 
 async def test_callers_of_a_failing_login_all_hear_of_it() -> None:

@@ -1,9 +1,18 @@
-"""Running a gateway: what its log says of what nobody has foreseen."""
+"""Running a gateway: what its log says, and in which form."""
 
 import asyncio
+import errno
+import json
 import os
+import socket
+import subprocess
 import sys
 import textwrap
+
+import pytest
+
+from gateway.lifecycle.binding import binding
+from gateway.settings.addresses import parse_listen
 
 _SCRIPT = textwrap.dedent("""
     import asyncio, contextlib, os, signal
@@ -31,6 +40,13 @@ _SCRIPT = textwrap.dedent("""
     run_until_told(build, lambda data, admin: None, Signals())
 """)
 
+_LINE = """
+import logging
+from gateway.lifecycle.run import set_up_logging
+set_up_logging()
+logging.getLogger("gateway.test").warning("hello")
+"""
+
 
 async def test_a_fault_in_the_event_loop_is_told_without_its_text() -> None:
     """One line with type and place; the gateway goes on until it is told to end."""
@@ -44,6 +60,66 @@ async def test_a_fault_in_the_event_loop_is_told_without_its_text() -> None:
         out, err = await process.communicate()
 
     assert (process.returncode, out) == (0, b"")
-    [line] = err.decode().splitlines()
-    assert " ERROR gateway.observe: event loop: Exception in callback: ValueError in fail (" in line
-    assert "sesame" not in line
+    [line, *_] = err.decode().splitlines()
+    told = json.loads(line)
+    assert (told["level"], told["logger"]) == ("ERROR", "gateway.observe")
+    assert told["message"] == "event loop: Exception in callback"
+    assert told["error"].startswith("ValueError in fail (")
+    assert b"sesame" not in err
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_json"), [("", True), ("auto", True), ("json", True), ("text", False)]
+)
+async def test_the_log_is_json_unless_a_terminal_shows_it(asked: str, is_json: bool) -> None:
+    """Or what the environment asks for."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _LINE),
+        stderr=asyncio.subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], "GATEWAY_LOG_FORMAT": asked},
+    )
+    async with asyncio.timeout(20):
+        _, err = await process.communicate()
+
+    if is_json:
+        assert json.loads(err)["message"] == "hello"
+    else:
+        assert err.endswith(b" WARNING gateway.test: hello\n")
+
+
+def test_on_a_terminal_it_is_text() -> None:
+    """A person reads it there."""
+    ours, its = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", _LINE], stderr=its, env={"PATH": os.environ["PATH"]}
+    ) as process:
+        assert process.wait(20) == 0
+    told = os.read(ours, 4096)
+    os.close(ours)
+    os.close(its)
+    assert told.endswith(b" WARNING gateway.test: hello\r\n")
+
+
+_IN_USE = OSError(errno.EADDRINUSE, "address already in use")
+
+
+@pytest.mark.parametrize(
+    ("key", "address", "error", "told"),
+    [
+        ("listen", "127.0.0.1:8080", _IN_USE, "it is in use by another program; stop that, "),
+        ("admin_listen", "127.0.0.1:9090", _IN_USE, "program (9090 is Prometheus' own port); "),
+        ("listen", "10.9.9.9:8080", OSError(errno.EADDRNOTAVAIL, ""), "no interface of this "),
+        ("listen", "0.0.0.0:80", OSError(errno.EACCES, "Permission denied"), "CAP_NET_BIND_"),
+        ("listen", "nowhere.invalid:80", socket.gaierror(-2, "unknown"), "no such host name"),
+        ("token_listen", "unix:/none/x", OSError(errno.ENOENT, "No such file"), "make its folder"),
+        ("listen", "unix:/etc/x", OSError(errno.EACCES, "Permission denied"), "write to its fold"),
+        ("listen", "127.0.0.1:8080", OSError(0, "odd"), "odd; set listen (or GATEWAY_LISTEN)"),
+    ],
+)  # fmt: skip
+def test_an_address_that_cannot_be_bound(key: str, address: str, error: OSError, told: str) -> None:
+    """The key, the address, the reason and the remedy are in one sentence."""
+    with pytest.raises(OSError, match=f"^.*{key}: cannot listen on ") as caught:  # noqa: SIM117
+        with binding(key, parse_listen(address)):
+            raise error
+
+    assert told in str(caught.value)

@@ -2,7 +2,9 @@
 
 import asyncio
 import io
+import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 
@@ -12,6 +14,7 @@ from gateway.observe.process_log import (
     BURST,
     MAX_LINE_BYTES,
     FloodFilter,
+    JsonFormatter,
     LineFormatter,
     log_loop_fault,
 )
@@ -148,3 +151,65 @@ async def test_the_loops_faults_are_told_without_what_they_quote(written: io.Str
     assert "event loop: Task exception was never retrieved: ValueError in " in written.getvalue()
     assert "event loop: fault\n" in written.getvalue()
     assert SECRET not in written.getvalue()
+
+
+@pytest.fixture
+def collected(time: FakeTime) -> Iterator[io.StringIO]:
+    """What `gateway` loggers write as JSON."""
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    handler.setFormatter(JsonFormatter())
+    handler.addFilter(FloodFilter(lambda: time.now))
+    log = logging.getLogger("gateway")
+    log.addHandler(handler)
+    yield text
+    log.removeHandler(handler)
+
+
+def test_json_has_the_same_in_fields(collected: io.StringIO) -> None:
+    """Time in UTC as the access log writes it; nothing that there is not."""
+    LOG.warning("%s is %d", "it", 1)
+
+    record = json.loads(collected.getvalue())
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", record.pop("time"))
+    assert record == {"level": "WARNING", "logger": "gateway.test", "message": "it is 1"}
+
+
+def test_json_tells_errors_and_what_was_left_out(collected: io.StringIO, time: FakeTime) -> None:
+    """Each in a field of its own; never the text of an error."""
+    for wait_s in [0.0] * (BURST + 30) + [1.0]:
+        time.now += wait_s
+        LOG.error("bug", exc_info=ValueError(SECRET))
+
+    last = json.loads(collected.getvalue().splitlines()[-1])
+    assert (last["message"], last["error"], last["held_back"]) == ("bug", "ValueError", 30)
+    assert SECRET not in collected.getvalue()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 10_000,
+        "\u6a21" * 10_000,
+        "\ud800" * 5_000,
+        "\x00" * 5_000,
+        '"' * 5_000,
+        "a\r\n\x85\u2028b",
+    ],
+)
+def test_json_is_one_line_that_is_bounded_and_can_be_read(
+    collected: io.StringIO, text: str
+) -> None:
+    """Whatever is in it, and never cut within an escape."""
+    LOG.warning(text)
+
+    [line, rest] = collected.getvalue().split("\n")
+    assert rest == ""
+    assert len(line.encode()) < MAX_LINE_BYTES
+    assert len(line.splitlines()) == 1
+    message = json.loads(line)["message"]
+    if len(text) < 100:
+        assert message == text
+    else:
+        assert message.endswith("…")
+        assert len(line.encode()) > MAX_LINE_BYTES // 2

@@ -65,6 +65,7 @@ def test_everything_but_the_token() -> None:
     assert document["identities"]["identity-0"] == {
         "usable": True,
         "reason": None,
+        "last_failure": None,
         "locked": False,
         "expires_at": 1.7e9,
         "next_login_s": 30.0,

@@ -45,6 +45,7 @@ from gateway.proxy.service import RouteTable
 from gateway.settings import ListenAddress, Loaded, Settings
 from gateway.settings.effective import EffectiveValue, effective
 from gateway.tokens.listener import TokenListener
+from gateway.upstream.pool import ConnectionLimit
 
 if TYPE_CHECKING:
     from gateway.identity.fleet.fleet import Fleet
@@ -137,6 +138,7 @@ class _GatewayBuilder:
             self._metrics.fleet = partial(_fleet_state, self._fleet)
         self._caches: dict[str, BuiltCache] = {}
         self._pools: dict[str, BuiltPools] = {}
+        self._connection_limit = ConnectionLimit(_most_connections())
         self._gates: dict[str, Gate] = {}
         self._contexts = TlsContexts()
 
@@ -172,7 +174,10 @@ class _GatewayBuilder:
             problems,
         )
         pools = _build_each(
-            settings.services, self._pools, partial(build_pools, contexts=contexts), problems
+            settings.services,
+            self._pools,
+            partial(build_pools, contexts=contexts, limit=self._connection_limit),
+            problems,
         )
         listen_tls = self._listen_tls
         if settings.listen_tls is not None and self._first.listen_tls is not None:

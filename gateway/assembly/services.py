@@ -18,7 +18,8 @@ from gateway.proxy.service import Credentials, Service
 from gateway.settings import Service as ServiceSettings
 from gateway.settings import Tls
 from gateway.settings.overload import MAX_IN_FLIGHT
-from gateway.upstream.pool import Origin, Pool
+from gateway.upstream.opener import Origin
+from gateway.upstream.pool import ConnectionLimit, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,11 @@ def build_origin(
 
 
 def build_pools(
-    name: str, settings: ServiceSettings, known: BuiltPools | None, contexts: TlsContexts
+    name: str,
+    settings: ServiceSettings,
+    known: BuiltPools | None,
+    contexts: TlsContexts,
+    limit: ConnectionLimit,
 ) -> BuiltPools:
     """Build the pool of a service, or return `known` if its origin would be the same.
 
@@ -77,6 +82,7 @@ def build_pools(
         settings: of the service.
         known: what has been built under this name before, if anything.
         contexts: shared by all services.
+        limit: of all pools together.
 
     Raises:
         ConfigError: a certificate or key cannot be used.
@@ -85,7 +91,9 @@ def build_pools(
     if known is not None and known.pool.origin == origin:
         return known
     earlier = [] if known is None else [known.pool, *known.earlier]
-    return BuiltPools(Pool(origin, clock=boottime), tuple(p for p in earlier if p.active))
+    return BuiltPools(
+        Pool(origin, clock=boottime, limit=limit), tuple(p for p in earlier if p.active)
+    )
 
 
 def build_limits(settings: ServiceSettings) -> Limits | None:

@@ -63,15 +63,16 @@ class Connection:
         "_transport",
         "good_until",
         "heard",
-        "opened_at",
         "requests",
+        "retire_at",
         "reusable",
         "writing_paused",
     )
 
-    def __init__(self, opened_at: float) -> None:
-        self.opened_at = opened_at
-        self.good_until = opened_at
+    def __init__(self, retire_at: float) -> None:
+        self.retire_at = retire_at
+        """From when on it is not to be used again, however busy it is; the pool's own."""
+        self.good_until = retire_at
         """While idle: when the pool must have closed it; the pool's own."""
         self.requests = 0
         """Requests started on this connection."""

@@ -120,10 +120,11 @@ class Pair:
         self._caller = MemoryTransport()
         down = ClientConnection(listener)
         down.connection_made(self._caller)
-        up = Connection(listener.context.clock())
+        now = listener.context.clock()
+        up = Connection(now + 300.0)
         up.connection_made(MemoryTransport())
         service.pool.active += 1
-        service.pool.give_back(up, up.opened_at)
+        service.pool.give_back(up, now)
         self._receive, self._answer = down.data_received, up.data_received
 
     def exchange(self, request: list[bytes], answer: list[bytes]) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 
@@ -25,7 +24,8 @@ def counts(gateway: RunningGateway) -> tuple[float, float]:
 def moved_by(gateway: RunningGateway, time: FakeTime) -> None:
     """Let `time` decide on the age of connections from here on."""
     gateway.gateway._parts.data.context.clock = time.clock
-    gateway.services[0].pool._clock = time.clock
+    pool = gateway.services[0].pool
+    pool._clock = pool._opener._clock = time.clock
 
 
 async def test_callers_share_a_connection_one_after_the_other() -> None:
@@ -59,29 +59,6 @@ async def test_requests_at_the_same_time_have_connections_of_their_own() -> None
             assert counts(gateway) == (0, 3)
 
     assert [len(link.requests) for link in upstream.links] == [2, 2, 2]
-
-
-@pytest.mark.parametrize(("busy", "kept"), [(2, 2), (3, 2)])
-async def test_no_more_are_kept_than_allowed(busy: int, kept: int) -> None:
-    """The one too many is closed as soon as its answer is complete."""
-    together = asyncio.Barrier(busy)
-
-    async def script(link: Link) -> None:
-        await link.request()
-        await together.wait()
-        link.send(OK)
-        await link.hold()
-
-    async with scripted_upstream(script) as upstream, running_gateway(upstream.port) as gateway:
-        pool = gateway.services[0].pool
-        pool.origin = replace(pool.origin, max_idle=2)
-        callers = [await gateway.connect() for _ in range(busy)]
-        for caller in callers:
-            caller.send(POST)
-        for caller in callers:
-            assert (await caller.reply()).status == 200
-        assert counts(gateway) == (0, kept)
-        await until(lambda: sum(link.ended.is_set() for link in upstream.links) == busy - kept)
 
 
 @pytest.mark.parametrize(("waited_s", "links"), [(29.9, 1), (30.0, 2)])

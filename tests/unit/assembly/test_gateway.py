@@ -101,7 +101,7 @@ async def test_a_way_is_made_anew_only_when_it_is_another(
     now = running.pools()
 
     assert (now["one"] is not before["one"]) is moves
-    assert before["one"]._closed is moves
+    assert before["one"].closed is moves
     assert (now["two"], now["plain"]) == (before["two"], before["plain"])
 
 

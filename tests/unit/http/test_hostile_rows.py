@@ -15,7 +15,8 @@ from gateway.http.request_reader import RequestReader
 from gateway.observe.metrics import ServiceMetrics
 from gateway.proxy.admission import Admission, Rules, admit
 from gateway.proxy.service import RouteTable, Service
-from gateway.upstream.pool import Origin, Pool
+from gateway.upstream.opener import Origin
+from gateway.upstream.pool import Pool
 from tests.exchange.hostile_rows import CLASSES, Row
 from tests.support import upstream
 from tests.support.gateway import FakeCredentials

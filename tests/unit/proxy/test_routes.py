@@ -13,7 +13,8 @@ from gateway.http.request_reader import RequestReader
 from gateway.observe.metrics import ServiceMetrics
 from gateway.proxy.admission import RefusedByServiceError, Rules, admit
 from gateway.proxy.service import RouteTable, Service, sharing_a_path
-from gateway.upstream.pool import Origin, Pool
+from gateway.upstream.opener import Origin
+from gateway.upstream.pool import Pool
 from tests.support.gateway import FakeCredentials
 
 

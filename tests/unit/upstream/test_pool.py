@@ -1,6 +1,7 @@
 """Which connections are kept, for how long, and how many; on a clock that the test moves."""
 
 import asyncio
+import itertools
 import socket
 from collections.abc import AsyncIterator, Callable
 
@@ -9,7 +10,8 @@ import pytest
 from gateway.errors import ErrorCode, UpstreamError
 from gateway.http.response_head import ResponseHead
 from gateway.upstream.connection import Connection, ResponseListener
-from gateway.upstream.pool import Origin, Pool, _AddressInfo
+from gateway.upstream.opener import Opener, Origin, _AddressInfo
+from gateway.upstream.pool import ConnectionLimit, Pool
 from tests.support.fake_time import FakeTime
 from tests.support.until import PATIENCE_S, until
 from tests.support.upstream import OK, Upstream, scripted_upstream
@@ -48,16 +50,19 @@ async def make(upstream: Upstream) -> AsyncIterator[Callable[..., Pool]]:
     pools: list[Pool] = []
 
     def made(
-        time: FakeTime, *, idle_limit_s: float = 30.0, max_age_s: float = 300.0, max_idle: int = 64
+        time: FakeTime,
+        *,
+        idle_limit_s: float = 30.0,
+        max_age_s: float = 300.0,
+        limit: ConnectionLimit | None = None,
     ) -> Pool:
         origin = Origin(
             host="127.0.0.1",
             port=upstream.port,
             idle_limit_s=idle_limit_s,
             max_age_s=max_age_s,
-            max_idle=max_idle,
         )
-        pools.append(Pool(origin, clock=time.clock))
+        pools.append(Pool(origin, clock=time.clock, limit=limit))
         return pools[-1]
 
     yield made
@@ -174,34 +179,178 @@ async def test_connection_that_grew_old_in_use_is_not_kept(make: Maker) -> None:
     assert not connection.reusable
 
 
-@pytest.mark.parametrize(("used", "kept"), [(2, 2), (3, 3), (4, 3)])
-async def test_no_more_are_kept_than_allowed(
-    used: int, kept: int, upstream: Upstream, make: Maker
-) -> None:
-    """The one too many is closed when it comes back."""
+async def test_as_many_are_kept_as_were_in_use_together(upstream: Upstream, make: Maker) -> None:
+    """However many: what comes back is used again, and only age takes it away."""
     time = FakeTime()
-    pool = make(time, max_idle=3)
-    connections = [await pool.connect() for _ in range(used)]
-    assert counts(pool) == (used, 0)
+    pool = make(time)
+    connections = [await pool.connect() for _ in range(100)]
+    assert counts(pool) == (100, 0)
+    for connection in connections:
+        pool.give_back(connection, time.now)
+    assert counts(pool) == (0, 100)
+
+    again = [pool.take(time.now) for _ in range(100)]
+    assert set(again) == set(connections)
+    for connection in connections:
+        pool.give_back(connection, time.now)
+    assert len(upstream.links) == 100
+
+
+async def test_what_is_not_needed_any_more_goes_with_age(upstream: Upstream, make: Maker) -> None:
+    """After a burst of five, one request at a time keeps one connection; a sweep ends the others.
+
+    A sweep closes 64 at most, and comes again at once for the rest.
+    """
+    time = FakeTime()
+    pool = make(time, idle_limit_s=0.05)
+    connections = [await pool.connect() for _ in range(70)]
+    for connection in connections:
+        pool.give_back(connection, time.now)
+    time.now += 0.04
+    used = await exchange(pool, time)
+    time.now += 0.02
+    await until(lambda: counts(pool) == (0, 1))
+
+    assert pool.take(time.now) is used
+    pool.give_back(used, time.now)
+    await until(lambda: sum(link.ended.is_set() for link in upstream.links) == 69)
+
+
+async def test_connections_opened_together_do_not_end_together(make: Maker) -> None:
+    """Else all callers would wait for new ones at the same moment, again and again."""
+    time = FakeTime()
+    pool = make(time, max_age_s=100.0)
+    connections = [await pool.connect() for _ in range(20)]
+    ages = sorted(connection.retire_at - time.now for connection in connections)
     for connection in connections:
         pool.give_back(connection, time.now)
 
-    assert counts(pool) == (0, kept)
-    await until(lambda: sum(link.ended.is_set() for link in upstream.links) == used - kept)
+    assert ages[0] >= 50.0
+    assert ages[-1] == 100.0
+    assert max(b - a for a, b in itertools.pairwise(ages)) < 2.0
 
 
-async def test_dead_connection_is_not_counted_and_makes_room(make: Maker) -> None:
-    """One that its service has closed takes nobody's place."""
+async def test_dead_connection_is_not_counted(make: Maker) -> None:
+    """One that its service has closed is neither idle nor handed out."""
     time = FakeTime()
-    pool = make(time, max_idle=1)
+    pool = make(time)
     one, two = await pool.connect(), await pool.connect()
+    pool.give_back(two, time.now)
     pool.give_back(one, time.now)
     one.abort()
-    assert counts(pool) == (1, 0)
-    pool.give_back(two, time.now)
     assert counts(pool) == (0, 1)
     assert pool.take(time.now) is two
     pool.give_back(two, time.now)
+
+
+async def test_who_waits_is_served_before_who_comes_later(upstream: Upstream, make: Maker) -> None:
+    """A connection that comes back goes to the first that waits, not to a newcomer."""
+    time = FakeTime()
+    pool = make(time)
+    held = await pool.connect()
+    first, second = (asyncio.create_task(pool.connect()) for _ in range(2))
+    await asyncio.sleep(0)  # they wait
+    pool.give_back(held, time.now)
+
+    assert pool.take(time.now) is None
+    assert await first is held
+    other = await second
+    assert other is not held
+    pool.give_back(held, time.now)
+    pool.give_back(other, time.now)
+    await until(lambda: counts(pool) == (0, 3))  # what was being opened for the first is kept
+    assert len(upstream.links) == 3
+
+
+async def test_waiting_is_served_in_order(upstream: Upstream, make: Maker) -> None:
+    """Whichever connection is open first."""
+    time = FakeTime()
+    pool = make(time)
+    order: list[int] = []
+
+    async def wait(number: int) -> Connection:
+        connection = await pool.connect()
+        order.append(number)
+        return connection
+
+    tasks = [asyncio.create_task(wait(number)) for number in range(20)]
+    for task in tasks:
+        pool.give_back(await task, time.now)
+    await until(lambda: pool.active == 0 and len(upstream.links) == pool.idle)
+
+    assert order == list(range(20))
+
+
+async def test_connection_that_dies_while_it_is_handed_over_is_replaced(
+    upstream: Upstream, make: Maker
+) -> None:
+    """The request that had waited for it gets another, and stays the first."""
+    time = FakeTime()
+    pool = make(time)
+    held = await exchange(pool, time)
+    assert pool.take(time.now) is held
+    first = asyncio.create_task(pool.connect())
+    await asyncio.sleep(0)
+    pool.give_back(held, time.now)
+    held.abort()
+    connection = await first
+
+    assert connection is not held
+    assert connection.reusable
+    pool.give_back(connection, time.now)
+    await until(lambda: pool.active == 0 and len(upstream.links) == pool.idle + 1)
+
+
+async def test_who_leaves_does_not_take_a_connection_along(upstream: Upstream, make: Maker) -> None:
+    """What had been handed to it in the same turn is passed on."""
+    time = FakeTime()
+    pool = make(time)
+    held = await pool.connect()
+    first, second = (asyncio.create_task(pool.connect()) for _ in range(2))
+    await asyncio.sleep(0)
+    pool.give_back(held, time.now)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+    assert await second is held
+    pool.give_back(held, time.now)
+    await until(lambda: pool.active == 0 and len(upstream.links) == pool.idle)
+
+
+async def test_failure_is_told_to_one_request_for_each_connection() -> None:
+    """Who was served meanwhile is told nothing, and nobody waits for ever."""
+    time = FakeTime()
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        pool = Pool(Origin(host="127.0.0.1", port=unused.getsockname()[1]), clock=time.clock)
+        results = await asyncio.gather(*(pool.connect() for _ in range(5)), return_exceptions=True)
+
+    assert [type(result) for result in results] == [UpstreamError] * 5
+    assert counts(pool) == (0, 0)
+
+
+async def test_idle_connections_make_room_for_those_of_other_services(
+    upstream: Upstream, make: Maker
+) -> None:
+    """All pools together keep within what the process may open; the oldest goes first."""
+    time = FakeTime()
+    limit = ConnectionLimit(3)
+    one, other = make(time, limit=limit), make(time, limit=limit)
+    oldest, newer = await one.connect(), await one.connect()
+    one.give_back(oldest, time.now)
+    time.now += 1.0
+    one.give_back(newer, time.now)
+    held = await other.connect()
+    assert (counts(one), counts(other)) == ((0, 2), (1, 0))
+    another = await other.connect()
+
+    assert (counts(one), counts(other)) == ((0, 1), (2, 0))
+    assert one.take(time.now) is newer
+    third = await other.connect()  # what is in use is not limited here
+    await until(upstream.links[0].ended.is_set)
+    for connection in (held, another, third):
+        other.give_back(connection, time.now)
 
 
 async def test_idle_connections_are_closed_without_being_asked_for(
@@ -310,12 +459,14 @@ async def test_of_several_addresses_one_that_answers_is_enough(
         unused.bind(("127.0.0.1", 0))
         dead = unused.getsockname()[1]
         connection = Connection(time.now)
-        transport = await pool._connect_to_one_of(_addresses(dead, upstream.port), connection)
+        transport = await pool._opener._connect_to_one_of(
+            _addresses(dead, upstream.port), connection
+        )
         sock = transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         transport.close()
         with pytest.raises(ConnectionRefusedError):
-            await pool._connect_to_one_of(_addresses(dead, dead), connection)
+            await pool._opener._connect_to_one_of(_addresses(dead, dead), connection)
 
 
 async def test_cancelled_connect_to_several_addresses_leaves_nothing(
@@ -328,7 +479,7 @@ async def test_cancelled_connect_to_several_addresses_leaves_nothing(
     for turns in range(30):
         connection = Connection(time.now)
         connecting = asyncio.create_task(
-            pool._connect_to_one_of(_addresses(upstream.port, upstream.port), connection)
+            pool._opener._connect_to_one_of(_addresses(upstream.port, upstream.port), connection)
         )
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -345,6 +496,29 @@ async def test_cancelled_connect_to_several_addresses_leaves_nothing(
     assert completed < 30
 
 
+async def test_address_needs_no_look_up(upstream: Upstream) -> None:
+    """One wait, for the connection itself."""
+    opener = Opener(Origin(host="127.0.0.1", port=upstream.port), clock=FakeTime().clock)
+    connection = await opener.open()
+    connection.abort()
+
+    assert opener._resolved == ((), 0.0)
+
+
+@pytest.mark.parametrize(("waited_s", "again"), [(0.9, False), (1.0, True)])
+async def test_burst_looks_a_name_up_once(waited_s: float, again: bool, upstream: Upstream) -> None:
+    """And what is opened a second later follows the name to where it is then."""
+    time = FakeTime()
+    opener = Opener(Origin(host="localhost", port=upstream.port), clock=time.clock)
+    for connection in await asyncio.gather(opener.open(), opener.open()):
+        connection.abort()
+    first = opener._resolved
+    time.now += waited_s
+    (await opener.open()).abort()
+
+    assert (opener._resolved is not first) is again
+
+
 @pytest.mark.parametrize(
     ("code", "age_s", "stands"),
     [
@@ -358,14 +532,14 @@ async def test_what_a_name_was_holds_while_no_name_server_answers(
 ) -> None:
     """As long as a connection might last; a server that says there is no such name is believed."""
     time = FakeTime()
-    pool = Pool(Origin(host="127.0.0.1", port=9), clock=time.clock)
-    known = await pool._addresses()
+    opener = Opener(Origin(host="localhost", port=9), clock=time.clock)
+    known = await opener._addresses()
     time.now += age_s
-    assert (pool._still_known_after(socket.gaierror(code, ""), time.now) == known) is stands
+    assert (opener._still_known_after(socket.gaierror(code, ""), time.now) == known) is stands
 
 
 def test_representation_counts() -> None:
     """For a debugger; it names no address."""
     pool = Pool(Origin(host="secret.example", port=80), clock=FakeTime().clock)
 
-    assert repr(pool) == "<Pool active=0 idle=0>"
+    assert repr(pool) == "<Pool active=0 idle=0 waiting=0>"

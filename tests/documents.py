@@ -32,7 +32,7 @@ from gateway.settings.types import (
 )
 from tests.bench import summary
 from tests.chart_schema import chart_schema
-from tests.reference import access_log, errors, metrics
+from tests.reference import access_log, architecture, errors, metrics
 
 ROOT = Path(__file__).parent.parent
 
@@ -266,6 +266,7 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     ),
     "README.md": summary.readme,
     "config/metrics.md": metrics.document,
+    "deploy/architecture.svg": architecture.picture,
     "config/access-log.md": access_log.document,
     **{name: partial(str, text) for name, text in errors.documents().items()},
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from gateway import __version__
 from gateway.cli import main
@@ -105,6 +106,34 @@ def test_make_targets_named_in_the_readme_exist() -> None:
     named = set(re.findall(r"make ([a-z-]+)", (ROOT / "README.md").read_text()))
 
     assert named <= targets
+
+
+def test_options_named_in_the_readme_exist() -> None:
+    """
+    Each `--option` after one of our commands is one that the command takes.
+    """
+    context = click.Context(main)
+    text = (ROOT / "README.md").read_text()
+    found = re.findall(r"modelarts-gateway ([a-z]+)((?: --[a-z-]+)+)", text)
+    for command, options in found:
+        known = main.get_command(context, command)
+        assert known is not None
+        names = {option for parameter in known.params for option in parameter.opts}
+        assert set(options.split()) <= names, command
+
+
+def test_the_five_lines_for_kubernetes_are_a_native_sidecar_of_this_version() -> None:
+    """
+    What the README shows for a pod is YAML, five lines, and names this version's image.
+    """
+    text = (ROOT / "README.md").read_text()
+    [block] = re.findall(r"```yaml\n(initContainers:.*?)```", text, re.DOTALL)
+    [container] = yaml.safe_load(block)["initContainers"]
+
+    assert len(block.splitlines()) == 5
+    assert container["restartPolicy"] == "Always"
+    assert container["image"] == f"modelarts-gateway:{__version__}"
+    assert f"--tag modelarts-gateway:{__version__} " in text
 
 
 def test_no_page_or_source_names_this_machine() -> None:

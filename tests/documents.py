@@ -257,6 +257,13 @@ def _shown_default(field: FieldInfo) -> str:
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
+_CHART_FILES = "deploy/helm/modelarts-gateway/files"
+
+
+def _text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "config/gateway.schema.json": settings_schema,
     "config/README.md": settings_reference,
@@ -269,6 +276,12 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     "deploy/architecture.svg": architecture.picture,
     "config/access-log.md": access_log.document,
     **{name: partial(str, text) for name, text in errors.documents().items()},
+    # A chart can read its own files only.
+    f"{_CHART_FILES}/modelarts-gateway.json": dashboard_json,
+    f"{_CHART_FILES}/alerts.rules.yml": lambda: _text_of("deploy/prometheus/alerts.rules.yml"),
+    f"{_CHART_FILES}/recording.rules.yml": lambda: _text_of(
+        "deploy/prometheus/recording.rules.yml"
+    ),
 }
 
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from gateway import __version__
+from gateway.settings import load
 from tests.deploy.manifests import check_policies, check_schema, containers_of, settings_of
 from tests.deploy.parts import ROOT, output_of
 
@@ -77,19 +78,50 @@ def test_an_overlay_changes_configuration_and_image(programs: Path, tmp_path: Pa
     """
     The overlay that kustomization.yaml describes works as it is written there.
     """
-    described = (KUBERNETES / "standalone" / "kustomization.yaml").read_text().splitlines()
-    start = described.index("#   namespace: inference")
-    overlay = "\n".join(line.removeprefix("#   ") for line in described[start : start + 5])
-    (tmp_path / "base").symlink_to(KUBERNETES / "standalone")
-    (tmp_path / "kustomization.yaml").write_text(overlay.replace("path/to/standalone", "base"))
-    (tmp_path / "gateway.yaml").write_text("services: {}\n")
-
-    made = output_of(str(programs / "kustomize"), "build", str(tmp_path))
+    made = _overlay(programs, tmp_path, 5)
 
     assert "services: {}" in made
     assert "iam.ap-southeast-1" not in made
     assert "image: registry.example/modelarts-gateway:0.1.0" in made
     assert made.count("namespace: inference") == 6
+
+
+def test_callers_may_need_a_certificate(tools: Path, programs: Path, tmp_path: Path) -> None:
+    """
+    With the component that kustomization.yaml describes: strictly valid, in line with the policies,
+    and the gateway accepts the files that are mounted.
+    """
+    file = tmp_path / "overlay.yaml"
+    file.write_text(_overlay(programs, tmp_path, 6))
+
+    check_schema(tools, file, "1.29", "1.37")
+    check_policies(tools, file)
+    gateway = containers_of(file)["modelarts-gateway"]
+    folders = {mount["mountPath"] for mount in gateway["volumeMounts"]}
+    given = {one["name"]: one["value"] for one in gateway["env"]}
+    certificate = tmp_path / "file.pem"
+    certificate.touch()
+    environ = {"GATEWAY_SERVICE_URL": "http://127.0.0.1:1/"}
+    for name, value in given.items():
+        if name.startswith("GATEWAY_LISTEN_TLS__"):
+            environ[name] = value and str(certificate)
+            assert not value or str(Path(value).parent) in folders
+    settings = load(file=None, environ=environ, flags={}).settings
+    assert settings.listen_tls is not None
+    assert settings.listen_tls.client_ca_file is not None
+    assert "name: https" in file.read_text()
+
+
+def _overlay(programs: Path, folder: Path, lines: int) -> str:
+    """Return what the first `lines` of the overlay in kustomization.yaml make."""
+    described = (KUBERNETES / "standalone" / "kustomization.yaml").read_text().splitlines()
+    start = described.index("#   namespace: inference")
+    overlay = "\n".join(line.removeprefix("#   ") for line in described[start : start + lines])
+    for name in ("standalone", "listen-tls"):
+        (folder / name).symlink_to(KUBERNETES / name)
+    (folder / "kustomization.yaml").write_text(overlay.replace("path/to/", ""))
+    (folder / "gateway.yaml").write_text("services: {}\n")
+    return output_of(str(programs / "kustomize"), "build", str(folder))
 
 
 def test_native_and_classic_sidecar_differ_as_described() -> None:

@@ -20,6 +20,7 @@ class Gate:
         self.port = 0
         self._target_port = target_port
         self._resets = False
+        self._parted = False
         self._server: asyncio.Server | None = None
         self._hole: list[socket.socket] = []
         self._links: set[asyncio.Task[None]] = set()
@@ -31,7 +32,7 @@ class Gate:
     async def open(self) -> None:
         """Let connections through."""
         await self.refuse()
-        self._resets = False
+        self._resets = self._parted = False
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -39,6 +40,10 @@ class Gate:
         """Accept connections and reset them."""
         await self.open()
         self._resets = True
+
+    def part(self) -> None:
+        """Keep connections and accept new ones, but lose whatever they send, both ways."""
+        self._parted = True
 
     async def refuse(self) -> None:
         """Do not listen."""
@@ -78,18 +83,18 @@ class Gate:
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
         try:
-            await asyncio.gather(_pass_on(reader, back), _pass_on(there, writer))
+            await asyncio.gather(self._pass_on(reader, back), self._pass_on(there, writer))
         finally:
             back.close()
             writer.close()
 
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.write_eof()
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if not self._parted:
+                    writer.write(data)
+                    await writer.drain()
+            writer.write_eof()
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from gateway.errors import CredentialError
 from gateway.identity.refresh import RefreshResult
 from gateway.twin import IRIS_ID, Account, Twin
 from gateway.twin.iam_faults import IamFault, IamFaultSpec
+from tests.cloud.gate import Gate
 from tests.cloud.serving import CALL, password_identity
 from tests.life.test_reload import ask
 from tests.support.redis_server import PASSWORD, RedisServer, redis_server
@@ -182,6 +183,37 @@ async def test_no_request_fails_whatever_becomes_of_redis(
         assert set(statuses) == {200}
         for one in gateways:  # one warning for each of the outages, at most
             assert 1 <= sum("Redis cannot be used" in line for line in one.log) <= 3
+
+
+async def test_no_request_fails_while_redis_is_cut_off(
+    tmp_path: Path, redis: RedisServer, twin: Twin
+) -> None:
+    """A partition: connections stay, nothing arrives. Calls that need a new token succeed, too.
+
+    When it is over, logins are shared again.
+    """
+    gate = Gate(redis.port)
+    await gate.open()
+    fleet = redis.settings(url=f"rediss://localhost:{gate.port}/0")
+    try:
+        async with processes(2, tmp_path, twin, fleet) as gateways:
+            assert twin._state.stats.login_attempts == 1
+            gate.part()
+            twin._state.tokens.revoke_all()
+            replies = await asyncio.gather(*(ask(one, CALL) for one in gateways for _ in range(4)))
+            assert [status for status, _ in replies] == [200] * 8
+            assert twin._state.stats.login_attempts == 3  # each for itself
+            for one in gateways:
+                await one.says("it does not answer in time; until it can, this replica logs in by")
+            await gate.open()
+            for one in gateways:
+                await one.says("Redis works again")
+            twin._state.tokens.revoke_all()
+            replies = await asyncio.gather(*(ask(one, CALL) for one in gateways))
+            assert [status for status, _ in replies] == [200] * 2
+            assert twin._state.stats.login_attempts == 4
+    finally:
+        await gate.refuse()
 
 
 async def test_a_wrong_password_is_refused_twice_for_five_replicas(

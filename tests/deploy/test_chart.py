@@ -137,7 +137,7 @@ def test_every_value_arrives_where_it_works(helm: Helm, tmp_path: Path) -> None:
         if one["kind"] == "ConfigMap" and "gateway.yaml" in one["data"]
     )
     files = set(re.findall(r"_file: (/\S+)", text))
-    assert len(files) == 11
+    assert len(files) == 12
     for name in files:
         assert str(Path(name).parent) in mounts.values(), name
     settings = settings_of(file, tmp_path)

@@ -80,8 +80,9 @@ class User:
 class Keystone:
     """A running Keystone, its services, and an administrator's hand."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, life_s: int = TOKEN_LIFE_S) -> None:
         self._folder = folder
+        self._life_s = life_s
         self._admin_password = secrets.token_urlsafe(12)
         self._numbers = itertools.count(1)
         self._session = requests.Session()
@@ -200,7 +201,7 @@ class Keystone:
     def prepare(self) -> None:
         """Start everything on a copy of the blank database, with a domain, project and role."""
         shutil.copytree(_HOME / "blank", self._folder, dirs_exist_ok=True)
-        _write_conf(self._folder)
+        _write_conf(self._folder, self._life_s)
         _manage(
             self._folder,
             "bootstrap",
@@ -268,18 +269,21 @@ class Keystone:
 
 
 @contextmanager
-def running_keystone(folder: Path, say: Callable[[str], None]) -> Iterator[Keystone]:
+def running_keystone(
+    folder: Path, say: Callable[[str], None], *, life_s: int = TOKEN_LIFE_S
+) -> Iterator[Keystone]:
     """Install Keystone if that has not been done, start it, and stop it at the end.
 
     Args:
         folder: where it keeps everything; empty.
         say: is told in one line what takes long.
+        life_s: of its tokens.
 
     Raises:
         KeystoneMissingError: it cannot be had.
     """
     _install(say)
-    keystone = Keystone(folder)
+    keystone = Keystone(folder, life_s)
     try:
         keystone.prepare()
         yield keystone
@@ -311,8 +315,8 @@ def _install(say: Callable[[str], None]) -> None:
         stamp.write_text(wanted)
 
 
-def _write_conf(folder: Path) -> None:
-    (folder / "keystone.conf").write_text(_CONF.format(folder=folder, life_s=TOKEN_LIFE_S))
+def _write_conf(folder: Path, life_s: int = TOKEN_LIFE_S) -> None:
+    (folder / "keystone.conf").write_text(_CONF.format(folder=folder, life_s=life_s))
 
 
 def _manage(folder: Path, *arguments: str) -> None:

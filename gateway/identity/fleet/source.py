@@ -11,7 +11,7 @@ from gateway.identity.fleet.entry import decode, encode
 from gateway.identity.fleet.fleet import Fleet, FleetDownError
 from gateway.identity.fleet.shelf import Found
 from gateway.identity.refresh import RefreshResult, RefusalLedger
-from gateway.identity.source import CredentialSource, Login, LoginError
+from gateway.identity.source import CredentialSource, Login, LoginError, TokenFacts
 from gateway.identity.store import TokenStore
 
 LOCK_S: Final = 1.5
@@ -45,8 +45,8 @@ class SharedSource(CredentialSource, Protocol):
 class FleetSource:
     """Implements `CredentialSource`: asks the fleet's store before it asks IAM.
 
-    Invariants: a credential that this replica has or has rejected is not taken from the store;
-    while the store does not work, everything is as without it.
+    Invariants: a credential that this replica has or has rejected, or that is older than the one
+    it has rejected, is not taken from the store; while the store does not work, everything is as without it.
     """
 
     def __init__(
@@ -170,6 +170,8 @@ class FleetSource:
                 return None
         if mine is not None and expires_at <= mine.credential.expires_at:
             return None
+        if rejected is not None and _is_older(entry.facts, rejected.facts):
+            return None  # from before an outage of the store: what killed ours killed it, too
         begun_at = expires_at - entry.usable_s
         credential = Credential(
             entry.field_lines,
@@ -238,6 +240,13 @@ class _TakenOverError(Exception):
     def __init__(self, login: Login) -> None:
         super().__init__("taken over")
         self.login = login
+
+
+def _is_older(facts: TokenFacts, than: TokenFacts | None) -> bool:
+    """True if IAM has issued the one before the other, as far as it says so."""
+    if than is None or facts.issued_at is None or than.issued_at is None:
+        return False
+    return facts.issued_at < than.issued_at
 
 
 def _result_named(name: bytes) -> RefreshResult:

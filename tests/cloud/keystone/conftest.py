@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.keystone import Keystone, KeystoneMissingError, running_keystone
+from tests.support.keystone import (
+    TOKEN_LIFE_S,
+    Keystone,
+    KeystoneMissingError,
+    running_keystone,
+)
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +19,13 @@ def keystone(
     pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Keystone]:
     """Keystone with tokens that live for seconds; installed on first use."""
+    yield from keystone_or_skip(pytestconfig, tmp_path_factory, life_s=TOKEN_LIFE_S)
+
+
+def keystone_or_skip(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, *, life_s: int
+) -> Iterator[Keystone]:
+    """Run a Keystone whose tokens live for `life_s`; skip where it cannot be had."""
     capture: Any = pytestconfig.pluginmanager.getplugin("capturemanager")
 
     def say(line: str) -> None:
@@ -22,7 +34,8 @@ def keystone(
 
     started = False
     try:
-        with running_keystone(tmp_path_factory.mktemp("keystone"), say) as running:
+        folder = tmp_path_factory.mktemp("keystone")
+        with running_keystone(folder, say, life_s=life_s) as running:
             started = True
             yield running
     except KeystoneMissingError as error:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from random import Random
 
 import pytest
@@ -53,7 +54,8 @@ class Iam:
         self.good.add(line)
         stale = stale_at(began, DAY, self.random.random())
         credential = Credential(line, stale_at=stale, expires_at=expires_at(began, DAY))
-        return Login(credential, "key", TokenFacts(7, f"{number:08x}"))
+        issued_at = datetime.fromtimestamp(began, UTC)
+        return Login(credential, "key", TokenFacts(7, f"{number:08x}", issued_at=issued_at))
 
 
 class Source:
@@ -77,10 +79,10 @@ class Source:
 class Replica:
     """One gateway's share of the story."""
 
-    def __init__(self, world: "World", keys: FleetKeys) -> None:
+    def __init__(self, world: "World", keys: FleetKeys, probe_every_s: float = DAY) -> None:
         machine = world.machine
         store = TokenStore(machine.clock)
-        self.fleet = Fleet(world.shelf, keys, probe_every_s=DAY)
+        self.fleet = Fleet(world.shelf, keys, probe_every_s=probe_every_s)
         self.observed = Remembering()
         self.cache = CredentialCache(
             "default",
@@ -114,13 +116,13 @@ class Replica:
 class World:
     """IAM, the store and the replicas."""
 
-    def __init__(self, loop: VirtualLoop, size: int, keys: FleetKeys = KEY) -> None:
+    def __init__(self, loop: VirtualLoop, size: int, probe_every_s: float) -> None:
         self.loop = loop
         self.machine = Machine(loop)
         self.random = Random(20260102)
         self.iam = Iam(self.machine, self.random)
         self.shelf = MemoryShelf(self.machine.clock)
-        self.replicas = [Replica(self, keys) for _ in range(size)]
+        self.replicas = [Replica(self, KEY, probe_every_s) for _ in range(size)]
 
     async def usable_by_all(self) -> list[Credential]:
         """Ask every replica for a credential, at once; nobody may wait for more than 2 s."""
@@ -137,12 +139,25 @@ class World:
             if credential is not None:
                 assert one.cache.reject(credential)
 
+    def accept_all(self) -> None:
+        """Let a service accept what each replica has."""
+        for one in self.replicas:
+            credential = one.cache.usable(self.machine.clock())
+            assert credential is not None
+            one.cache.accepted(credential)
 
-def run(size: int, story: Callable[[World], Awaitable[None]], *, started: bool = True) -> None:
+
+def run(
+    size: int,
+    story: Callable[[World], Awaitable[None]],
+    *,
+    started: bool = True,
+    probe_every_s: float = DAY,
+) -> None:
     """Let `story` happen to replicas on a loop of its own."""
 
     async def live(loop: VirtualLoop) -> None:
-        world = World(loop, size)
+        world = World(loop, size, probe_every_s)
         if started:
             for one in world.replicas:
                 one.start()
@@ -275,6 +290,27 @@ def test_without_the_store_each_logs_in_as_alone() -> None:
         assert len(world.iam.asked_at) == len(world.replicas) + 1
 
     run(10, story, started=False)
+
+
+def test_what_the_store_held_before_an_outage_is_not_taken_after_it() -> None:
+    """It died while each replica had a login of its own, and nobody could say so."""
+
+    async def story(world: World) -> None:
+        await world.usable_by_all()
+        world.shelf.broken = True
+        world.reject_all()
+        await world.usable_by_all()
+        world.accept_all()
+        world.shelf.broken = False
+        await asyncio.sleep(5.0)
+        assert all(one.fleet.up for one in world.replicas)
+        before = len(world.iam.asked_at)
+
+        world.reject_all()
+        assert {one.field_lines for one in await world.usable_by_all()} == world.iam.good
+        assert len(world.iam.asked_at) == before + 1
+
+    run(10, story, probe_every_s=5.0)
 
 
 def test_a_store_that_hangs_costs_less_than_a_second_once() -> None:

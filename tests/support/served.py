@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.client import Reply, connect
 
-_WAIT_S = 15
+_WAIT_S = 60
 _LISTENING = re.compile(r"listening on (\S+) for .*; admin on \S+:(\d+)")
 
 

@@ -38,8 +38,9 @@ Colour: in a terminal, unless NO_COLOR is set."""
 def command(file: Path | None, as_json: bool) -> None:
     """Find out what is wrong, step by step, and what to do about it.
 
-    Configuration, secrets, name, connection, certificate, login, project, clock, the service's URL,
-    and one harmless request to each service (GET without a body; no prediction, none of your data).
+    Configuration, the gateway's own listeners, fleet and sinks, secrets, name, connection,
+    certificate, login, project, clock, the service's URL, and one harmless request to each service
+    (GET without a body; no prediction, none of your data).
     Each line is OK, WARN or FAIL, with the remedy.
 
     It logs in once per identity, and not at all when a gateway that runs here says that IAM refuses

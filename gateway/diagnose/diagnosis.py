@@ -1,4 +1,4 @@
-"""The doctor's steps in their order: configuration, environment, identities, services, limits."""
+"""The doctor's steps in order: configuration, environment, identities, services, limits."""
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping
@@ -7,10 +7,12 @@ from pathlib import Path
 from gateway.clock import wall_clock
 from gateway.diagnose.environment_checks import surroundings
 from gateway.diagnose.findings import Finding, Level, Step, has_failed
+from gateway.diagnose.listeners import examine_listeners
 from gateway.diagnose.local_gateway import advised_limits, refused_logins
 from gateway.diagnose.named_files import problems_of
 from gateway.diagnose.online import examine_identity, examine_skew, examine_way
 from gateway.diagnose.probe_request import visit
+from gateway.diagnose.sharing import examine_fleet, examine_sinks
 from gateway.diagnose.vendor_codes import failure_text, is_known_to_vendor, meaning_of
 from gateway.errors import UpstreamError
 from gateway.identity.source import Login
@@ -41,7 +43,7 @@ async def diagnose(
         f"{'' if file is None else f'{file} and '}the environment"
     )
     yield Finding(Level.OK, "", Step.CONFIGURATION, text)
-    for finding in surroundings(environ):
+    async for finding in _around(settings, environ):
         yield finding
     logins: dict[str, Login | None] = {}
     refused: set[Hashable] = set()
@@ -51,7 +53,7 @@ async def diagnose(
         is_same = not any(getattr(identity, key) for key in SECRETS)
         spare = held_back.get(name, "") if is_same else ""
         found, logins[name] = await examine_identity(name, identity, refused, spare=spare)
-        for finding in found:
+        for finding in (*found, *await asyncio.to_thread(examine_sinks, name, identity)):
             yield finding
     examinations = [
         asyncio.create_task(
@@ -70,6 +72,16 @@ async def diagnose(
         for examination in examinations:
             examination.cancel()
     for finding in await _examine_limits(settings):
+        yield finding
+
+
+async def _around(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
+    """Look at the environment, the gateway's own listeners and its fleet."""
+    for finding in surroundings(environ):
+        yield finding
+    for finding in await asyncio.to_thread(examine_listeners, settings):
+        yield finding
+    for finding in await examine_fleet(settings):
         yield finding
 
 

@@ -29,6 +29,9 @@ class Step(StrEnum):
     CLOCK = "clock"
     URL = "url"
     PROBE = "probe"
+    LISTENER = "listener"
+    FLEET = "fleet"
+    SINK = "sink"
     LIMITS = "limits"
 
 

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from gateway.diagnose.findings import Level
+from gateway.diagnose.sharing import examine_fleet
 from gateway.errors import CredentialError
 from gateway.identity.refresh import RefreshResult
+from gateway.settings import load
 from gateway.twin import IRIS_ID, Account, Twin
 from gateway.twin.iam_faults import IamFault, IamFaultSpec
 from tests.cloud.gate import Gate
@@ -274,6 +277,19 @@ async def test_a_fleet_that_cannot_work_is_said_once_and_costs_nothing(
         assert sum("this replica logs in by itself" in line for line in gateway.log) == 1
     if server is not None:
         server.close()
+
+
+async def test_the_doctor_tries_it(tmp_path: Path, redis: RedisServer, twin: Twin) -> None:
+    """It tells a Redis that works from one where others use another key."""
+    loaded = load(file=None, environ={}, flags=settings(tmp_path, twin, redis.settings())).settings
+    (found,) = await examine_fleet(loaded)
+    assert (found.level, found.text) == (
+        Level.OK, f"{redis.url} works, and our keys are those in use",
+    )  # fmt: skip
+    await redis.do("SET", "gw:check", "what nobody can read")
+    (found,) = await examine_fleet(loaded)
+    assert found.level is Level.WARN
+    assert "another gateway uses another key" in found.text
 
 
 async def _talk_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -91,9 +91,9 @@ def wheels(say: Callable[[str], None]) -> Path:
 
     Fetched outside, where pip knows its way to an index.
     """
-    # It has all that requirements.txt has, as a test asserts.
-    lock = ROOT / "deploy" / "requirements-otel.txt"
-    with _made_once("wheels", lock.read_text()) as folder:
+    # They have all that requirements.txt has, as a test asserts.
+    locks = [ROOT / "deploy" / f"requirements-{extra}.txt" for extra in ("otel", "fleet")]
+    with _made_once("wheels", "\n".join(lock.read_text() for lock in locks)) as folder:
         if folder is not None:
             say("== Fetching the image's wheels into .venv/deploy (first time only)")
             download = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder)]
@@ -106,7 +106,7 @@ def wheels(say: Callable[[str], None]) -> Path:
                     "--python-version=3.13",
                     *(f"--platform=manylinux_{glibc}_{machine}" for glibc in _PLATFORMS),
                     "--platform=any",
-                    f"--requirement={lock}",
+                    *(f"--requirement={lock}" for lock in locks),
                 ]
             )
             _run([*download, "hatchling"])

@@ -83,13 +83,13 @@ def test_hadolint_finds_nothing(tools: Path) -> None:
     assert output_of(str(tools / "hadolint"), str(DOCKERFILE)) == ""
 
 
-@pytest.mark.parametrize("extra", ["", "otel"])
+@pytest.mark.parametrize("extra", ["", "otel", "fleet"])
 def test_locked_packages_are_those_that_the_project_asks_for(extra: str) -> None:
     """
     deploy/requirements.txt has each of the project's requirements, at a version it allows, and a
-    hash of every file; so has requirements-otel.txt, with the extra's, and otherwise the same.
+    hash of every file; so have those of the extras, with what these need, and otherwise the same.
     """
-    lock = LOCK.with_stem("requirements-otel") if extra else LOCK
+    lock = LOCK.with_stem(f"requirements-{extra}") if extra else LOCK
     locked = _locked(lock)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"] + (project["optional-dependencies"][extra] if extra else [])
@@ -107,23 +107,33 @@ def _locked(lock: Path) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", lock.read_text(), re.MULTILINE))
 
 
-def test_image_can_be_built_to_trace(containers: Containers, build: Build) -> None:
+@pytest.mark.parametrize(
+    ("extra", "loaded"),
+    [
+        ("otel", "gateway.observe.tracing.Tracer"),
+        ("fleet", "gateway.identity.fleet.redis_shelf.RedisShelf"),
+    ],
+)
+def test_image_can_be_built_with_an_extra(
+    containers: Containers, build: Build, extra: str, loaded: str
+) -> None:
     """
-    With one argument the image has what tracing needs, and nothing is asked for in vain.
+    With one argument the image has what the extra needs, and nothing is asked for in vain.
     """
-    build("localhost/modelarts-gateway:otel", "--build-arg=REQUIREMENTS=requirements-otel.txt")
+    name = f"localhost/modelarts-gateway:{extra}"
+    build(name, f"--build-arg=REQUIREMENTS=requirements-{extra}.txt")
 
-    loads = "import gateway.observe.tracing as tracing; print(tracing.Tracer.__name__)"
+    module, _, kind = loaded.rpartition(".")
     said = containers.podman(
         "run",
         "--rm",
         *TIGHT,
         "--entrypoint=/opt/modelarts-gateway/bin/python",
-        "localhost/modelarts-gateway:otel",
+        name,
         "-c",
-        loads,
+        f"from {module} import {kind}; print({kind}.__name__)",
     )
-    assert said.strip() == "Tracer"
+    assert said.strip() == kind
 
 
 @pytest.fixture(scope="module")

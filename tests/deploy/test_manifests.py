@@ -101,7 +101,10 @@ def test_callers_may_need_a_certificate(tools: Path, programs: Path, tmp_path: P
     given = {one["name"]: one["value"] for one in gateway["env"]}
     certificate = tmp_path / "file.pem"
     certificate.touch()
-    environ = {"GATEWAY_SERVICE_URL": "http://127.0.0.1:1/"}
+    environ = {
+        "GATEWAY_SERVICE_URL": "http://127.0.0.1:1/",
+        "GATEWAY_IDENTITIES__DEFAULT__METHOD": "none",
+    }
     for name, value in given.items():
         if name.startswith("GATEWAY_LISTEN_TLS__"):
             environ[name] = value and str(certificate)

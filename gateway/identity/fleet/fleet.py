@@ -82,6 +82,13 @@ class Fleet:
             self._failed(str(error))
         raise FleetDownError
 
+    async def trial(self, limit_s: float) -> str:
+        """Return why the shelf cannot be used, in words; empty if it can. Logs nothing."""
+        try:
+            return "" if await _within(self._check(), limit_s) else _OTHER_KEY
+        except ShelfError as error:
+            return str(error)
+
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Do `work`, which raises nothing but FleetDownError, without anybody waiting for it."""
 

@@ -46,7 +46,8 @@ class FleetSource:
     """Implements `CredentialSource`: asks the fleet's store before it asks IAM.
 
     Invariants: a credential that this replica has or has rejected, or that is older than the one
-    it has rejected, is not taken from the store; while the store does not work, everything is as without it.
+    it has rejected, is not taken from the store; while the store does not work, everything is as
+    without it.
     """
 
     def __init__(

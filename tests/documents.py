@@ -257,11 +257,12 @@ def _shown_default(field: FieldInfo) -> str:
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
+_SOURCES = ROOT
 _CHART_FILES = "deploy/helm/modelarts-gateway/files"
 
 
 def _text_of(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
+    return (_SOURCES / name).read_text(encoding="utf-8")
 
 
 DOCUMENTS: dict[str, Callable[[], str]] = {

@@ -1,5 +1,6 @@
 """The admin listener: probes, metrics, status. It reads our own state and never calls upstream."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -55,7 +56,7 @@ def admin_application(
         return _verdict(request, "ready", state.ready, state.reason, services=state.services)
 
     async def show_metrics(request: web.Request) -> web.Response:
-        page, content_type = metrics.exposition(request.headers.get("Accept", ""))
+        page, content_type = await _scraped(metrics, request.headers.get("Accept", ""))
         return web.Response(body=page, headers={"Content-Type": content_type})
 
     application = web.Application(middlewares=[_host_guard(health)])
@@ -69,6 +70,18 @@ def admin_application(
     if reload is not None:
         application.router.add_post("/reload", _reload_by(reload, health))
     return application
+
+
+async def _scraped(metrics: Metrics, accept: str) -> tuple[bytes, str]:
+    """Return the page for Prometheus; requests go on while it is written."""
+    writing = metrics.write_exposition(accept)
+    while True:
+        try:
+            next(writing)
+        except StopIteration as end:
+            page: tuple[bytes, str] = end.value
+            return page
+        await asyncio.sleep(0)
 
 
 def _host_guard(health: Health) -> Middleware:

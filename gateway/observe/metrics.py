@@ -1,11 +1,11 @@
 """What Prometheus is told. Counting is plain integers; series are made when somebody scrapes.
 
 prometheus-client's own children cost 1.1 to 1.7 µs a call, eight calls a request (2026-11, Python
-3.11, 2 cores); an addition costs 0.1. It still owns the registry and the exposition formats.
+3.11, 2 cores); an addition costs 0.1. It still owns the exposition formats.
 """
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,11 +18,10 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
 from gateway import __version__, build
 from gateway.errors import ErrorCode, Layer, Rejection
+from gateway.observe.exposition import merged, write_page
 from gateway.observe.histogram import Histogram
 from gateway.observe.memory import Waiting, memory_families
 from gateway.observe.overload import OverloadCounts, OverloadGauges, overload_families
@@ -196,15 +195,14 @@ ServiceSeries = tuple[ServiceMetrics, Callable[[], ServiceGauges]]
 IdentitySeries = tuple[IdentityMetrics, Callable[[], IdentityGauges]]
 
 
-class Metrics(Collector):
-    """All series of one gateway, in a registry of its own.
+class Metrics:
+    """All series of one gateway.
 
     Invariant: a name is exported once, whatever reloads do, and its counters never go back while
     it is.
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
         self.reload_successful = True
         self.reload_success_at = 0.0
         """Seconds since the epoch."""
@@ -220,8 +218,7 @@ class Metrics(Collector):
         self._services: dict[str, ServiceSeries] = {}
         self._identities: dict[str, IdentitySeries] = {}
         self._leaving: set[str] = set()
-        self.registry.register(self)
-        ProcessCollector(registry=self.registry)
+        self._process = ProcessCollector(registry=CollectorRegistry())
 
     def add_service(self, metrics: ServiceMetrics, gauges: Callable[[], ServiceGauges]) -> None:
         """Export a service; `gauges` is asked at every scrape."""
@@ -267,14 +264,34 @@ class Metrics(Collector):
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return the page and its content type, in the format that an Accept value prefers."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        writing = self.write_exposition(accept)
+        while True:
+            try:
+                next(writing)
+            except StopIteration as end:
+                page: tuple[bytes, str] = end.value
+                return page
+
+    def write_exposition(self, accept: str) -> Generator[int, None, tuple[bytes, str]]:
+        """Do what `exposition` does, a little at a time; see `write_page`."""
+        return write_page(self._families(), accept)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every family; called by the registry."""
+        """Yield every family of ours."""
+        return merged(self._own_families())
+
+    def _families(self) -> Iterator[Metric]:
+        """Yield everything; what belongs to a service or an identity comes one by one."""
+        yield from self._own_families()
+        yield from self._process.collect()
+
+    def _own_families(self) -> Iterator[Metric]:
         self.before_scrape()
-        yield from self._service_families()
-        yield from self._identity_families()
+        leaving = [name for name in self._leaving if _is_idle(self._services[name][0])]
+        for service, gauges in list(self._services.values()):
+            yield from _service_families(service, gauges())
+        for identity, gauges_of in list(self._identities.values()):
+            yield from _identity_families(identity, gauges_of())
         yield GaugeMetricFamily(
             "gateway_config_last_reload_successful",
             "1 if the last reload succeeded; 0 if the configuration before it is still used.",
@@ -298,9 +315,10 @@ class Metrics(Collector):
         yield running
         yield from memory_families(self.waiting())
         yield from self._process_families()
-        for name in [name for name in self._leaving if _is_idle(self._services[name][0])]:
-            self._leaving.discard(name)
-            del self._services[name]
+        for name in leaving:
+            if name in self._leaving:  # else it has come back meanwhile, or gone
+                self._leaving.discard(name)
+                del self._services[name]
 
     def _process_families(self) -> Iterator[Metric]:
         if self.client_connections:
@@ -334,131 +352,121 @@ class Metrics(Collector):
         lag.add_metric([], self.loop_lag.buckets(), self.loop_lag.total)
         yield lag
 
-    def _service_families(self) -> Iterator[Metric]:
-        requests = CounterMetricFamily(
-            "gateway_requests",
-            "Requests that have ended, by the status that the caller got.",
-            labels=["service", "method", "code"],
-        )
-        errors = CounterMetricFamily(
-            "gateway_errors",
-            "Errors of the gateway and of services, by the layer at fault.",
-            labels=["service", "layer", "error"],
-        )
-        retries = CounterMetricFamily(
-            "gateway_upstream_retries",
-            "Requests that were sent again, by reason.",
-            labels=["service", "reason"],
-        )
-        in_flight = GaugeMetricFamily(
-            "gateway_requests_in_flight",
-            "Requests that have begun and not ended.",
-            labels=["service"],
-        )
-        received = CounterMetricFamily(
-            "gateway_request_bytes",
-            "Bytes of request bodies received from callers.",
-            labels=["service"],
-        )
-        sent = CounterMetricFamily(
-            "gateway_response_bytes",
-            "Bytes of response bodies sent to callers.",
-            labels=["service"],
-        )
-        connections = GaugeMetricFamily(
-            "gateway_upstream_connections",
-            "Open connections to the service: with a request (active) or kept for the next (idle).",
-            labels=["service", "state"],
-        )
-        duration = HistogramMetricFamily(
-            "gateway_request_duration_seconds",
-            "Time from the request's head to the last byte of its response.",
-            labels=["service"],
-        )
-        first_byte = HistogramMetricFamily(
-            "gateway_upstream_first_byte_seconds",
-            "Time from the request sent to the first byte of the service's response.",
-            labels=["service"],
-        )
-        overhead = HistogramMetricFamily(
-            "gateway_overhead_seconds",
-            "The gateway's own share of a request's duration, all waiting excluded.",
-            labels=["service"],
-        )
-        overloads = []
-        for service, gauges_of in self._services.values():
-            name = service.name
-            by_code, by_error, by_reason = service.totals()
-            for (method, code), count in by_code.items():
-                requests.add_metric([name, method, code], count)
-            for (layer, error), count in by_error.items():
-                errors.add_metric([name, layer, error], count)
-            for reason, count in by_reason.items():
-                retries.add_metric([name, reason], count)
-            in_flight.add_metric([name], service.in_flight)
-            received.add_metric([name], service.request_bytes)
-            sent.add_metric([name], service.response_bytes)
-            gauges = gauges_of()
-            overloads.append((name, service.overload, gauges.overload))
-            connections.add_metric([name, "active"], gauges.active)
-            connections.add_metric([name, "idle"], gauges.idle)
-            for family, histogram in (
-                (duration, service.duration),
-                (first_byte, service.first_byte),
-                (overhead, service.overhead),
-            ):
-                family.add_metric([name], histogram.exposed(), histogram.total)
-        yield from (requests, duration, first_byte, overhead, in_flight, received, sent)
-        yield from (errors, retries, connections)
-        yield from overload_families(overloads)
-        yield from body_families(
-            (service.name, service.bodies) for service, _ in self._services.values()
-        )
 
-    def _identity_families(self) -> Iterator[Metric]:
-        expiry = GaugeMetricFamily(
+def _service_families(service: ServiceMetrics, gauges: ServiceGauges) -> Iterator[Metric]:
+    """Yield the families of one service."""
+    name = service.name
+    by_code, by_error, by_reason = service.totals()
+    requests = CounterMetricFamily(
+        "gateway_requests", "Requests answered.", labels=["service", "method", "code"]
+    )
+    for (method, code), count in by_code.items():
+        requests.add_metric([name, method, code], count)
+    yield requests
+    for metric, documentation, histogram in (
+        (
+            "gateway_request_duration_seconds",
+            "From the request's head to the last byte of its answer.",
+            service.duration,
+        ),
+        (
+            "gateway_upstream_first_byte_seconds",
+            "From the request sent to the first byte of the service's answer.",
+            service.first_byte,
+        ),
+        (
+            "gateway_overhead_seconds",
+            "The gateway's own share of a request's duration, waiting excluded.",
+            service.overhead,
+        ),
+    ):
+        durations = HistogramMetricFamily(metric, documentation, labels=["service"])
+        durations.add_metric([name], histogram.exposed(), histogram.total)
+        yield durations
+    in_flight = GaugeMetricFamily(
+        "gateway_requests_in_flight", "Requests being handled.", labels=["service"]
+    )
+    in_flight.add_metric([name], service.in_flight)
+    yield in_flight
+    for metric, documentation, total in (
+        ("gateway_request_bytes", "Bytes of request bodies.", service.request_bytes),
+        ("gateway_response_bytes", "Bytes of response bodies.", service.response_bytes),
+    ):
+        transferred = CounterMetricFamily(metric, documentation, labels=["service"])
+        transferred.add_metric([name], total)
+        yield transferred
+    errors = CounterMetricFamily(
+        "gateway_errors",
+        "What went wrong, by whose fault it is.",
+        labels=["service", "layer", "error"],
+    )
+    for (layer, error), count in by_error.items():
+        errors.add_metric([name, layer, error], count)
+    yield errors
+    retries = CounterMetricFamily(
+        "gateway_upstream_retries", "Requests sent again.", labels=["service", "reason"]
+    )
+    for reason, count in by_reason.items():
+        retries.add_metric([name, reason], count)
+    yield retries
+    connections = GaugeMetricFamily(
+        "gateway_upstream_connections",
+        "Open connections to the service.",
+        labels=["service", "state"],
+    )
+    connections.add_metric([name, "active"], gauges.active)
+    connections.add_metric([name, "idle"], gauges.idle)
+    yield connections
+    yield from overload_families([(name, service.overload, gauges.overload)])
+    yield from body_families([(name, service.bodies)])
+
+
+def _identity_families(identity: IdentityMetrics, now: IdentityGauges) -> Iterator[Metric]:
+    """Yield the families of one identity."""
+    name = identity.name
+    for metric, documentation, value in (
+        (
             "gateway_token_expiry_timestamp_seconds",
-            "When the token in use expires; 0 without a token.",
-            labels=["identity"],
-        )
-        locked = GaugeMetricFamily(
+            "When the token in use expires, since the epoch; 0 without a token.",
+            now.expiry_timestamp_s,
+        ),
+        (
             "gateway_identity_locked",
-            "1 while no login is tried, because IAM refused the last one.",
-            labels=["identity"],
-        )
-        skew = GaugeMetricFamily(
+            "1 while logins are held back because the last one was refused.",
+            float(now.locked),
+        ),
+        (
             "gateway_clock_skew_seconds",
-            "This machine's clock minus the token issuer's, as last measured.",
-            labels=["identity"],
-        )
-        refreshes = CounterMetricFamily(
-            "gateway_token_refreshes",
-            "Attempts to get a token, by what caused them and how they ended.",
-            labels=["identity", "trigger", "result"],
-        )
-        duration = HistogramMetricFamily(
-            "gateway_token_refresh_duration_seconds",
-            "How long an attempt to get a token took.",
-            labels=["identity"],
-        )
-        sinks = CounterMetricFamily(
-            "gateway_sink_writes",
-            "Writes of the files from which other programs read the token (`sinks`).",
-            labels=["identity", "result"],
-        )
-        for identity, gauges in self._identities.values():
-            now = gauges()
-            expiry.add_metric([identity.name], now.expiry_timestamp_s)
-            locked.add_metric([identity.name], float(now.locked))
-            skew.add_metric([identity.name], now.clock_skew_s)
-            for (trigger, result), count in identity.totals().items():
-                refreshes.add_metric([identity.name, trigger, result], count)
-            duration.add_metric(
-                [identity.name], identity.duration.buckets(), identity.duration.total
-            )
-            for result, count in identity.sink_writes.items():
-                sinks.add_metric([identity.name, result], count)
-        yield from (expiry, locked, skew, refreshes, duration, sinks)
+            "Our wall clock minus the token issuer's.",
+            now.clock_skew_s,
+        ),
+    ):
+        gauge = GaugeMetricFamily(metric, documentation, labels=["identity"])
+        gauge.add_metric([name], value)
+        yield gauge
+    refreshes = CounterMetricFamily(
+        "gateway_token_refreshes",
+        "Attempts to get a token.",
+        labels=["identity", "trigger", "result"],
+    )
+    for (trigger, result), count in identity.totals().items():
+        refreshes.add_metric([name, trigger, result], count)
+    yield refreshes
+    duration = HistogramMetricFamily(
+        "gateway_token_refresh_duration_seconds",
+        "How long an attempt to get a token took.",
+        labels=["identity"],
+    )
+    duration.add_metric([name], identity.duration.buckets(), identity.duration.total)
+    yield duration
+    sinks = CounterMetricFamily(
+        "gateway_sink_writes",
+        "Writes of files that other data planes read the token from.",
+        labels=["identity", "result"],
+    )
+    for result, count in identity.sink_writes.items():
+        sinks.add_metric([name, result], count)
+    yield sinks
 
 
 def _is_idle(service: ServiceMetrics) -> bool:

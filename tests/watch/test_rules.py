@@ -52,6 +52,7 @@ def exported() -> dict[str, list[dict[str, str]]]:
     metrics = Metrics()
     service = ServiceMetrics("iris", ["POST"], ["token_rejected"])
     service.bodies.usage = UsageCounts()
+    service.count_request("POST", 200)
     metrics.add_service(service, lambda: ServiceGauges(0, 0, OverloadGauges(limit=1000)))
     identity = IdentityMetrics("default", map(str, RefreshTrigger), map(str, RefreshResult))
     metrics.add_identity(identity, lambda: IdentityGauges(0.0, False, 0.0))

@@ -11,6 +11,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.errors import ErrorCode, Layer, Rejection
+from gateway.observe.exposition import SERIES_AT_A_TIME
 from gateway.observe.histogram import Histogram, Shifted
 from gateway.observe.metrics import (
     OVERHEAD_BUCKETS_S,
@@ -323,6 +324,55 @@ def test_open_metrics_when_asked_for() -> None:
     assert values == {
         key: value for key, value in samples(metrics).items() if key[0].startswith("gateway_")
     }
+
+
+def written_in(metrics: Metrics, accept: str) -> list[int]:
+    """Return how many series each piece of a page has, and see that they are the whole page."""
+    writing = metrics.write_exposition(accept)
+    pieces: list[int] = []
+    page = b""
+    while not page:
+        try:
+            pieces.append(next(writing))
+        except StopIteration as end:
+            page, _ = end.value
+    lines = [line for line in page.decode().splitlines() if not line.startswith("#")]
+    assert len(lines) == sum(pieces)
+    assert len(set(lines)) == len(lines)
+    return pieces
+
+
+@pytest.mark.parametrize("accept", ["", OPEN_METRICS])
+@pytest.mark.parametrize("services", [1, 30])
+def test_a_page_is_written_a_little_at_a_time(services: int, accept: str) -> None:
+    """However many services there are: others run after a hundred series and one family's rest."""
+    metrics = Metrics()
+    for number in range(services):
+        service = ServiceMetrics(f"service-{number}", ["POST"], ["token_rejected"])
+        service.count_request("POST", 200)
+        metrics.add_service(service, lambda: ServiceGauges(0, 0, OverloadGauges(limit=1000)))
+    pieces = written_in(metrics, accept)
+
+    assert sum(pieces) > 100 * services
+    assert max(pieces) < 2 * SERIES_AT_A_TIME
+
+
+@pytest.mark.parametrize("accept", ["", OPEN_METRICS])
+def test_a_family_is_in_one_place_with_one_head(accept: str) -> None:
+    """As the format demands, although services are written one after the other."""
+    metrics = filled()
+    other = ServiceMetrics("image", ["POST"], [])
+    metrics.add_service(other, lambda: ServiceGauges(0, 0, OverloadGauges(limit=7)))
+    page = metrics.exposition(accept)[0].decode()
+    heads: list[str] = []
+    for line in page.splitlines():
+        if line.startswith("# TYPE"):
+            heads.append(line.split(" ")[2])
+        elif not line.startswith("#"):
+            assert line.startswith(heads[-1])
+
+    assert len(set(heads)) == len(heads)
+    assert page.count("# EOF") == (1 if accept else 0)
 
 
 def test_what_was_put_aside_is_counted_before_a_scrape() -> None:

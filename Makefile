@@ -38,7 +38,7 @@ NOT_INSTALLED = { echo "pip could not install this into $(VENV); its message is 
 
 $(VENV)/.gateway-installed: pyproject.toml | $(BIN)/python
 	@echo "== Installing the gateway and what it needs into $(VENV) (first time only)"
-	@$(BIN)/python -m pip install --quiet --editable . || $(NOT_INSTALLED)
+	@$(BIN)/python -m pip install --quiet --editable '.[demo]' || $(NOT_INSTALLED)
 	@touch $@
 
 $(VENV)/.dev-installed: pyproject.toml | $(VENV)/.gateway-installed

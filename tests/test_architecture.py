@@ -192,14 +192,15 @@ def test_only_what_is_installed_with_the_gateway_is_imported() -> None:
     """
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["otel"], *extras["fleet"]]
+    wanted = [*project["dependencies"], *extras["demo"], *extras["otel"], *extras["fleet"]]
     installed = {Requirement(line).name.lower().replace("-", "_") for line in wanted}
     installed |= {
         "yaml",
         "pydantic_core",
         "yarl",
         "opentelemetry",
-    }  # PyYAML, pydantic, aiohttp, otel
+        "PIL",
+    }  # PyYAML, pydantic, aiohttp, otel, Pillow
     known = installed | sys.stdlib_module_names | {"gateway"}
     for path in MODULES:
         assert {name.partition(".")[0] for name in imports_of(path)} <= known, path

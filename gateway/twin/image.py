@@ -3,10 +3,9 @@
 import hashlib
 import math
 
-from gateway.twin import jpeg, png
 from gateway.twin.form import FormError, is_form, parse_form
 from gateway.twin.model import Call, ModelError
-from gateway.twin.picture import Picture, UnreadableError
+from gateway.twin.picture import UnreadableError, read_picture
 from gateway.twin.reply import MODELARTS, Reply, json_body
 
 _COLOURS = {
@@ -53,9 +52,9 @@ def answer(call: Call) -> Reply:
 
 
 def _look_at(upload: bytes) -> dict[str, object]:
-    kind, picture = _read(upload)
+    picture = read_picture(upload)
     return {
-        "format": kind,
+        "format": picture.format,
         "width": picture.width,
         "height": picture.height,
         "label": colour_name(picture.mean_rgb),
@@ -63,11 +62,3 @@ def _look_at(upload: bytes) -> dict[str, object]:
         "bytes": len(upload),
         "sha256": hashlib.sha256(upload).hexdigest(),
     }
-
-
-def _read(upload: bytes) -> tuple[str, Picture]:
-    if upload.startswith(png.SIGNATURE):
-        return "PNG", png.read_png(upload)
-    if upload.startswith(jpeg.SIGNATURE):
-        return "JPEG", jpeg.read_jpeg(upload)
-    raise UnreadableError("the file is neither PNG nor JPEG")

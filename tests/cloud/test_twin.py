@@ -1,14 +1,10 @@
 """The stand-in cloud behaves as the vendor's documents say, and breaks as it is asked to."""
 
 import asyncio
-import contextlib
 import gzip
 import hashlib
 import io
 import json
-import random
-import struct
-import zlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 import trustme
-from PIL import Image, ImageOps
+from PIL import Image
 from yarl import URL
 
 from gateway.twin import ECHO_ID, IMAGE_ID, IRIS_ID, Account, Clock, FaultError, Twin
@@ -24,11 +20,7 @@ from gateway.twin.duration import parse_duration
 from gateway.twin.faults import FAULT_NAMES, Faults, faults_in_query, parse_faults
 from gateway.twin.form import MAX_PARTS, FormError, parse_form
 from gateway.twin.iam_faults import ErrorShape, IamFault
-from gateway.twin.image import colour_name
 from gateway.twin.iris import classify, flowers
-from gateway.twin.jpeg import read_jpeg
-from gateway.twin.picture import MAX_PIXELS, UnreadableError, check_size
-from gateway.twin.png import SIGNATURE, read_png
 from gateway.twin.services import MAX_BODY, MAX_FIELD
 from tests.support.twin import login_body, running_twin
 from tests.support.until import PATIENCE_S
@@ -1214,253 +1206,3 @@ def test_form_limit() -> None:
     assert len(parse_form(content_type, _body(*many))) == MAX_PARTS
     with pytest.raises(FormError):
         parse_form(content_type, _body(*many, ("a", b"1")))
-
-
-# Pictures
-
-
-def _mean(image: Image.Image) -> tuple[float, ...]:
-    pixels = image.convert("RGB").tobytes()
-    return tuple(sum(pixels[c::3]) * 3 / len(pixels) for c in range(3))
-
-
-def _scene(width: int, height: int) -> Image.Image:
-    ramp = Image.linear_gradient("L").resize((width, height))
-    rings = Image.radial_gradient("L").resize((width, height))
-    return Image.merge("RGB", (ramp, ImageOps.invert(rings), ImageOps.mirror(ramp.rotate(90))))
-
-
-def _is_close(found: tuple[int, ...], right: tuple[float, ...], tolerance: float) -> bool:
-    return all(abs(a - b) <= tolerance for a, b in zip(found, right, strict=True))
-
-
-SIZES = [(1, 1), (7, 3), (16, 16), (33, 65), (200, 131)]
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("mode", ["L", "RGB", "P", "LA", "RGBA"])
-def test_png_of_every_colour_type(mode: str, size: tuple[int, int]) -> None:
-    """The mean is that of the pixels, to the last digit."""
-    image = _scene(*size).convert(mode)
-    picture = read_png(_file(image, "PNG"))
-    assert (picture.width, picture.height) == size
-    assert _is_close(picture.mean_rgb, _mean(image), 0.51)
-
-
-def test_transparent_pixels_count_as_white() -> None:
-    """Half of a red picture is clear: its mean is pink."""
-    image = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
-    image.putpixel((1, 0), (0, 0, 0, 0))
-    assert read_png(_file(image, "PNG")).mean_rgb == (255, 128, 128)
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    check = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
-
-
-def _png(
-    width: int, height: int, packed: bytes, *, colour: int = 2, depth: int = 8, interlace: int = 0
-) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace)
-    return SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
-
-
-def _filtered(pixels: bytes, stride: int, channels: int, kind: int) -> bytes:
-    """Filter every line of `pixels` the same way, straight from the specification's formulas."""
-
-    def predicted(left: int, up: int, corner: int) -> int:
-        def paeth() -> int:
-            p = left + up - corner
-            return min((left, up, corner), key=lambda each: abs(p - each))
-
-        return [lambda: 0, lambda: left, lambda: up, lambda: (left + up) // 2, paeth][kind]()
-
-    out = bytearray()
-    for start in range(0, len(pixels), stride):
-        out.append(kind)
-        for i in range(stride):
-            at = start + i
-            left = pixels[at - channels] if i >= channels else 0
-            up = pixels[at - stride] if start else 0
-            corner = pixels[at - stride - channels] if start and i >= channels else 0
-            out.append((pixels[at] - predicted(left, up, corner)) & 0xFF)
-    return bytes(out)
-
-
-@pytest.mark.parametrize("colour", [0, 2, 4, 6])
-@pytest.mark.parametrize("kind", range(5))
-def test_png_with_each_filter_alone(kind: int, colour: int) -> None:
-    """Noise comes out of each of the five filters as it went in; Pillow agrees it is the file."""
-    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
-    width, height = 37, 11
-    pixels = random.Random(kind).randbytes(width * height * channels)
-    raw = _filtered(pixels, width * channels, channels, kind)
-    data = _png(width, height, zlib.compress(raw), colour=colour)
-    with Image.open(io.BytesIO(data)) as image:
-        assert image.tobytes() == pixels
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.convert("RGBA"))
-        assert _is_close(read_png(data).mean_rgb, _mean(white), 1.01)
-
-
-def test_png_pixels_may_come_in_many_chunks() -> None:
-    """IDAT chunks are one stream, wherever they are cut."""
-    packed = zlib.compress(b"\x00\xff\x80\x00")
-    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
-    data = SIGNATURE + _chunk(b"IHDR", header)
-    data += b"".join(_chunk(b"IDAT", packed[i : i + 1]) for i in range(len(packed)))
-    assert read_png(data + _chunk(b"IEND", b"")).mean_rgb == (255, 128, 0)
-
-
-GOOD = zlib.compress(b"\x00\x01\x02\x03")
-
-
-@pytest.mark.parametrize(
-    ("data", "why"),
-    [
-        (_png(1, 1, GOOD, depth=16), "depth 16"),
-        (_png(1, 1, GOOD, colour=5), "colour type 5"),
-        (_png(1, 1, GOOD, interlace=1), "interlac"),
-        (_png(1, 1, zlib.compress(b"\x05\x01\x02\x03")), "filter 5"),
-        (_png(1, 2, GOOD), "too few"),
-        (_png(0, 1, GOOD), "no pixels"),
-        (_png(40_000, 40_000, GOOD), "more than"),
-        (_png(1, 1, b"nonsense"), "unpacked"),
-        (_png(1, 1, zlib.compress(b"\x00\x00"), colour=3), "palette"),
-        (_png(1, 1, GOOD)[:-1], "cut off"),
-        (_png(1, 1, GOOD)[:20], "cut off"),
-        (SIGNATURE, "cut off"),
-        (SIGNATURE + _chunk(b"IEND", b""), "IHDR"),
-        (_png(1, 1, GOOD).replace(b"IEND", b"IENX"), "checksum"),
-    ],
-)
-def test_png_that_cannot_be_read_is_refused_with_the_reason(data: bytes, why: str) -> None:
-    """Unsupported kinds and every sort of damage."""
-    with pytest.raises(UnreadableError, match=why):
-        read_png(data)
-
-
-def test_picture_size_limit() -> None:
-    """As many pixels as allowed pass, a row more does not."""
-    check_size(MAX_PIXELS, 1)
-    with pytest.raises(UnreadableError):
-        check_size(MAX_PIXELS + 1, 1)
-
-
-# Seven colours whose means a decoder that mixes planes up would get wrong.
-FLAT = [(220, 30, 30), (40, 160, 60), (40, 70, 210), (255, 255, 255), (0, 0, 0), (250, 150, 190)]
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
-def test_jpeg_of_one_colour_at_any_size(subsampling: str, size: tuple[int, int]) -> None:
-    """Exact, also where blocks hang over the edge."""
-    for colour in FLAT:
-        data = _file(Image.new("RGB", size, colour), "JPEG", subsampling=subsampling, quality=95)
-        picture = read_jpeg(data)
-        assert (picture.width, picture.height) == size
-        assert _is_close(picture.mean_rgb, colour, 3)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"quality": 30},
-        {"optimize": True},
-        {"restart_marker_blocks": 1},
-        {"restart_marker_blocks": 7},
-        {"restart_marker_rows": 1},
-    ],
-)
-@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
-@pytest.mark.parametrize("size", [(200, 131), (256, 256)])
-def test_jpeg_mean_is_that_of_the_decoded_pixels(
-    options: dict[str, Any], subsampling: str, size: tuple[int, int]
-) -> None:
-    """A busy picture, with its own Huffman tables and restart markers too."""
-    data = _file(_scene(*size), "JPEG", subsampling=subsampling, **options)
-    with Image.open(io.BytesIO(data)) as image:
-        assert _is_close(read_jpeg(data).mean_rgb, _mean(image), 2.5)
-
-
-def test_jpeg_of_noise_and_of_grey() -> None:
-    """Long codes everywhere; one plane; planes that are RGB already."""
-    noise = Image.frombytes("RGB", (120, 90), random.Random(7).randbytes(120 * 90 * 3))
-    for image in (noise, noise.convert("L")):
-        data = _file(image, "JPEG", quality=100)
-        with Image.open(io.BytesIO(data)) as decoded:
-            assert _is_close(read_jpeg(data).mean_rgb, _mean(decoded), 1.5)
-    data = _file(Image.new("RGB", (30, 30), (200, 100, 50)), "JPEG", keep_rgb=True, quality=95)
-    assert _is_close(read_jpeg(data).mean_rgb, (200, 100, 50), 2)
-
-
-def _split_scans(data: bytes) -> bytes:
-    """The same grey picture, its component declared 2x2: one block per MCU all the same."""
-    at = data.index(b"\xff\xc0")
-    return data[: at + 11] + b"\x22" + data[at + 12 :]
-
-
-def test_jpeg_with_one_component_ignores_its_sampling() -> None:
-    """A scan of one component is never interleaved (T.81 A.2.2)."""
-    data = _split_scans(_file(_scene(50, 30).convert("L"), "JPEG"))
-    with Image.open(io.BytesIO(data)) as image:
-        assert _is_close(read_jpeg(data).mean_rgb, _mean(image), 3)
-
-
-BASELINE = _file(_scene(64, 48), "JPEG")
-
-
-def test_jpeg_kinds_that_are_not_read() -> None:
-    """Progressive and CMYK are refused with a hint."""
-    with pytest.raises(UnreadableError, match="baseline"):
-        read_jpeg(_file(_scene(20, 20), "JPEG", progressive=True))
-    with pytest.raises(UnreadableError, match="4 planes"):
-        read_jpeg(_file(_scene(20, 20).convert("CMYK"), "JPEG"))
-
-
-@pytest.mark.parametrize(
-    "keep", [2, 3, 20, 160, 400, 620, len(BASELINE) // 2, len(BASELINE) - 3, len(BASELINE) - 2]
-)
-def test_cut_off_jpeg_is_refused(keep: int) -> None:
-    """Wherever it ends, and also if a marker of the end follows."""
-    with pytest.raises(UnreadableError):
-        read_jpeg(BASELINE[:keep])
-    if keep < len(BASELINE) - 2:  # what is left then is the marker itself
-        with pytest.raises(UnreadableError):
-            read_jpeg(BASELINE[:keep] + b"\xff\xd9")
-
-
-def test_jpeg_may_not_borrow_bits_from_beyond_its_end() -> None:
-    """The last coefficient of the last block, cut off, is not made up of padding."""
-    noise = Image.frombytes("L", (8, 8), random.Random(0).randbytes(64))
-    data = _file(noise, "JPEG", quality=100)
-    read_jpeg(data)
-    with pytest.raises(UnreadableError, match="cut off"):
-        read_jpeg(data[:-3] + data[-2:])
-
-
-def test_damaged_pictures_never_crash_the_decoders() -> None:
-    """A changed byte yields a picture or `UnreadableError`, never any other exception."""
-    dice = random.Random(3)
-    for original, read in (
-        (BASELINE, read_jpeg),
-        (_file(_scene(20, 20), "PNG"), read_png),
-        (_file(_scene(40, 40), "JPEG", restart_marker_blocks=1), read_jpeg),
-    ):
-        for _ in range(150):
-            data = bytearray(original)
-            for _ in range(dice.randint(1, 3)):
-                data[dice.randrange(2, len(data))] = dice.randrange(256)
-            with contextlib.suppress(UnreadableError):
-                read(bytes(data))
-
-
-@pytest.mark.parametrize(
-    ("rgb", "name"),
-    [((250, 250, 250), "white"), ((10, 10, 10), "black"), ((210, 40, 30), "red")],
-)
-def test_colours_have_names(rgb: tuple[int, int, int], name: str) -> None:
-    """The nearest name."""
-    assert colour_name(rgb) == name

@@ -92,7 +92,7 @@ def wheels(say: Callable[[str], None]) -> Path:
     Fetched outside, where pip knows its way to an index.
     """
     # They have all that requirements.txt has, as a test asserts.
-    locks = [ROOT / "deploy" / f"requirements-{extra}.txt" for extra in ("otel", "fleet")]
+    locks = [ROOT / "deploy" / f"requirements-{extra}.txt" for extra in ("demo", "otel", "fleet")]
     with _made_once("wheels", "\n".join(lock.read_text() for lock in locks)) as folder:
         if folder is not None:
             say("== Fetching the image's wheels into .venv/deploy (first time only)")

@@ -83,7 +83,7 @@ def test_hadolint_finds_nothing(tools: Path) -> None:
     assert output_of(str(tools / "hadolint"), str(DOCKERFILE)) == ""
 
 
-@pytest.mark.parametrize("extra", ["", "otel", "fleet"])
+@pytest.mark.parametrize("extra", ["", "demo", "otel", "fleet"])
 def test_locked_packages_are_those_that_the_project_asks_for(extra: str) -> None:
     """
     deploy/requirements.txt has each of the project's requirements, at a version it allows, and a

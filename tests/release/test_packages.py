@@ -165,7 +165,7 @@ def test_sample_configuration_of_the_wheel_is_accepted(installed: Path, tmp_path
 
 def test_demo_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     """
-    Without a checkout, `demo` predicts.
+    Without a checkout, `demo` predicts, and its image service says what it needs.
     """
     command = (str(installed / "bin" / "modelarts-gateway"), "demo")
     with running_demo(tmp_path, command=command) as demo:
@@ -174,5 +174,10 @@ def test_demo_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
             f"{demo.url}/iris", json={"data": {"req_data": [record]}}, timeout=10
         )
 
+        picture = requests.post(
+            f"{demo.url}/image", files={"images": b"\x89PNG\r\n\x1a\n"}, timeout=10
+        )
+
     assert answer.status_code == 200
     assert "predictresult" in answer.json()["data"]["resp_data"][0]
+    assert "pip install 'modelarts-gateway[demo]'" in picture.text  # the extra was not asked for

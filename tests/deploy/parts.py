@@ -109,7 +109,7 @@ def wheels(say: Callable[[str], None]) -> Path:
                     *(f"--requirement={lock}" for lock in locks),
                 ]
             )
-            _run([*download, "hatchling"])
+            _run([*download, "hatchling", "hatch-fancy-pypi-readme"])
     return _HOME / "wheels"
 
 

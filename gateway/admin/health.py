@@ -44,8 +44,11 @@ class Health(Protocol):
         """Return the time of day, in seconds since the epoch."""
         ...
 
-    def latest_requests(self) -> list[tuple[float, Record]]:
-        """Return the latest requests, newest first, each with its end since the epoch."""
+    def latest_requests(self, *, failed: bool = False) -> list[tuple[float, Record]]:
+        """Return the latest requests, newest first, each with its end since the epoch.
+
+        `failed`: the latest of those that failed.
+        """
         ...
 
     def configuration(self) -> Sequence[EffectiveValue]:

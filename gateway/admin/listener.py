@@ -10,10 +10,14 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from gateway.admin.health import Health, readiness
+from gateway.admin.index import Entry, add_index
+from gateway.admin.log_level import change_log_level
 from gateway.admin.status.document import status_document
+from gateway.admin.status.history import History
 from gateway.admin.status.page import add_status_page
 from gateway.errors import DownstreamError
 from gateway.observe.metrics import Metrics
+from gateway.settings.environment import LOG_LEVELS
 
 _ANY_HOST = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
 """Asked by machines, under whatever name; they tell a web page nothing that it could use."""
@@ -31,6 +35,7 @@ class Reload:
 def admin_application(
     health: Health,
     metrics: Metrics,
+    history: History,
     *,
     quit_requested: Callable[[], None] | None,
     reload: Callable[[], Awaitable[Reload]] | None = None,
@@ -40,6 +45,7 @@ def admin_application(
     Args:
         health: asked at every probe.
         metrics: exported at `/metrics`.
+        history: shown by the status page.
         quit_requested: called by POST `/quitquitquit`; None leaves that path out.
         reload: called by POST `/reload`; None leaves that path out.
     """
@@ -59,16 +65,25 @@ def admin_application(
         page, content_type = await _scraped(metrics, request.headers.get("Accept", ""))
         return web.Response(body=page, headers={"Content-Type": content_type})
 
+    async def set_log_level(request: web.Request) -> web.Response:
+        _refuse_browsers(request)
+        return change_log_level(request)
+
     application = web.Application(middlewares=[_host_guard(health)])
     application.router.add_get("/livez", livez)
     application.router.add_get("/startupz", startupz)
     application.router.add_get("/readyz", readyz)
     application.router.add_get("/metrics", show_metrics)
-    add_status_page(application.router, partial(status_document, health, metrics))
-    if quit_requested is not None:
-        application.router.add_post("/quitquitquit", _quit_by(quit_requested))
+    application.router.add_post("/log-level", set_log_level)
+    add_status_page(application.router, partial(status_document, health, metrics), history.text)
+    entries = [*_ENTRIES, Entry("POST", "/log-level?level=debug", _LOG_LEVEL)]
     if reload is not None:
         application.router.add_post("/reload", _reload_by(reload, health))
+        entries.append(Entry("POST", "/reload", "put the configuration in force as it reads now"))
+    if quit_requested is not None:
+        application.router.add_post("/quitquitquit", _quit_by(quit_requested))
+        entries.append(Entry("POST", "/quitquitquit", "drain, and end"))
+    add_index(application.router, entries)
     return application
 
 
@@ -82,6 +97,17 @@ async def _scraped(metrics: Metrics, accept: str) -> tuple[bytes, str]:
             page: tuple[bytes, str] = end.value
             return page
         await asyncio.sleep(0)
+
+
+_LOG_LEVEL = f"how much is logged from now on: {', '.join(LOG_LEVELS).lower()}"
+_ENTRIES = (
+    Entry("GET", "/status", "traffic, services, identities, last requests, configuration"),
+    Entry("GET", "/status/history", "counters of the last ten minutes, as JSON"),
+    Entry("GET", "/metrics", "for Prometheus"),
+    Entry("GET", "/livez", "200 while the process works"),
+    Entry("GET", "/readyz?verbose", "200 when requests may be sent here, 503 and why when not"),
+    Entry("GET", "/startupz", "200 once both listeners are open"),
+)
 
 
 def _host_guard(health: Health) -> Middleware:

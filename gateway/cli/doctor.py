@@ -23,7 +23,7 @@ _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 Examples:
   modelarts-gateway doctor --config gateway.yaml
   modelarts-gateway doctor --config gateway.yaml --json
-  kubectl exec my-pod -c gateway -- modelarts-gateway doctor
+  kubectl exec my-pod -c modelarts-gateway -- modelarts-gateway doctor
 
 \b
 --json: exit_code, first (place of the finding to see to first, or null) and findings, each with

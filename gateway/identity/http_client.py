@@ -148,7 +148,10 @@ class HttpClient:
             async for chunk in response.content.iter_any():
                 body += chunk
                 if len(body) > _LONGEST_BODY:
-                    text = f"{self._whose}'s answer is larger than 1 MiB"
+                    text = (
+                        f"{self._whose}'s answer is larger than 1 MiB: check its address, and what "
+                        "lies between"
+                    )
                     raise LoginError(RefreshResult.BAD_REPLY, text)
         except (aiohttp.ClientError, TimeoutError, LoginError):
             # A 401 whose body is cut still counts as a wrong login at IAM's side.

@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.admin.listener import Reload, admin_application
 from gateway.admin.server import AdminServer
+from gateway.admin.status.history import History
 from gateway.http.host import AllowedHosts
 from gateway.identity.report import IdentityStatus
 from gateway.lifecycle.backlog import accept_the_last
@@ -46,7 +47,8 @@ class Gateway:
         self._socket_file: SocketFile | None = None
         self._token_file: SocketFile | None = None
         self._admin: AdminServer | None = None
-        self._beating: asyncio.Task[None] | None = None
+        self._history = History(parts.metrics)
+        self._beating: list[asyncio.Task[None]] = []
         self.quit_requested = asyncio.Event()
         """Set when somebody has asked the gateway to end."""
 
@@ -86,9 +88,9 @@ class Gateway:
         """Return the time of day, for people."""
         return self._parts.data.context.observer.wall_clock()
 
-    def latest_requests(self) -> list[tuple[float, Record]]:
+    def latest_requests(self, *, failed: bool = False) -> list[tuple[float, Record]]:
         """Return the latest requests, newest first, each with its end since the epoch."""
-        return self._parts.data.context.observer.latest()
+        return self._parts.data.context.observer.latest(failed=failed)
 
     def configuration(self) -> Sequence[EffectiveValue]:
         """Return the settings in force, secrets masked."""
@@ -105,14 +107,18 @@ class Gateway:
                 left open.
         """
         parts = self._parts
-        self._beating = asyncio.create_task(
-            heartbeat(self._supervisor, parts.metrics.loop_lag), name="heartbeat"
-        )
+        self._beating = [
+            asyncio.create_task(
+                heartbeat(self._supervisor, parts.metrics.loop_lag), name="heartbeat"
+            ),
+            asyncio.create_task(self._history.keep(self.uptime_s), name="history"),
+        ]
         try:
             self._admin = AdminServer(
                 admin_application(
                     self,
                     parts.metrics,
+                    self._history,
                     quit_requested=self.quit_requested.set if parts.quit_enabled else None,
                     reload=self._reloader.reload if self._reloader.possible else None,
                 )
@@ -173,9 +179,9 @@ class Gateway:
         parts.data.context.observer.close()
         if self._admin is not None:
             await self._admin.close()
-        if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.gather(self._beating, return_exceptions=True)
+        for task in self._beating:
+            task.cancel()
+        await asyncio.gather(*self._beating, return_exceptions=True)
         self._supervisor.close()
 
     def _in_flight(self) -> str:

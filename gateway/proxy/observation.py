@@ -179,6 +179,7 @@ class Observer:
         self._access_log = access_log
         self._clock = clock
         self._latest: deque[Record] = deque(maxlen=LATEST)
+        self._failed: deque[Record] = deque(maxlen=LATEST)
         self._ended: list[Observation] = []
         self._timer: asyncio.TimerHandle | None = None
         self._refusals = LineBudget(burst=REFUSALS_AT_ONCE, per_s=_REFUSALS_PER_S)
@@ -217,19 +218,23 @@ class Observer:
                     _phases(seen),
                     _first_chunk_at(seen),
                 )
-            if not seen.error or not seen.refused or self._may_log(seen):
+            if not seen.error:
                 records.append(record)
+            elif not seen.refused or self._may_log(seen):
+                records.append(record)
+                self._failed.append(record)
         self._latest.extend(records)
         self._access_log.write(records, now=now, wall_now=wall_now)
 
-    def latest(self) -> list[tuple[float, Record]]:
+    def latest(self, *, failed: bool = False) -> list[tuple[float, Record]]:
         """Return the latest requests, newest first, each with its end in seconds since the epoch.
 
-        What has ended is settled first.
+        What has ended is settled first. `failed`: the latest of those that failed.
         """
         self.settle()
         offset = self.wall_clock() - self._clock()
-        return [(record.ended_at + offset, record) for record in reversed(self._latest)]
+        kept = self._failed if failed else self._latest
+        return [(record.ended_at + offset, record) for record in reversed(kept)]
 
     def _settle_later(self) -> None:
         self._timer = None

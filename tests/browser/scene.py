@@ -19,7 +19,9 @@ from tests.support.tools import lacking
 REBOUND = "rebound.example"
 """A name that the browser resolves to loopback, as after DNS rebinding; all others fail."""
 CALLERS_TEXT = "callers-own-text"
-"""In every request's id, path or body."""
+"""In paths of requests."""
+CALLERS_ID = "callers-own-id"
+"""Of every request."""
 
 _FLAGS = (
     "--no-sandbox",  # containers run as root
@@ -89,7 +91,7 @@ class Traffic:
         chance = random.Random(seed)
         with requests.Session() as session:
             session.trust_env = False
-            session.headers["X-Request-Id"] = CALLERS_TEXT
+            session.headers["X-Request-Id"] = CALLERS_ID
             while not self._over.wait(chance.expovariate(1 / _PACE_S)):
                 try:
                     self._one(session, chance)

@@ -5,6 +5,7 @@ The three tables are complete: a test compares them with what the cloud offers.
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,6 +168,7 @@ def test_fault_of_iam_is_named(twin: Twin, tmp_path: Path, fault: dict[str, Any]
         assert diagnosis.code == 0
         return
     assert diagnosis.code == 3
+    assert re.search(r"\b(check|correct|wait)\b", said[2]), "there is a remedy"
     assert diagnosis.rows("identities.default", "FAIL") == [said]
     assert diagnosis.rows("services.iris", "FAIL", "WARN") == [
         ("WARN", "probe", "not tried: identities.default has no token; see above")

@@ -64,8 +64,8 @@ class State:
     def wall_time_s(self) -> float:
         return 1.6e9
 
-    def latest_requests(self) -> list[tuple[float, Record]]:
-        return self.latest
+    def latest_requests(self, *, failed: bool = False) -> list[tuple[float, Record]]:
+        return [(at, record) for at, record in self.latest if record.error or not failed]
 
     def configuration(self) -> Sequence[EffectiveValue]:
         return self.settings

@@ -1,4 +1,4 @@
-"""What `/status` tells, as JSON: our own state, without secrets and without callers' text.
+"""What `/status` tells, as JSON: our own state, without secrets. Of callers it has request ids.
 
 Rates and quantiles are left to the reader: whoever asks twice has two sets of counters.
 """
@@ -24,7 +24,7 @@ from gateway.observe.metrics import (
 def status_document(health: Health, metrics: Metrics) -> dict[str, Any]:
     """Return the state of the gateway: times in seconds, counters since it started."""
     state = readiness(health)
-    latest = health.latest_requests()
+    latest, failed = health.latest_requests(), health.latest_requests(failed=True)
     traffic = {counts.name: _traffic(counts, now) for counts, now in metrics.services()}
     logins = metrics.logins()
     return {
@@ -48,6 +48,7 @@ def status_document(health: Health, metrics: Metrics) -> dict[str, Any]:
             for name, status in health.identities().items()
         },
         "requests": [_request(ended_at, record) for ended_at, record in latest],
+        "failed_requests": [_request(ended_at, record) for ended_at, record in failed],
         "reload": {
             "successful": metrics.reload_successful,
             "configuration_read_at": round(metrics.reload_success_at, 3),
@@ -130,7 +131,7 @@ def _identity(status: IdentityStatus, logins: Mapping[str, int]) -> dict[str, An
 
 
 def _request(ended_at: float, record: Record) -> dict[str, Any]:
-    """Only what is ours: a request's id may be of its caller's choice, and so is its path."""
+    """Return what the access log says of it: ids of plain characters, no path, no body."""
     return {
         "time": round(ended_at, 3),
         "service": record.service,
@@ -145,6 +146,8 @@ def _request(ended_at: float, record: Record) -> dict[str, Any]:
         "retries": record.retries,
         "error": record.error,
         "layer": record.layer,
+        "request_id": record.request_id,
+        "upstream_request_id": record.upstream_request_id,
     }
 
 

@@ -3,7 +3,7 @@
 "use strict";
 
 const POLL_MS = 2000;
-const [LEAST_S, KEPT_S] = [60, 300]; // width of the plots: grows with what there is
+const [LEAST_S, KEPT_S] = [60, 600]; // width of the plots: grows with what there is
 const WINDOW_S = 10; // figures and points of the plots are over so long
 const LAYERS = {
   client: "the request itself",
@@ -17,6 +17,7 @@ const LAYERS = {
 
 const samples = []; // oldest first: {at, services: {name: {count, sum, counts, bounds, errors}}}
 let latest = null; // the last document
+let recalled = false; // whether what was before the page was opened has been asked for
 let firstErrors = null; // errors by layer when the page was opened, to tell old from new
 let timer = 0;
 let paused = false;
@@ -48,6 +49,12 @@ function bytes(value) {
   return `${(value / unit[1]).toFixed(1)} ${unit[0]}`;
 }
 
+// What a bucket's upper bound says, and no more: nothing is known of where in it a value lies.
+function atMost(bound) {
+  if (bound === null) return "–";
+  return bound.beyond ? `> ${onAxis(bound.value)}` : `≤ ${onAxis(bound.value)}`;
+}
+
 function number(value) {
   if (value === null) return "–";
   return value >= 100 || Number.isInteger(value) ? Math.round(value).toLocaleString("en") : value.toFixed(1);
@@ -77,11 +84,11 @@ function make(tag, className, ...children) {
 // rows: [{failed, cells: [{text, small, className, bar}]}]; the first cell is the row's header.
 // Roles are said because narrow screens stack some tables, which takes them away.
 function fill(body, rows, nothing) {
-  const columns = body.parentElement.tHead.rows[0].cells.length;
+  const heads = body.parentElement.tHead.rows[0].cells;
   if (rows.length === 0) {
     if (!body.querySelector(".empty")) {
       const cell = make("td", "empty", nothing);
-      cell.colSpan = columns;
+      cell.colSpan = heads.length;
       cell.setAttribute("role", "cell");
       body.replaceChildren(make("tr", "", cell));
       body.rows[0].setAttribute("role", "row");
@@ -108,6 +115,7 @@ function fill(body, rows, nothing) {
     row.cells.forEach((content, column) => {
       const cell = line.cells[column];
       cell.className = content.className || "";
+      cell.dataset.label = heads[column].textContent; // narrow screens show it beside the value
       say(cell.firstChild, content.text);
       say(cell.children[1], content.small || "");
       cell.children[1].hidden = !content.small;
@@ -130,6 +138,7 @@ function remember(data) {
   if (last && data.uptime_s < last.at) { // it was started anew
     samples.length = 0;
     firstErrors = null;
+    recalled = false;
   }
   const services = {};
   for (const [name, traffic] of Object.entries(all(data))) {
@@ -144,9 +153,27 @@ function remember(data) {
       chunks: traffic.streams.chunks,
     };
   }
+  thin(data.uptime_s - 60);
   samples.push({ at: data.uptime_s, services });
   while (samples[0].at < data.uptime_s - KEPT_S - WINDOW_S) samples.shift();
   if (!firstErrors) firstErrors = errorsByLayer(data);
+}
+
+// Of what is older than a minute, a sample in ten seconds will do.
+function thin(before) {
+  let i = 1;
+  while (i + 1 < samples.length && samples[i + 1].at < before) {
+    if (samples[i + 1].at - samples[i - 1].at < WINDOW_S) samples.splice(i, 1);
+    else i += 1;
+  }
+}
+
+// Fills the time before the page was opened, or while it was hidden, with the gateway's own marks.
+function recall(history) {
+  const own = samples.map((sample) => sample.at);
+  const missing = history.marks.filter(({ at }) => at < own.at(-1) && own.every((each) => Math.abs(each - at) > 5));
+  samples.push(...missing);
+  samples.sort((one, other) => one.at - other.at);
 }
 
 // What happened between the sample `index` and the one WINDOW_S before it; null for the first.
@@ -154,7 +181,8 @@ function flow(index, chosen) {
   const now = samples[index];
   let from = index;
   while (from > 0 && samples[from - 1].at >= now.at - WINDOW_S - 0.5) from -= 1;
-  if (from === index) return null;
+  if (from === index) from -= 1; // a mark of the gateway's, a little late
+  if (from < 0 || now.at - samples[from].at > 1.5 * WINDOW_S) return null;
   const then = samples[from];
   const names = chosen === null ? Object.keys(now.services) : [chosen];
   let sum = 0;
@@ -186,25 +214,22 @@ function flow(index, chosen) {
     errorShare: count ? errors / count : null,
     average: count ? sum / count : null,
     own: count ? own / count : null,
-    p95: quantile(0.95, bounds, counts),
-    firstChunk: quantile(0.95, bounds, begun),
+    p95: within(0.95, bounds, counts),
+    firstChunk: within(0.95, bounds, begun),
     chunkRate: chunks / time,
   };
 }
 
-// As Prometheus' histogram_quantile: linear within the bucket, the last bound at most.
-function quantile(q, bounds, counts) {
+// The least bound that the share `q` stays within: true, if coarse. Beyond all of them: the last.
+function within(q, bounds, counts) {
   const wanted = q * total(counts);
   if (!wanted) return null;
   let below = 0;
   for (let i = 0; i < bounds.length; i += 1) {
-    if (below + counts[i] >= wanted) {
-      const lower = i ? bounds[i - 1] : 0;
-      return lower + ((bounds[i] - lower) * (wanted - below)) / counts[i];
-    }
     below += counts[i];
+    if (below >= wanted) return { value: bounds[i], beyond: false };
   }
-  return bounds.at(-1);
+  return { value: bounds.at(-1), beyond: true };
 }
 
 function errorsByLayer(data) {
@@ -284,7 +309,7 @@ function runs(ats, values) {
   const found = [];
   let run = [];
   values.forEach((value, index) => {
-    const gap = index && ats[index] - ats[index - 1] > (3.5 * POLL_MS) / 1000;
+    const gap = index && ats[index] - ats[index - 1] > 1.5 * WINDOW_S;
     if (run.length && (value === null || gap)) {
       found.push(run);
       run = [];
@@ -315,7 +340,7 @@ function showTraffic() {
   const rate = byId("figure-rate");
   rate.replaceChildren(number(now.rate), now.rate === null ? "" : make("small", "", " /s"));
   say(byId("figure-average"), seconds(now.average));
-  say(byId("figure-p95"), seconds(now.p95));
+  say(byId("figure-p95"), atMost(now.p95));
   say(byId("figure-errors"), percent(now.errorShare));
   byId("figure-errors").className = now.errorShare ? "bad" : "";
   say(byId("figure-flight"), number(flight));
@@ -329,13 +354,13 @@ function showTraffic() {
   const latencies = byId("plot-latency");
   plot(latencies, ats, [
     { className: "one", values: pick("average") },
-    { className: "two", values: pick("p95") },
+    { className: "two", values: pick("p95").map((bound) => bound && bound.value) },
   ], (value) => (value ? onAxis(value) : "0"));
   const minutes = span(ats.length > 1 ? Math.min(KEPT_S, ats.at(-1) - ats[0]) : 0);
   rates.setAttribute("aria-label",
     `Requests per second over ${minutes}: now ${number(now.rate)}, errors ${percent(now.errorShare)}`);
   latencies.setAttribute("aria-label",
-    `Latency over ${minutes}: now ${seconds(now.average)} on average, 95th percentile ${seconds(now.p95)}`);
+    `Latency over ${minutes}: now ${seconds(now.average)} on average, 95 % within: ${atMost(now.p95)}`);
 }
 
 // In flight of the limit; below it what waits, for how long, and what has become of the rest.
@@ -345,7 +370,7 @@ function turns(service) {
   const refused = total(Object.values(rejected || {}));
   const notes = [];
   if (limits.queued) notes.push(`${number(limits.queued)} waiting`);
-  if (wait && total(wait.counts) > wait.counts[0]) notes.push(`p90 wait ${seconds(quantile(0.9, wait.bounds_s, wait.counts))}`);
+  if (wait && total(wait.counts) > wait.counts[0]) notes.push(`90 % waited ${atMost(within(0.9, wait.bounds_s, wait.counts))}`);
   if (refused) notes.push(`${number(refused)} refused: ${Object.keys(rejected).join(", ")}`);
   if (limits.breaker === "open" || limits.breaker === "half_open") notes.push(`breaker ${limits.breaker.replace("_", " ")}`);
   return {
@@ -368,8 +393,8 @@ function showServices(data) {
         { text: good ? "ready" : service.state, small: good ? `as ${service.identity}` : "", className: good ? "good" : "bad wrap" },
         { text: number(now.rate), className: "number" },
         { text: seconds(now.average), className: "number" },
-        { text: seconds(now.p95), className: "number" },
-        { text: seconds(now.firstChunk), className: "number" },
+        { text: atMost(now.p95), className: "number" },
+        { text: atMost(now.firstChunk), className: "number" },
         {
           text: service.streams && service.streams.chunks ? number(now.chunkRate) : "–",
           small: used ? `${number(used.input)} + ${number(used.output)} tokens` : "",
@@ -430,8 +455,9 @@ function showIdentities(data) {
     card.state.className = state;
     say(card.state, identity.locked ? "locked: the login was refused" : identity.usable ? "usable" : "not usable");
     const refused = identity.key_refused;
-    say(card.reason, identity.reason || (refused ? `${span(refused.seconds_ago)} ago ${refused.meaning}` : ""));
-    card.reason.hidden = !identity.reason && !refused;
+    const failed = identity.last_failure ? `The last login failed: ${identity.last_failure}` : "";
+    say(card.reason, identity.reason || (refused ? `${span(refused.seconds_ago)} ago ${refused.meaning}` : failed));
+    card.reason.hidden = card.reason.textContent === "";
     card.life.hidden = left === null || !life;
     if (!card.life.hidden) showLife(card, left, life, identity.next_login_s);
     const logins = Object.entries(identity.logins).filter(([, count]) => count);
@@ -490,7 +516,8 @@ function showErrors(data) {
 }
 
 function showRequests(data) {
-  const rows = data.requests.map((request) => ({
+  const shown = byId("only-failed").checked ? data.failed_requests : data.requests;
+  const rows = shown.map((request) => ({
     failed: request.error !== "",
     cells: [
       { text: clock(request.time) },
@@ -508,9 +535,14 @@ function showRequests(data) {
         small: request.retries ? `sent again ${plural(request.retries, "time")}` : "",
         className: request.error ? "bad" : "zero",
       },
+      {
+        text: request.request_id,
+        small: request.upstream_request_id ? `service: ${request.upstream_request_id}` : "",
+        className: "mono id",
+      },
     ],
   }));
-  fill(byId("requests-rows"), rows, "No request yet.");
+  fill(byId("requests-rows"), rows, byId("only-failed").checked ? "No request has failed." : "No request yet.");
 }
 
 function showConfiguration(data) {
@@ -553,9 +585,9 @@ function show() {
 
 // Asking
 
-async function ask() {
+async function ask(path) {
   try {
-    const answer = await fetch("status", {
+    const answer = await fetch(path, {
       headers: { Accept: "application/json" },
       cache: "no-store",
       signal: AbortSignal.timeout(5 * POLL_MS),
@@ -570,7 +602,8 @@ async function poll() {
   clearTimeout(timer);
   if (asking) return;
   asking = true;
-  const data = await ask();
+  const data = await ask("status");
+  const history = data && !recalled ? await ask("status/history") : null;
   asking = false;
   schedule();
   if (data === null) {
@@ -579,6 +612,10 @@ async function poll() {
     return;
   }
   remember(data);
+  if (history) {
+    recall(history);
+    recalled = true;
+  }
   latest = data;
   show();
 }
@@ -599,7 +636,12 @@ byId("pause").addEventListener("click", () => {
   }
 });
 byId("service").addEventListener("change", () => latest && showTraffic());
+byId("only-failed").addEventListener("change", () => latest && showRequests(latest));
 byId("only-set").addEventListener("change", () => latest && showConfiguration(latest));
-document.addEventListener("visibilitychange", () => (document.hidden ? schedule() : !paused && poll()));
+document.addEventListener("visibilitychange", () => {
+  recalled = false; // what has happened while nobody looked is asked for
+  if (document.hidden) schedule();
+  else if (!paused) poll();
+});
 new ResizeObserver(() => latest && showTraffic()).observe(byId("plot-rate"));
 poll();

@@ -14,7 +14,7 @@ _ASSETS = {
     "page.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-_HEADERS = {
+HEADERS = {
     # Nothing but the page's own files, which hold all its style and script; nobody may frame it.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -28,27 +28,36 @@ _HEADERS = {
 }
 
 
-def add_status_page(router: web.UrlDispatcher, document: Callable[[], dict[str, Any]]) -> None:
+def add_status_page(
+    router: web.UrlDispatcher,
+    document: Callable[[], dict[str, Any]],
+    history: Callable[[], str],
+) -> None:
     """Serve `/status` and the page's files below it.
 
     Args:
         router: gets the routes.
         document: makes the JSON document; called only when somebody asks.
+        history: makes that of the last ten minutes.
     """
 
     async def status(request: web.Request) -> web.Response:
-        headers = {**_HEADERS, "Vary": "Accept"}
+        headers = {**HEADERS, "Vary": "Accept"}
         if prefers_html(request.headers.get("Accept", "")):
             return await _file("page.html", "text/html", headers)
         return web.json_response(document(), headers=headers)
 
+    async def past(_request: web.Request) -> web.Response:
+        return web.Response(text=history(), content_type="application/json", headers=HEADERS)
+
     def asset(name: str, content_type: str) -> Handler:
         async def send(_request: web.Request) -> web.Response:
-            return await _file(name, content_type, _HEADERS)
+            return await _file(name, content_type, HEADERS)
 
         return send
 
     router.add_get("/status", status)
+    router.add_get("/status/history", past)
     for name, content_type in _ASSETS.items():
         router.add_get(f"/status/{name}", asset(name, content_type))
 

@@ -1,13 +1,16 @@
 """The admin listener, over HTTP, with a state that the test sets."""
 
 import json
-from collections.abc import AsyncIterator
+import logging
+import re
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from gateway.admin.listener import admin_application
 from gateway.admin.server import AdminServer
+from gateway.admin.status.history import History
 from gateway.identity.report import IdentityStatus, Reason
 from gateway.observe.metrics import Metrics
 from tests.support.client import Reply, connect
@@ -50,7 +53,12 @@ async def admin(state: State, *, may_quit: bool = False) -> AsyncIterator[Admin]
         running.quits += 1
 
     server = running.server = AdminServer(
-        admin_application(state, Metrics(), quit_requested=quit_requested if may_quit else None)
+        admin_application(
+            state,
+            metrics := Metrics(),
+            History(metrics),
+            quit_requested=quit_requested if may_quit else None,
+        )
     )
     try:
         _, running.port = await server.start("127.0.0.1", 0)
@@ -138,21 +146,85 @@ async def test_quitquitquit_only_when_enabled_and_only_by_post(may_quit: bool) -
     assert running.quits == may_quit
 
 
-@pytest.mark.parametrize("path", ["/", "/iris", "/v1/infers/abc", "/debug", "/livez/x"])
+@pytest.mark.parametrize("may_quit", [True, False])
+async def test_the_index_lists_what_there_is(may_quit: bool) -> None:
+    """Links for browsers, lines for others; every GET in it is answered, and no POST by a link."""
+    async with admin(State(), may_quit=may_quit) as running:
+        page = await running.ask("/", accept="text/html")
+        text = (await running.ask("/")).body.decode()
+        links = re.findall(r'href="([^"]+)"', page.body.decode())
+        listed = re.findall(r"^GET +/(\S+)  ", text, re.MULTILINE)
+        for path in [*links, *listed]:
+            assert (await running.ask(f"/{path}")).status == 200, path
+
+    assert page.values(b"content-type") == [b"text/html; charset=utf-8"]
+    assert set(listed) <= set(links)
+    assert ("POST  /quitquitquit" in text) is may_quit
+    assert "POST  /log-level?level=debug" in text
+    assert "quitquitquit" not in "".join(links)
+
+
+@pytest.fixture
+def root_level() -> Iterator[logging.Logger]:
+    """The root logger, whose level is put back."""
+    root = logging.getLogger()
+    before = root.level
+    yield root
+    root.setLevel(before)
+
+
+async def test_the_log_level_changes_at_once(root_level: logging.Logger) -> None:
+    """By POST alone; the answer tells both levels."""
+    root_level.setLevel(logging.INFO)
+    async with admin(State()) as running:
+        assert (await running.ask("/log-level?level=debug")).status == 405
+        assert root_level.level == logging.INFO
+        reply = await running.ask("/log-level?level=debug", method="POST")
+
+    assert json.loads(reply.body) == {"level": "DEBUG", "before": "INFO"}
+    assert root_level.level == logging.DEBUG
+
+
+@pytest.mark.parametrize("query", ["", "?level=", "?level=loud", "?level=5", "?level=info&level=x"])
+async def test_a_log_level_that_is_none_changes_nothing(
+    query: str, root_level: logging.Logger
+) -> None:
+    """What is allowed is said."""
+    before = root_level.level
+    async with admin(State()) as running:
+        reply = await running.ask(f"/log-level{query}", method="POST")
+
+    assert reply.status == 400
+    assert "DEBUG, INFO, WARNING, ERROR" in json.loads(reply.body)["problem"]
+    assert root_level.level == before
+
+
+async def test_history_is_json() -> None:
+    """Empty without marks."""
+    async with admin(State()) as running:
+        reply = await running.ask("/status/history")
+
+    assert json.loads(reply.body) == {"interval_s": 10, "marks": []}
+
+
+@pytest.mark.parametrize("path", ["/iris", "/v1/infers/abc", "/debug", "/livez/x"])
 async def test_nothing_else_is_there(path: str) -> None:
-    """No index, no services, no debugging."""
+    """No services, no debugging."""
     async with admin(State()) as running:
         assert (await running.ask(path)).status == 404
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/metrics", "/status"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/metrics", "/status", "/"])
 async def test_what_only_tells_is_asked_by_get(path: str) -> None:
     """POST is refused."""
     async with admin(State()) as running:
         assert (await running.ask(path, method="POST")).status == 405
 
 
-@pytest.mark.parametrize("path", ["/status", "/status/page.js", "/quitquitquit", "/nothing"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/status", "/status/page.js", "/quitquitquit", "/log-level?level=debug", "/nothing"],
+)
 @pytest.mark.parametrize(
     ("host", "status"), [("evil.example:9090", 421), ("gateway.internal.evil.example", 421)]
 )
@@ -192,9 +264,8 @@ async def test_a_malformed_host_is_refused() -> None:
 async def test_a_web_page_cannot_post() -> None:
     """A page of another origin may send POST to an address; it is told apart by its Origin."""
     async with admin(State(), may_quit=True) as running:
-        reply = await running.ask(
-            "/quitquitquit", method="POST", more="Origin: https://evil.example\r\n"
-        )
+        for path in ("/quitquitquit", "/log-level?level=debug"):
+            reply = await running.ask(path, method="POST", more="Origin: https://evil.example\r\n")
+            assert reply.status == 403
 
-    assert reply.status == 403
     assert running.quits == 0

@@ -6,6 +6,7 @@ What it says of the stand-in cloud's faults is in tests/cloud/test_doctor.py.
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from gateway.cli import main
 from gateway.twin import IRIS_ID, Account, Clock, Twin
 from tests.cloud.serving import password_identity, served_gateway
 from tests.support.black_hole import black_hole
+from tests.support.demo import ROOT
 from tests.support.twin import fetch_token, twin_in_thread
 from tests.unit.cli.conftest import https_server
 
@@ -83,6 +85,16 @@ def anonymous(url: str, **keys: Any) -> dict[str, Any]:
 
 
 # ---- how it is said ---------------------------------------------------------------------------
+
+
+def test_help_names_the_container_as_the_manifests_do() -> None:
+    """So that its example can be pasted."""
+    shown = CliRunner().invoke(main, ["doctor", "--help"]).output
+    [container] = re.findall(r" -c (\S+) ", shown)
+    manifests = sorted((ROOT / "deploy" / "kubernetes").glob("sidecar*.yaml"))
+    assert manifests
+    for manifest in manifests:
+        assert f"- name: {container}\n" in manifest.read_text(), manifest
 
 
 def test_lines_and_summary_of_a_healthy_cloud(tmp_path: Path) -> None:

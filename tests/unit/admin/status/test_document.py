@@ -141,8 +141,8 @@ def test_counters_are_those_of_the_metrics() -> None:
     assert document["identities"]["identity-0"]["logins"] == {"ok": 2, "refused": 0}
 
 
-def test_a_request_is_told_without_what_others_chose() -> None:
-    """No request id, which may be the caller's text; no path, no body, no header."""
+def test_a_request_is_told_as_in_the_access_log() -> None:
+    """With both ids, to be found there and at the service; no path, no body, no header."""
     state = State()
     state.latest = [(1.5e9, RECORD)]
     document = told(state)
@@ -154,9 +154,30 @@ def test_a_request_is_told_without_what_others_chose() -> None:
             "overhead_s": 0.00005,
             "request_bytes": 3, "response_bytes": 4, "retries": 1,
             "error": "connection_refused", "layer": "network",
+            "request_id": "chosen-by-the-caller", "upstream_request_id": "chosen-by-the-service",
         }
     ]  # fmt: skip
-    assert "chosen" not in json.dumps(document)
+
+
+def test_failed_requests_have_a_list_of_their_own() -> None:
+    """Else those that went well would push them out of it."""
+    state = State()
+    state.latest = [(1.5e9, RECORD._replace(error="", layer="")), (1.4e9, RECORD)]
+    document = told(state)
+
+    assert [request["time"] for request in document["requests"]] == [1.5e9, 1.4e9]
+    assert [request["time"] for request in document["failed_requests"]] == [1.4e9]
+
+
+def test_why_a_login_was_refused_is_told() -> None:
+    """With the remedy, for an identity without a token, and for one that still has its old one."""
+    why = "IAM refuses the password: check the secret (status 401)"
+    document = told(State(replace(BAD, detail=why), replace(GOOD, detail=why)))
+
+    locked, usable = document["identities"].values()
+    assert locked["reason"] == f"{Reason.REFUSED}: {why}"
+    assert (usable["reason"], usable["last_failure"]) == (None, why)
+    assert document["services"]["service-0"]["state"] == f"identity-0: {Reason.REFUSED}: {why}"
 
 
 def test_settings_are_told_with_their_origin() -> None:

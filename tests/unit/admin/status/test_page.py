@@ -49,7 +49,7 @@ def test_only_browsers_get_html(accept: str, html: bool) -> None:
 async def status_page() -> AsyncIterator[str]:
     """Run the page alone; yields its URL."""
     application = web.Application()
-    add_status_page(application.router, lambda: {"ready": True})
+    add_status_page(application.router, lambda: {"ready": True}, lambda: "{}")
     runner = web.AppRunner(application)
     await runner.setup()
     try:

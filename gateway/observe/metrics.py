@@ -358,60 +358,85 @@ def _service_families(service: ServiceMetrics, gauges: ServiceGauges) -> Iterato
     name = service.name
     by_code, by_error, by_reason = service.totals()
     requests = CounterMetricFamily(
-        "gateway_requests", "Requests answered.", labels=["service", "method", "code"]
+        "gateway_requests",
+        "Requests that have ended, by the status that the caller got.",
+        labels=["service", "method", "code"],
     )
     for (method, code), count in by_code.items():
         requests.add_metric([name, method, code], count)
     yield requests
-    for metric, documentation, histogram in (
+    for durations, histogram in (
         (
-            "gateway_request_duration_seconds",
-            "From the request's head to the last byte of its answer.",
+            HistogramMetricFamily(
+                "gateway_request_duration_seconds",
+                "Time from the request's head to the last byte of its response.",
+                labels=["service"],
+            ),
             service.duration,
         ),
         (
-            "gateway_upstream_first_byte_seconds",
-            "From the request sent to the first byte of the service's answer.",
+            HistogramMetricFamily(
+                "gateway_upstream_first_byte_seconds",
+                "Time from the request sent to the first byte of the service's response.",
+                labels=["service"],
+            ),
             service.first_byte,
         ),
         (
-            "gateway_overhead_seconds",
-            "The gateway's own share of a request's duration, waiting excluded.",
+            HistogramMetricFamily(
+                "gateway_overhead_seconds",
+                "The gateway's own share of a request's duration, all waiting excluded.",
+                labels=["service"],
+            ),
             service.overhead,
         ),
     ):
-        durations = HistogramMetricFamily(metric, documentation, labels=["service"])
         durations.add_metric([name], histogram.exposed(), histogram.total)
         yield durations
     in_flight = GaugeMetricFamily(
-        "gateway_requests_in_flight", "Requests being handled.", labels=["service"]
+        "gateway_requests_in_flight", "Requests that have begun and not ended.", labels=["service"]
     )
     in_flight.add_metric([name], service.in_flight)
     yield in_flight
-    for metric, documentation, total in (
-        ("gateway_request_bytes", "Bytes of request bodies.", service.request_bytes),
-        ("gateway_response_bytes", "Bytes of response bodies.", service.response_bytes),
+    for transferred, total in (
+        (
+            CounterMetricFamily(
+                "gateway_request_bytes",
+                "Bytes of request bodies received from callers.",
+                labels=["service"],
+            ),
+            service.request_bytes,
+        ),
+        (
+            CounterMetricFamily(
+                "gateway_response_bytes",
+                "Bytes of response bodies sent to callers.",
+                labels=["service"],
+            ),
+            service.response_bytes,
+        ),
     ):
-        transferred = CounterMetricFamily(metric, documentation, labels=["service"])
         transferred.add_metric([name], total)
         yield transferred
     errors = CounterMetricFamily(
         "gateway_errors",
-        "What went wrong, by whose fault it is.",
+        "Errors of the gateway and of services, by the layer at fault.",
         labels=["service", "layer", "error"],
     )
     for (layer, error), count in by_error.items():
         errors.add_metric([name, layer, error], count)
     yield errors
     retries = CounterMetricFamily(
-        "gateway_upstream_retries", "Requests sent again.", labels=["service", "reason"]
+        "gateway_upstream_retries",
+        "Requests that were sent again, by reason.",
+        labels=["service", "reason"],
     )
     for reason, count in by_reason.items():
         retries.add_metric([name, reason], count)
     yield retries
     connections = GaugeMetricFamily(
         "gateway_upstream_connections",
-        "Open connections to the service.",
+        "Open connections to the service: with a request (active) or kept for the next (idle).",
         labels=["service", "state"],
     )
     connections.add_metric([name, "active"], gauges.active)
@@ -424,29 +449,37 @@ def _service_families(service: ServiceMetrics, gauges: ServiceGauges) -> Iterato
 def _identity_families(identity: IdentityMetrics, now: IdentityGauges) -> Iterator[Metric]:
     """Yield the families of one identity."""
     name = identity.name
-    for metric, documentation, value in (
+    for gauge, value in (
         (
-            "gateway_token_expiry_timestamp_seconds",
-            "When the token in use expires, since the epoch; 0 without a token.",
+            GaugeMetricFamily(
+                "gateway_token_expiry_timestamp_seconds",
+                "When the token in use expires; 0 without a token.",
+                labels=["identity"],
+            ),
             now.expiry_timestamp_s,
         ),
         (
-            "gateway_identity_locked",
-            "1 while logins are held back because the last one was refused.",
+            GaugeMetricFamily(
+                "gateway_identity_locked",
+                "1 while no login is tried, because IAM refused the last one.",
+                labels=["identity"],
+            ),
             float(now.locked),
         ),
         (
-            "gateway_clock_skew_seconds",
-            "Our wall clock minus the token issuer's.",
+            GaugeMetricFamily(
+                "gateway_clock_skew_seconds",
+                "This machine's clock minus the token issuer's, as last measured.",
+                labels=["identity"],
+            ),
             now.clock_skew_s,
         ),
     ):
-        gauge = GaugeMetricFamily(metric, documentation, labels=["identity"])
         gauge.add_metric([name], value)
         yield gauge
     refreshes = CounterMetricFamily(
         "gateway_token_refreshes",
-        "Attempts to get a token.",
+        "Attempts to get a token, by what caused them and how they ended.",
         labels=["identity", "trigger", "result"],
     )
     for (trigger, result), count in identity.totals().items():
@@ -461,7 +494,7 @@ def _identity_families(identity: IdentityMetrics, now: IdentityGauges) -> Iterat
     yield duration
     sinks = CounterMetricFamily(
         "gateway_sink_writes",
-        "Writes of files that other data planes read the token from.",
+        "Writes of the files from which other programs read the token (`sinks`).",
         labels=["identity", "result"],
     )
     for result, count in identity.sink_writes.items():

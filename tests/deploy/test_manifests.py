@@ -1,12 +1,14 @@
 """The plain manifests and the kustomize base: schema, policy, and the configuration in them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from gateway import __version__
 from gateway.settings import load
+from tests.deploy.custom_resources import faults_of, is_known
 from tests.deploy.manifests import check_policies, check_schema, containers_of, settings_of
 from tests.deploy.parts import ROOT, output_of
 
@@ -52,6 +54,49 @@ def test_injection_is_valid(tools: Path) -> None:
     file = KUBERNETES / "injection.yaml"
     check_schema(tools, file, "1.36", "1.37")
     assert f'image: "modelarts-gateway:{__version__}"' in file.read_text()
+
+
+def test_token_gate_is_valid(tools: Path, tmp_path: Path) -> None:
+    """
+    Strictly valid and in line with the policies, the kinds of External Secrets by their published
+    types; the gateway accepts the configuration in it, and listens where nginx asks.
+    """
+    file = KUBERNETES / "token-gate.yaml"
+    own, custom = _divided(file, tmp_path)
+    check_schema(tools, own, "1.29", "1.37")
+    check_policies(tools, own)
+    assert {one["kind"] for one in custom} == {"Webhook", "ExternalSecret"}
+    assert faults_of(custom, tmp_path) == ""
+    address = settings_of(file, tmp_path).token_listen
+    assert f"proxy_pass http://{address};" in file.read_text()
+
+
+@pytest.mark.parametrize("name", ["traefik", "istio", "ingress-nginx", "envoy-gateway"])
+def test_configurations_that_are_not_run_have_the_right_shape(
+    tools: Path, tmp_path: Path, name: str
+) -> None:
+    """
+    As far as their types can be had; and they say that they are not run.
+    """
+    file = ROOT / "deploy" / "data-planes" / "not-run" / f"{name}.yaml"
+    assert file.read_text().startswith("# Not run by us")
+    if name == "envoy-gateway":
+        (policy,) = yaml.safe_load_all(file.read_text())
+        assert policy["spec"]["extAuth"]["http"]["path"] == "/auth/iris"
+        return
+    own, custom = _divided(file, tmp_path)
+    if custom:
+        assert faults_of(custom, tmp_path) == ""
+    else:
+        check_schema(tools, own, "1.29", "1.37")
+
+
+def _divided(file: Path, folder: Path) -> tuple[Path, list[dict[str, Any]]]:
+    """Return a file with what Kubernetes itself knows, and the objects of other kinds."""
+    documents = list(yaml.safe_load_all(file.read_text()))
+    own = folder / "kubernetes.yaml"
+    own.write_text(yaml.safe_dump_all(one for one in documents if not is_known(one)))
+    return own, [one for one in documents if is_known(one)]
 
 
 def test_standalone_is_valid(tools: Path, standalone: Path, tmp_path: Path) -> None:

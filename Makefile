@@ -17,7 +17,7 @@ $(shell rm -rf $(VENV))
 endif
 endif
 
-.PHONY: setup demo test check format fuzz bench bench-setup cost soak picture deploy-check compile clean
+.PHONY: setup demo test check format fuzz bench bench-planes bench-setup cost soak picture deploy-check compile clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -113,6 +113,10 @@ fuzz: $(VENV)/.dev-installed ## 400 000 messages read by us and by llhttp; 40 00
 bench: $(VENV)/.dev-installed ## CPU, latency and memory beside other proxies (needs wrk)
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 	@$(BIN)/python -m tests.bench.overload $(OVERLOAD_ARGS)
+	@$(BIN)/python -m tests.bench.planes $(PLANES_ARGS)
+
+bench-planes: $(VENV)/.dev-installed ## CPU per request of Envoy and nginx with our token; two processes on one port
+	@$(BIN)/python -m tests.bench.planes $(PLANES_ARGS)
 
 cost: $(VENV)/.dev-installed ## what one exchange costs, counted (needs valgrind and strace)
 	@$(BIN)/python -m tests.cost $(COST_ARGS)

@@ -30,7 +30,7 @@ from gateway.settings.types import (
     parse_service_url,
     split_list,
 )
-from tests.bench import summary
+from tests.bench import planes, summary
 from tests.chart_schema import chart_schema
 from tests.reference import access_log, architecture, errors, metrics
 
@@ -273,6 +273,7 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
         json.loads(settings_schema())
     ),
     "README.md": summary.readme,
+    "deploy/data-planes/README.md": planes.page,
     "config/metrics.md": metrics.document,
     "deploy/architecture.svg": architecture.picture,
     "config/access-log.md": access_log.document,

@@ -9,7 +9,6 @@ run is not possible.
 import argparse
 import json
 import os
-import platform
 import resource
 import signal
 import sys
@@ -21,8 +20,9 @@ from types import FrameType
 
 from tests.bench import chart, peers, report, summary
 from tests.bench.contestants import LAUNCHERS, OURS
+from tests.bench.machine import machine
 from tests.bench.measure import Ground, Sample, prepared
-from tests.bench.processes import MIB, stolen
+from tests.bench.processes import stolen
 from tests.bench.shapes import SHAPES, Load, Shape
 
 _RESULTS = Path(__file__).parent / "results"
@@ -54,25 +54,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds start at 1")
     return options
-
-
-def _machine() -> dict[str, object]:
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(total / 1024 / MIB, 1),
-        "kernel": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
-        "load_average_before": round(os.getloadavg()[0], 2),
-    }
 
 
 def _shape_rounds(
@@ -182,15 +163,15 @@ def _run(options: argparse.Namespace) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _SOCKETS if hard == resource.RLIM_INFINITY else min(hard, _SOCKETS)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-    machine, began = _machine(), datetime.now(UTC)
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    described, began = machine(), datetime.now(UTC)
+    print(", ".join(f"{key} {value}" for key, value in described.items()))
 
     busy = os.getloadavg()[0]
     stolen_before, ticks_before = stolen()
     samples, failures = _run_shapes(options, present)
     stolen_after, ticks_after = stolen()
     share = 100 * (stolen_after - stolen_before) / max(1, ticks_after - ticks_before)
-    machine["stolen_percent"] = round(share, 1)
+    described["stolen_percent"] = round(share, 1)
     if busy > 0.5 or share > 1:
         print(
             f"\nBusy machine (load {busy:.1f} before, {share:.1f} % stolen): compare ratios only."
@@ -200,7 +181,7 @@ def _run(options: argparse.Namespace) -> int:
     print("\nTargets", *(verdict.line() for verdict in judged), sep="\n")
     result: dict[str, object] = {
         "date": began.isoformat(timespec="seconds"),
-        "machine": machine,
+        "machine": described,
         "versions": peers.versions(),
         "rounds": options.rounds,
         "seconds": options.seconds,
@@ -213,7 +194,7 @@ def _run(options: argparse.Namespace) -> int:
     }
     caption = (
         f"User and system CPU per request, one worker each; median of {options.rounds} "
-        f"rounds of {options.seconds} s; {machine['cores']} cores; {began:%Y-%m-%d}."
+        f"rounds of {options.seconds} s; {described['cores']} cores; {began:%Y-%m-%d}."
     )
     _write(options.output, result, chart.bars(_panels(samples), caption))
     if options.output == _RESULTS:

@@ -103,7 +103,7 @@ class Ground:
         try:
             wait_for_port(process, launch.port)
             if launch.admin_port is not None:
-                _wait_until_ready(launch.admin_port)
+                wait_until_ready(launch.admin_port)
             for shape in (SHAPES["json"], SHAPES["json-tls"]):
                 _probe(launch.port, shape)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
@@ -192,7 +192,7 @@ def _lies(outcome: loads.Outcome, before: Counts, after: Counts) -> list[str]:
     return found
 
 
-def _wait_until_ready(port: int, patience_s: float = 20.0) -> None:
+def wait_until_ready(port: int, patience_s: float = 20.0) -> None:
     """Return when `/readyz` says 200."""
     deadline = time.monotonic() + patience_s
     last = "nothing listened"

@@ -285,10 +285,10 @@ def table(result: Mapping[str, Any]) -> str:
     used = result["machine"]
     about = (
         f"{result['date']}, {used['cpu']}, {used['cores']} cores shared with load and service, "
-        f"load average {used['load_average_before']} before; the gateway {result['build']}; medians of "
-        f"{result['rounds']} rounds of {result['seconds']} s; JSON of 150 bytes, each request and "
-        f"response with its id, on {_SHAPE.connections} connections. CPU and "
-        "memory are those of all processes together, the gateway that keeps the token included."
+        f"load average {used['load_average_before']} before; the gateway {result['build']}; "
+        f"medians of {result['rounds']} rounds of {result['seconds']} s; JSON of 150 bytes, each "
+        f"request and response with its id, on {_SHAPE.connections} connections. CPU and memory "
+        "are those of all processes together, the gateway that keeps the token included."
     )
     return "\n".join([*rows, "", about])
 

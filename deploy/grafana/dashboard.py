@@ -15,7 +15,8 @@ from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models import dashboard as models
 
 SOURCE = models.DataSourceRef("prometheus", "${datasource}")
-GATEWAY = 'instance=~"$instance"'
+# Outside Kubernetes there is neither label; "All" stands for `.*`, which fits that, too.
+GATEWAY = 'namespace=~"$namespace",pod=~"$pod",instance=~"$instance"'
 SERVICE = f'{GATEWAY},service=~"$service"'
 IDENTITY = f'{GATEWAY},identity=~"$identity"'
 NOT_THE_CALLERS = 'layer!="client",error!="client_error"'
@@ -28,6 +29,31 @@ LAYER_COLOURS = {
     "apig": "semi-dark-red",
     "modelarts": "light-red",
     "model": "green",
+}
+
+# Where the runbook is; whoever keeps a copy changes the variable.
+RUNBOOK = "https://github.com/modelarts-gateway/modelarts-gateway/blob/main/deploy/README.md"
+# Panel → the alert that watches the same: its section of the runbook is one click away.
+WATCHED_BY = {
+    "Gateways up": "GatewayDown",
+    "Failing": "GatewayErrorsFast",
+    "Time to first byte, p95": "GatewayUpstreamSlow",
+    "Overhead, p95": "GatewayOverheadHigh",
+    "Token: shortest life left": "GatewayTokenExpiring",
+    "Failing requests": "GatewayErrorsFast",
+    "Requests in flight": "GatewaySaturated",
+    "Wait for a turn": "GatewayQueueSlow",
+    "Breaker open": "GatewayBreakerOpen",
+    "Errors by layer": "GatewayErrorsSlow",
+    "Errors by name": "GatewayErrorsLasting",
+    "Time to first byte": "GatewayUpstreamSlow",
+    "Overhead": "GatewayOverheadHigh",
+    "Time to first chunk": "GatewayFirstChunkSlow",
+    "Token: life left": "GatewayTokenExpiring",
+    "Logins by result": "GatewayIamUnreachable",
+    "Locked, and clock skew": "GatewayIdentityLocked",
+    "File descriptors": "GatewaySaturated",
+    "Configuration in force": "GatewayReloadFailed",
 }
 
 
@@ -162,6 +188,52 @@ def variable(name: str, label: str, metric: str, meaning: str) -> dashboard.Quer
         .multi(multi=True)
         .include_all(include_all=True)
         .current(models.VariableOption(selected=True, text=["All"], value=["$__all"]))
+    )
+
+
+def of_kubernetes(name: str, label: str, metric: str, meaning: str) -> dashboard.QueryVariable:
+    """Make a choice of values of a label that there may not be."""
+    return variable(name, label, metric, meaning).all_value(".*")
+
+
+def annotation(name: str, colour: str, instants: str, text: str) -> dict[str, object]:
+    """Make marks on every graph at the instants (seconds since the epoch) that a metric holds.
+
+    As plain data: the builders know only annotations of Grafana's own.
+    """
+    return {
+        "name": name,
+        "datasource": {"type": "prometheus", "uid": "${datasource}"},
+        "enable": True,
+        "hide": False,
+        "iconColor": colour,
+        "target": {"refId": "A", "expr": f"{instants}{{{GATEWAY}}} * 1000"},
+        "useValueForTime": True,
+        "titleFormat": name,
+        "textFormat": text,
+    }
+
+
+ANNOTATIONS = [
+    annotation(
+        "Start of a gateway", "orange", "process_start_time_seconds", "{{instance}} {{pod}}"
+    ),
+    annotation(
+        "Configuration read",
+        "blue",
+        "gateway_config_last_reload_success_timestamp_seconds",
+        "{{instance}} {{pod}}: at its start, and at each reload that was good",
+    ),
+]
+
+
+def runbook_link(title: str, anchor: str = "") -> dashboard.DashboardLink:
+    """Make a link to the runbook, or to one section of it."""
+    return (
+        dashboard.DashboardLink(title)
+        .type(models.DashboardLinkType.LINK)
+        .url(f"${{runbook}}#{anchor}" if anchor else "${runbook}#alerts-the-runbook")
+        .target_blank(target_blank=True)
     )
 
 
@@ -544,12 +616,28 @@ def build() -> models.Dashboard:
         .with_variable(
             dashboard.DatasourceVariable("datasource").label("Source").type("prometheus")
         )
-        .with_variable(variable("instance", "Gateway", "gateway_build_info", "Which gateways."))
+        .link(runbook_link("Runbook"))
+        .with_variable(
+            of_kubernetes("namespace", "Namespace", "gateway_build_info", "Where they run.")
+        )
+        .with_variable(
+            of_kubernetes(
+                "pod", "Pod", 'gateway_build_info{namespace=~"$namespace"}', "Which pods."
+            )
+        )
+        .with_variable(
+            variable(
+                "instance",
+                "Gateway",
+                'gateway_build_info{namespace=~"$namespace",pod=~"$pod"}',
+                "Which gateways.",
+            )
+        )
         .with_variable(
             variable(
                 "service",
                 "Service",
-                'gateway_requests_in_flight{instance=~"$instance"}',
+                f"gateway_requests_in_flight{{{GATEWAY}}}",
                 "Which services; other: requests that belong to none.",
             )
         )
@@ -557,9 +645,15 @@ def build() -> models.Dashboard:
             variable(
                 "identity",
                 "Identity",
-                'gateway_identity_locked{instance=~"$instance"}',
+                f"gateway_identity_locked{{{GATEWAY}}}",
                 "Which logins.",
             )
+        )
+        .with_variable(
+            dashboard.ConstantVariable("runbook")
+            .label("Runbook")
+            .description("Where the runbook is.")
+            .value(RUNBOOK)
         )
     )
     rows: dict[str, Sequence[stat.Panel | timeseries.Panel]] = {
@@ -576,6 +670,10 @@ def build() -> models.Dashboard:
     for title, panels in rows.items():
         made = made.with_row(dashboard.Row(title).id(next(numbers)))
         for panel in panels:
+            watched_by = WATCHED_BY.get(panel.build().title or "")
+            if watched_by is not None:
+                link = runbook_link(f"Runbook: {watched_by}", watched_by.lower())
+                panel.links([link])
             made = made.with_panel(panel.id(next(numbers)))
     return made.build()
 
@@ -583,7 +681,10 @@ def build() -> models.Dashboard:
 def dashboard_json() -> str:
     """Return the dashboard as Grafana imports it."""
     made = json.loads(json.dumps(build(), cls=JSONEncoder))
+    made.setdefault("annotations", {})["list"] = ANNOTATIONS
     for one in made["templating"]["list"]:
         for key in ("auto", "auto_min", "auto_count"):  # belong to variables of another type
             one.pop(key, None)
+        if one["type"] == "constant":
+            one["hide"] = 2  # nothing to choose; the builder has no word for it
     return json.dumps(made, indent=2) + "\n"

@@ -50,7 +50,7 @@ def _page(entries: Sequence[Entry]) -> str:
 <body>
 <header><img src="status/icon.svg" alt="" width="32" height="32">
 <div class="name"><h1>modelarts-gateway</h1><p>Admin listener</p></div></header>
-<main><section><div class="scroll"><table>
+<main><section><div class="scroll"><table class="stacking">
 <caption>What can be asked for</caption>
 <tbody>
 {rows}</tbody></table></div></section></main>

@@ -5,6 +5,7 @@ service may see a request without a token that was good when it came: the cloud 
 """
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -216,6 +217,8 @@ async def test_f06_iam_refuses_the_login(
         assert it.gateway.gauge("gateway_identity_locked") == 1
         assert not it.readiness.ready
         assert "refuses the login" in it.readiness.services["iris"]
+        assert remedy in it.readiness.services["iris"]
+        assert all(remedy in json.loads(reply.body)["error_msg"] for reply in replies)
         [line] = [record.getMessage() for record in caplog.records if "refused" in record.message]
         assert remedy in line
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from gateway.observe.metrics import Metrics, ServiceMetrics
+from gateway.observe.metrics import NO_SERVICE, Metrics, ServiceMetrics
 
 INTERVAL_S: Final = 10.0
 KEPT_S: Final = 600.0
@@ -27,9 +27,12 @@ class History:
         self._marks: deque[str] = deque(maxlen=int(KEPT_S / INTERVAL_S))
 
     def mark(self, at: float) -> None:
-        """Keep the counters as they are now; `at` is the gateway's uptime in seconds."""
+        """Keep the counters as they are now; `at` is the gateway's uptime in seconds.
+
+        Requests that belong to no service are found under the empty name.
+        """
         services = {
-            counts.name: _counters(counts)
+            ("" if counts.name == NO_SERVICE else counts.name): _counters(counts)
             for counts, _ in self._metrics.services()
             if any(counts.duration.counts)
         }

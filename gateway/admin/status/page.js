@@ -176,13 +176,13 @@ function recall(history) {
   samples.sort((one, other) => one.at - other.at);
 }
 
-// What happened between the sample `index` and the one WINDOW_S before it; null for the first.
+// What happened between the sample `index` and one WINDOW_S before it, or a little more, where the
+// gateway's marks are all there is; null for the first.
 function flow(index, chosen) {
   const now = samples[index];
   let from = index;
-  while (from > 0 && samples[from - 1].at >= now.at - WINDOW_S - 0.5) from -= 1;
-  if (from === index) from -= 1; // a mark of the gateway's, a little late
-  if (from < 0 || now.at - samples[from].at > 1.5 * WINDOW_S) return null;
+  while (from > 0 && now.at - samples[from].at < WINDOW_S - 0.5 && now.at - samples[from - 1].at < 2 * WINDOW_S) from -= 1;
+  if (from === index) return null;
   const then = samples[from];
   const names = chosen === null ? Object.keys(now.services) : [chosen];
   let sum = 0;

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.admin.status.history import INTERVAL_S, KEPT_S, History
 from gateway.errors import ErrorCode
-from gateway.observe.metrics import Metrics, ServiceGauges, ServiceMetrics
+from gateway.observe.metrics import NO_SERVICE, Metrics, ServiceGauges, ServiceMetrics
 
 
 def service_in(metrics: Metrics, name: str) -> ServiceMetrics:
@@ -27,6 +27,7 @@ def test_a_mark_holds_counters_of_services_with_traffic() -> None:
     metrics = Metrics()
     busy = service_in(metrics, "busy")
     service_in(metrics, "idle")
+    service_in(metrics, NO_SERVICE).duration.observe(0.001)
     metrics.before_scrape = lambda: busy.duration.observe(0.007)
     busy.overhead.observe(0.001)
     busy.count_error(ErrorCode.CONNECTION_REFUSED.layer, ErrorCode.CONNECTION_REFUSED.label)
@@ -37,7 +38,7 @@ def test_a_mark_holds_counters_of_services_with_traffic() -> None:
 
     first, second = marks_of(history)
     assert (first["at"], second["at"]) == (12.346, 22.3)
-    assert list(first["services"]) == ["busy"]
+    assert list(first["services"]) == ["busy", ""]
     counters = first["services"]["busy"]
     assert counters.pop("bounds") == list(busy.duration.bounds)
     assert counters.pop("counts")[:3] == [0, 1, 0]

@@ -262,3 +262,38 @@ def test_no_module_is_too_long() -> None:
     }
 
     assert {name: count for name, count in counts.items() if count > MOST_LINES} == {}
+
+
+def test_compiled_classes_are_inherited_only_where_that_works() -> None:
+    """Else the compiled build fails when the class is made, long after the interpreted one passed.
+
+    A class outside the compiled files may inherit from one inside only if that one allows it.
+    """
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    hook = project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["mypyc"]
+    compiled = {path for pattern in hook["include"] for path in PACKAGE.parent.glob(pattern)}
+    assert compiled
+    classes = {
+        path: [
+            node
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ClassDef)
+        ]
+        for path in {*MODULES, *compiled}
+    }
+    closed = {
+        node.name
+        for path in compiled
+        for node in classes[path]
+        if not any(
+            "allow_interpreted_subclasses" in ast.unparse(one) for one in node.decorator_list
+        )
+    }
+    assert "ClientConnection" in closed
+
+    assert [
+        f"{path.relative_to(PACKAGE)}: {node.name}"
+        for path in set(MODULES) - compiled
+        for node in classes[path]
+        if closed & {ast.unparse(base).partition("[")[0] for base in node.bases}
+    ] == []

@@ -318,6 +318,8 @@ class ClientConnection(Watched):
             else:
                 break
         self._starting = False
+        if self.exchange is not None and reader.has_unread:
+            self.stream.pause_reading()  # the next request waits for this one
 
     def _begin(self, request: Request, now: float) -> None:
         if self._listener.draining:
@@ -331,8 +333,6 @@ class ClientConnection(Watched):
             exchange.begin(now)
         except Exception:  # noqa: BLE001  # logged, counted and answered
             self._fail_internal(exchange)
-        if self.exchange is not None and self.reader.has_unread:
-            self.stream.pause_reading()  # the next request waits for this one
 
     def _go_on(self, exchange: Exchange, *, was_ended: bool) -> None:
         """Let the exchange have what has arrived."""

@@ -30,8 +30,8 @@ def bind_problem(key: str, address: ListenAddress, error: OSError) -> str:
         address: its value.
         error: what binding failed with.
     """
-    variable = f"GATEWAY_{key.upper()}"
-    other = f"set {key} (or {variable}) to another address"
+    flag = "" if key == "token_listen" else f", --{key.replace('_', '-')}"
+    other = f"give another address ({key}{flag} or GATEWAY_{key.upper()})"
     if address.path:
         why = _said(error).removeprefix(f"{address.path}: ")
         return f"cannot listen on {address}: {why}; {_socket_remedy(error, other)}"

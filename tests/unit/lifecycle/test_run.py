@@ -113,7 +113,7 @@ _IN_USE = OSError(errno.EADDRINUSE, "address already in use")
         ("listen", "nowhere.invalid:80", socket.gaierror(-2, "unknown"), "no such host name"),
         ("token_listen", "unix:/none/x", OSError(errno.ENOENT, "No such file"), "make its folder"),
         ("listen", "unix:/etc/x", OSError(errno.EACCES, "Permission denied"), "write to its fold"),
-        ("listen", "127.0.0.1:8080", OSError(0, "odd"), "odd; set listen (or GATEWAY_LISTEN)"),
+        ("listen", "127.0.0.1:8080", OSError(0, "odd"), "(listen, --listen or GATEWAY_"),
     ],
 )  # fmt: skip
 def test_an_address_that_cannot_be_bound(key: str, address: str, error: OSError, told: str) -> None:

@@ -405,6 +405,8 @@ def test_an_unknown_log_level_is_a_problem() -> None:
     """With those there are."""
     [problem] = problems_or_none(GOOD, {"GATEWAY_LOG_LEVEL": "loud"})
     assert problem == "GATEWAY_LOG_LEVEL: 'loud' is not one of DEBUG, INFO, WARNING, ERROR"
+    [problem] = problems_or_none(GOOD, {"GATEWAY_LOG_FORMAT": "xml"})
+    assert problem == "GATEWAY_LOG_FORMAT: 'xml' is not one of auto, text, json"
 
 
 @pytest.mark.parametrize(

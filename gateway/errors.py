@@ -209,7 +209,7 @@ class ErrorCode(Enum):
         "TokenRenewed",
         Layer.IDENTITY,
         "The service rejected the gateway's token and the request could not be sent again by "
-        "itself; the token is being replaced, so send the request again.",
+        "itself; send it again after the time in Retry-After, by when the token is replaced.",
     )
 
     # We are not able or willing just now.

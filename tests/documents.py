@@ -24,10 +24,12 @@ from gateway.settings.identity import LOGIN_KEYS, SECRETS, Identity
 from gateway.settings.sections import Section, listed_section, section_in
 from gateway.settings.sinks import parse_sink_path
 from gateway.settings.types import (
+    parse_optional_file,
     parse_proxy_url,
     parse_readable_file,
     parse_secret,
     parse_service_url,
+    parse_state_folder,
     split_list,
 )
 from tests.bench import planes, summary
@@ -114,6 +116,8 @@ _TYPES: dict[Callable[..., Any], str] = {
     values.parse_instant: "date, or date and time",
     parse_service_url: "URL",
     parse_proxy_url: "`http://host:port`",
+    parse_optional_file: "file",
+    parse_state_folder: "directory",
     parse_readable_file: "file",
     parse_redis_url: "URL of a Redis",
     parse_prefix: "text",

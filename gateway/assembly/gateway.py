@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gateway.admin.server import MOST_FRESH
 from gateway.assembly.fleet import build_fleet
-from gateway.assembly.identities import BuiltCache, build_cache, unusable_secrets
+from gateway.assembly.identities import BuiltCache, build_cache
 from gateway.assembly.listen_tls import BuiltListenTls, build_listen_tls
 from gateway.assembly.memory import (
     available_bytes,
@@ -16,6 +16,7 @@ from gateway.assembly.memory import (
     most_connections,
     resident_bytes,
 )
+from gateway.assembly.secrets import unusable_secrets
 from gateway.assembly.services import (
     BuiltPools,
     build_pools,
@@ -29,6 +30,7 @@ from gateway.errors import ConfigError
 from gateway.http.date import DateField
 from gateway.http.host import AllowedHosts, AnyHost
 from gateway.http.request_head import METHODS
+from gateway.identity.refusal_file import RefusalFile
 from gateway.identity.store import TokenStore
 from gateway.lifecycle.gateway import Gateway
 from gateway.lifecycle.parts import Parts, Rebuilt
@@ -114,7 +116,9 @@ class _GatewayBuilder:
         self, settings: Settings, access_log: AccessLog, tracer: Tracer | None = None
     ) -> None:
         self._first = settings
-        self._store = TokenStore(boottime)
+        folder = settings.state_dir
+        refusals = None if folder is None else RefusalFile(folder, wall_clock)
+        self._store = TokenStore(boottime, refusals=refusals)
         self._metrics = Metrics()
         self._metrics.lost_log_lines = lambda: access_log.lost
         unrouted = ServiceMetrics(NO_SERVICE, METHODS, list(Retry))

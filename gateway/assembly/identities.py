@@ -3,29 +3,25 @@
 import os
 import random
 import ssl
-from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, assert_never
-
-from pydantic import SecretStr
+from typing import TYPE_CHECKING, assert_never
 
 from gateway.assembly.egress import build_proxy
+from gateway.assembly.secrets import access_key_reader, next_secret_file, required, secret_of
 from gateway.assembly.tls import file_digests, tls_context
 from gateway.clock import LoopAlarm, boottime, wall_clock
 from gateway.errors import ConfigError
 from gateway.identity.access_key import (
-    AccessKey,
     AccessKeySource,
     KeyProvider,
     TemporaryKeySource,
-    access_key_of,
 )
 from gateway.identity.credential_cache import CredentialCache
 from gateway.identity.file import AnonymousSource, FileSource
-from gateway.identity.id_token import account_digest, claims_of
-from gateway.identity.key import KeySource, key_line
+from gateway.identity.id_token import account_digest
+from gateway.identity.key import KeySource
 from gateway.identity.keystone import ApplicationCredentialLogin, KeystoneSource, PasswordLogin
 from gateway.identity.oidc import OidcLogin, OidcSource
 from gateway.identity.platform import (
@@ -35,20 +31,17 @@ from gateway.identity.platform import (
     PodProvider,
 )
 from gateway.identity.refresh import RefreshResult, RefreshTrigger
-from gateway.identity.secret import SecretFile, is_placeholder
+from gateway.identity.secret import SecretFile
 from gateway.identity.signature import ServiceClocks
 from gateway.identity.sink_file import SinkFile
 from gateway.identity.sinks import SinkResult, Sinks
 from gateway.identity.source import CredentialSource, LoginError
 from gateway.identity.store import TokenStore
 from gateway.observe.metrics import IdentityGauges, IdentityMetrics, IdentitySeries, Metrics
-from gateway.settings import Identity, Settings
-from gateway.settings.identity import SECRETS
+from gateway.settings import Identity
 
 if TYPE_CHECKING:
     from gateway.identity.fleet.fleet import Fleet
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +68,13 @@ class BuiltCache:
         return any(map(_is_stale, self.secret_files))
 
 
-def build_identity(name: str, identity: Identity) -> BuiltIdentity:
+def build_identity(name: str, identity: Identity, store: TokenStore | None = None) -> BuiltIdentity:
     """Build the source of an identity's credentials.
+
+    Args:
+        name: of the identity.
+        identity: its settings.
+        store: knows what others have found out about the same account; None: nobody has.
 
     Raises:
         ConfigError: a certificate or key cannot be used.
@@ -85,14 +83,14 @@ def build_identity(name: str, identity: Identity) -> BuiltIdentity:
         case "none":
             return BuiltIdentity(AnonymousSource())
         case "file":
-            source = FileSource(_required(identity.token_file))
+            source = FileSource(required(identity.token_file))
             return BuiltIdentity(source, (source.file,))
         case "api_key" | "header":
             is_key = identity.method == "api_key"
             read_secret, files = (
-                _secret_of(identity.key, identity.key_file)
+                secret_of(identity.key, identity.key_file)
                 if is_key
-                else _secret_of(identity.value, identity.value_file)
+                else secret_of(identity.value, identity.value_file)
             )
             key_source = KeySource(
                 identity.field_name,
@@ -104,10 +102,10 @@ def build_identity(name: str, identity: Identity) -> BuiltIdentity:
         case "ak_sk":
             return _build_access_key(name, identity)
         case "oidc":
-            file = SecretFile(_required(identity.id_token_file), tell=account_digest)
+            file = SecretFile(required(identity.id_token_file), tell=account_digest)
             oidc = OidcLogin(
-                auth_url=_required(identity.auth_url),
-                idp=_required(identity.idp),
+                auth_url=required(identity.auth_url),
+                idp=required(identity.idp),
                 protocol=identity.protocol,
                 project=identity.project,
                 project_id=identity.project_id,
@@ -125,18 +123,22 @@ def build_identity(name: str, identity: Identity) -> BuiltIdentity:
             )
             return BuiltIdentity(source_of_oidc, (file,))
         case "password":
-            read_secret, files = _secret_of(identity.password, identity.password_file)
+            read_secret, files = secret_of(identity.password, identity.password_file)
+            next_file = next_secret_file(identity)
+            if next_file is not None:
+                files = (*files, next_file)
             login: PasswordLogin | ApplicationCredentialLogin = PasswordLogin(
                 tokens_url=identity.tokens_url,
-                username=_required(identity.username),
-                user_domain=_required(identity.user_domain),
+                username=required(identity.username),
+                user_domain=required(identity.user_domain),
                 project=identity.project,
                 project_id=identity.project_id,
                 project_domain=identity.project_domain,
                 read_secret=read_secret,
+                read_next_secret=None if next_file is None else next_file.read,
             )
         case "application_credential":
-            read_secret, files = _secret_of(identity.secret, identity.secret_file)
+            read_secret, files = secret_of(identity.secret, identity.secret_file)
             login = ApplicationCredentialLogin(
                 tokens_url=identity.tokens_url,
                 credential_id=identity.id,
@@ -147,11 +149,15 @@ def build_identity(name: str, identity: Identity) -> BuiltIdentity:
             )
         case _:
             assert_never(identity.method)
+    accounts = TokenStore(boottime) if store is None else store
     source_of_tokens = KeystoneSource(
         login,
         clock=boottime,
         wall_clock=wall_clock,
         random=random.random,
+        ledger=accounts.ledger(login.account),
+        passwords=accounts.passwords(login.account),
+        refusals=accounts.refusals,
         tls=_iam_tls(name, identity),
         server_hostname=identity.tls.server_name,
         proxy=build_proxy(f"identities.{name}.egress_proxy", identity.egress_proxy),
@@ -167,7 +173,7 @@ def _iam_tls(name: str, identity: Identity) -> ssl.SSLContext | None:
 def _build_access_key(name: str, identity: Identity) -> BuiltIdentity:
     clocks = ServiceClocks(boottime, wall_clock)
     if identity.key_origin is None:
-        read_key, files = _access_key_reader(identity)
+        read_key, files = access_key_reader(identity)
         return BuiltIdentity(AccessKeySource(read_key, clocks), files)
     provider: KeyProvider
     if identity.key_origin == "metadata":
@@ -178,25 +184,6 @@ def _build_access_key(name: str, identity: Identity) -> BuiltIdentity:
         provider, clocks, clock=boottime, wall_clock=wall_clock, random=random.random
     )
     return BuiltIdentity(source)
-
-
-def _access_key_reader(
-    identity: Identity,
-) -> tuple[Callable[[], AccessKey], tuple[SecretFile, ...]]:
-    """Return what reads an access key, and the files that it reads."""
-    given_id = None if identity.access_key is None else SecretStr(identity.access_key)
-    read_id, files = _secret_of(given_id, identity.access_key_file)
-    read_secret, more_files = _secret_of(identity.secret_key, identity.secret_key_file)
-    files += more_files
-    read_token: Callable[[], SecretStr | None] = lambda: None  # noqa: E731
-    if identity.security_token is not None or identity.security_token_file is not None:
-        read_token, more_files = _secret_of(identity.security_token, identity.security_token_file)
-        files += more_files
-
-    def read_key() -> AccessKey:
-        return access_key_of(read_id().get_secret_value(), read_secret(), read_token())
-
-    return read_key, files
 
 
 def _pod_provider(name: str) -> PodProvider:
@@ -242,7 +229,7 @@ def build_cache(
     made_of = (identity, file_digests(identity.tls), proxy)
     if known is not None and known.made_of == made_of:
         return known
-    built = build_identity(name, identity)
+    built = build_identity(name, identity, store)
     source = built.source
     if fleet is not None and isinstance(source, KeystoneSource | OidcSource):
         source = _shared(source, fleet, store)
@@ -296,78 +283,6 @@ def _build_sinks(name: str, identity: Identity, counts: IdentityMetrics) -> Sink
     )
 
 
-def unusable_secrets(settings: Settings, *, tokens: bool = True) -> list[str]:
-    """Return a line for each secret file that has no usable content. Blocks.
-
-    `tokens` False passes over `token_file`, which somebody else may have yet to fill.
-    """
-    problems = [*unusable_keys(settings), *unusable_proxies(settings)]
-    for name, identity in settings.identities.items():
-        for key in ("password_file", "secret_file", "token_file")[: 2 + tokens]:
-            file = getattr(identity, key)
-            if file is not None:
-                try:
-                    SecretFile(file).read()
-                except LoginError as error:
-                    problems.append(f"identities.{name}.{key}: {error}")
-    return problems
-
-
-def unusable_proxies(settings: Settings) -> list[str]:
-    """Return a line for each egress proxy whose password cannot be used. Blocks."""
-    proxies = {f"identities.{n}": i.egress_proxy for n, i in settings.identities.items()}
-    proxies |= {f"services.{n}": s.egress_proxy for n, s in settings.services.items()}
-    problems: list[str] = []
-    for key, proxy in proxies.items():
-        try:
-            build_proxy(f"{key}.egress_proxy", proxy)
-        except ConfigError as error:
-            problems += error.problems
-    return problems
-
-
-def placeholders(settings: Settings) -> dict[str, str]:
-    """Return identities whose secret file holds what `init` wrote, and a line for each. Blocks."""
-    return {
-        name: f"identities.{name}.{key}: {file} still holds init's placeholder; write the secret "
-        "into it, before the gateway can start"
-        for name, identity in settings.identities.items()
-        for key in (*SECRETS.values(), "token_file", "id_token_file")
-        if (file := getattr(identity, key)) is not None and is_placeholder(file)
-    }
-
-
-def unusable_keys(settings: Settings, *, besides: Collection[str] = ()) -> list[str]:
-    """Return a line for each key that cannot be sent as it is. Blocks.
-
-    Identities named in `besides` are passed over.
-    """
-    problems = []
-    for name, identity in settings.identities.items():
-        if name in besides:
-            continue
-        for plain in ("key", "value"):
-            value, file = getattr(identity, plain), getattr(identity, SECRETS[plain])
-            if value is not None or file is not None:
-                read_secret, _ = _secret_of(value, file)
-                try:
-                    key_line(identity.field_name, "", read_secret())
-                except LoginError as error:
-                    where = plain if file is None else SECRETS[plain]
-                    problems.append(f"identities.{name}.{where}: {error}")
-        if identity.id_token_file is not None:
-            try:
-                claims_of(SecretFile(identity.id_token_file).read())
-            except LoginError as error:
-                problems.append(f"identities.{name}.id_token_file: {error}")
-        if identity.method == "ak_sk" and identity.key_origin is None:
-            try:
-                _access_key_reader(identity)[0]()
-            except LoginError as error:
-                problems.append(f"identities.{name}: {error}")
-    return problems
-
-
 def _gauges_of(cache: CredentialCache) -> IdentityGauges:
     status = cache.status(boottime())
     return IdentityGauges(
@@ -382,18 +297,3 @@ def _is_stale(file: SecretFile) -> bool:
         return file.is_stale()
     except LoginError:  # it was readable a moment ago; its watcher will report it
         return False
-
-
-def _secret_of(
-    value: SecretStr | None, file: Path | None
-) -> tuple[Callable[[], SecretStr], tuple[SecretFile, ...]]:
-    if value is not None:
-        return lambda: value, ()
-    secret_file = SecretFile(_required(file))
-    return secret_file.read, (secret_file,)
-
-
-def _required(value: _T | None) -> _T:
-    if value is None:
-        raise ConfigError(["identities: a required key is missing"])  # the settings' own rule
-    return value

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gateway.assembly.fleet import fleet_problems
-from gateway.assembly.identities import placeholders, unusable_keys
+from gateway.assembly.secrets import forgotten_refusals, placeholders, unusable_keys
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
 from gateway.diagnose.named_files import problems_of
 from gateway.errors import ConfigError
@@ -45,7 +45,8 @@ def command(file: Path | None, online: bool, show: bool) -> None:
     for problem in problems:
         click.echo(problem, err=True)
     fleet = _fleet_warnings(loaded.settings)
-    for warning in (*loaded.warnings, *fleet, *unfilled.values()):
+    forgotten = forgotten_refusals(loaded.settings)
+    for warning in (*loaded.warnings, *fleet, *unfilled.values(), *forgotten):
         click.echo(f"warning: {warning}", err=True)
     if problems:
         sys.exit(EXIT_CONFIG)

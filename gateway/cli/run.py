@@ -46,7 +46,7 @@ def command(file: Path | None, openai: str | None, command_line: tuple[str, ...]
     standard output is COMMAND's.
     """
     from gateway.assembly.gateway import build_gateway
-    from gateway.assembly.identities import unusable_secrets
+    from gateway.assembly.secrets import unusable_secrets
     from gateway.lifecycle.command import command_environment, run_around
     from gateway.lifecycle.run import set_up_logging
     from gateway.settings import load

@@ -45,7 +45,7 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     """
     signals = Signals(reload=True)  # what follows imports for half a second
     from gateway.assembly.gateway import build_gateway
-    from gateway.assembly.identities import unusable_secrets
+    from gateway.assembly.secrets import unusable_secrets
     from gateway.assembly.tracing import tracer_of
     from gateway.clock import boottime, wall_clock
     from gateway.lifecycle.allocation import keep_freed_memory

@@ -107,39 +107,52 @@ class CredentialCache:
         if (credential := self.usable(now)) is not None:
             return credential
         if not self._begin(trigger, now):
-            raise self._unavailable(now)
+            if self._closed or not self._history.waits_for_others(now):
+                raise self._unavailable(now)
+            self._next_login.set_for(self._history.opens_at(now))
         await self._waiters.wait(now)
         now = self._clock()
         if (credential := self.usable(now)) is None:
             raise self._unavailable(now)
         return credential
 
-    def reject(self, credential: Credential) -> bool:
+    def reject(self, credential: Credential, *, again: bool = False) -> bool:
         """Take note that a service refused `credential` as no good.
 
         Returns whether another is there or under way, so that `obtain` and sending the request
-        again make sense. Otherwise pass on what the service said: another login would not cure
-        it, or cannot be made now, and the credential stays in use for whoever accepts it.
+        again make sense. Otherwise another login would not cure it, or cannot be made now, as
+        `renewal_pause_s` tells, and the credential stays in use for whoever accepts it.
+
+        Args:
+            credential: the one refused.
+            again: the request has been sent with two of them. A third one is worth a try only if
+                this one may have been born dead.
         """
-        login = self._login
+        login, now = self._login, self._clock()
         if login is None or login.credential is not credential:
             return True  # a late word about one that is gone already
-        now = self._clock()
         if not credential.renewable:
             self._history.refused_by_service(now)
             self._log.refused_by_service(now=now)
             return False
         if credential.is_cured(now):
             return True
-        if not self._guard.open(now):
+        delay_s = self._guard.delay_s(now)
+        if delay_s is None:
             return False
+        is_cured_by_waiting = not self._guard.open(now)
         self._history.token_rejected(now)
-        if not self._begin(RefreshTrigger.REJECTED, now):
+        if not self._begin(RefreshTrigger.REJECTED, now, delay_s):
             return False
         self._guard.login_caused(now)
         self._store.drop(login)
         self._keep(None)
-        return True
+        return is_cured_by_waiting or not again
+
+    def renewal_pause_s(self) -> float:
+        """Return in how many seconds a rejection may cause a login; 0: nothing is in its way."""
+        now = self._clock()
+        return max(0.0, self._guard.pause_s(now), self._history.opens_at(now) - now)
 
     def locked_out(self, credential: Credential) -> None:
         """Take note that a service has locked `credential`, and leave it alone for as long.
@@ -201,20 +214,22 @@ class CredentialCache:
             await asyncio.wait({task})
         self._waiters.wake()
 
-    def _begin(self, trigger: RefreshTrigger, now: float) -> bool:
-        """See to it that a login is under way; False if IAM must be left alone."""
+    def _begin(self, trigger: RefreshTrigger, now: float, delay_s: float = 0.0) -> bool:
+        """See to it that a login is under way, or will be in `delay_s`; False: it must not be."""
         if self._task is not None:
             return True
         if self._closed or now < self._history.opens_at(now):
             return False
         self._next_login.trigger = RefreshTrigger.SCHEDULE
         self._history.begin()
-        self._task = asyncio.create_task(self._renew(now), name=f"login-{self._name}")
-        self._task.add_done_callback(partial(self._settle, trigger, now))
+        self._task = asyncio.create_task(self._renew(now, delay_s), name=f"login-{self._name}")
+        self._task.add_done_callback(partial(self._settle, trigger, now + delay_s))
         return True
 
-    async def _renew(self, now: float) -> Login:
+    async def _renew(self, now: float, delay_s: float) -> Login:
         """Take over what another cache, or the one before a reload, has; else log in."""
+        if delay_s > 0.0:
+            await self._waiters.pause(now, delay_s)
         known = self._store.get(await self._source.cache_key())
         mine = self._credential
         if known is not None and (mine is None or known.credential.expires_at > mine.expires_at):
@@ -229,9 +244,11 @@ class CredentialCache:
         self._task = None
         outcome = _outcome_of(task, now)
         result = RefreshResult.OK if isinstance(outcome, Login) else outcome.result
-        asked_iam = not outcome.from_fleet
-        self._history.end(now, refused=asked_iam and result is RefreshResult.REFUSED)
-        if not asked_iam:
+        refused = result is RefreshResult.REFUSED and not outcome.from_fleet
+        if isinstance(outcome, LoginError) and outcome.is_remembered:
+            refused = False
+        self._history.end(now, refused=refused)
+        if outcome.from_fleet:
             trigger = RefreshTrigger.FLEET
         if self._closed:
             self._waiters.wake()
@@ -239,6 +256,7 @@ class CredentialCache:
         taken_over = outcome is self._login
         if isinstance(outcome, Login):
             self._history.succeeded(outcome, began=began, taken_over=taken_over)
+            self._guard.token_came(now)
             self._store.put(outcome)
             self._keep(outcome)
             due_at = outcome.credential.stale_at

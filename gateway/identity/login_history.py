@@ -58,7 +58,10 @@ class LoginHistory:
         self.detail = str(error)
         self.refusal = error.public if error.result is RefreshResult.REFUSED else ""
         self._failures[family(error.result)] += 1
-        self._quiet_until = now + self._pause_s(error.result, error.retry_after_s)
+        is_told = error.is_remembered or error.result is RefreshResult.THROTTLED
+        self._quiet_until = now + self._pause_s(
+            error.result, error.retry_after_s if is_told else None
+        )
 
     def token_rejected(self, now: float) -> None:
         """Lift the least interval between logins: it is for tokens that die of age."""
@@ -88,6 +91,10 @@ class LoginHistory:
     def opens_at(self, now: float) -> float:
         """Return when the next login may start; not later than `now` if it may at once."""
         return max(self._quiet_until, self._ledger.opens_at(now))
+
+    def waits_for_others(self, now: float) -> bool:
+        """Tell whether nothing but a login of another cache of the account is in the way."""
+        return self._quiet_until <= now and self._ledger.is_busy(now)
 
     def locked(self, now: float) -> bool:
         """Tell whether a refusal is what stands in the way of the next login."""

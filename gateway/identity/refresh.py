@@ -60,7 +60,8 @@ def pause_after(
     Args:
         result: how it ended; after `OK` it is the least interval between logins.
         failures_in_a_row: how many of its family there were since the last success, it included.
-        retry_after_s: what IAM asked for, counted from now; used for `THROTTLED` only.
+        retry_after_s: what IAM asked for when it throttles, or what is left of the pause after an
+            earlier refusal; counted from now, and not used otherwise.
         spread: makes a fleet that failed together come back apart.
     """
     growth = 2.0 ** min(max(failures_in_a_row, 1) - 1, 16)
@@ -68,6 +69,8 @@ def pause_after(
         case RefreshResult.OK:
             return MIN_INTERVAL_S
         case RefreshResult.REFUSED:
+            if retry_after_s is not None:
+                return max(retry_after_s, _RETRY_AFTER_LEAST_S)
             return _at_least(_REFUSED_FIRST_S * growth, _REFUSED_MOST_S, spread)
         case RefreshResult.THROTTLED:
             if retry_after_s is None:
@@ -115,14 +118,22 @@ class RefusalLedger:
     def __init__(self) -> None:
         self._refused_at: deque[float] = deque(maxlen=self.LIMIT)
         self._under_way = 0
+        self.one_at_a_time = False
+        """Whether each login waits for the one before, because it may be refused twice."""
 
     def opens_at(self, now: float) -> float:
         """Return when the next login may start; not later than `now` if it may at once."""
         if self.exhausted(now):
             return self._refused_at[0] + self.WINDOW_S
-        if self._recent(now) + self._under_way >= self.LIMIT:
+        if self.is_busy(now):
             return now + self._RECHECK_S
         return now
+
+    def is_busy(self, now: float) -> bool:
+        """Tell whether logins under way forbid another, which takes a moment only."""
+        if self.exhausted(now) or not self._under_way:
+            return False
+        return self.one_at_a_time or self._recent(now) + self._under_way >= self.LIMIT
 
     def exhausted(self, now: float) -> bool:
         """Tell whether refusals alone, not logins under way, forbid another login."""
@@ -131,6 +142,13 @@ class RefusalLedger:
     def begin(self) -> None:
         """Note that a login starts; `end` must follow."""
         self._under_way += 1
+
+    def try_again(self, now: float) -> bool:
+        """Note a refusal within a login under way; tell whether it may ask IAM once more."""
+        if self._recent(now) + 1 + self._under_way > self.LIMIT:
+            return False
+        self._refused_at.append(now)
+        return True
 
     def end(self, now: float, *, refused: bool) -> None:
         """Note that a login has ended."""

@@ -6,17 +6,40 @@ class RejectionGuard:
 
     Invariants: after a login that cured nothing, no other for 30 s, growing to 10 min; after
     ones that did cure, four in a row at once, then 1 s apart, growing to 10 min. Ten quiet
-    minutes after a pause are a new beginning.
+    minutes after a pause are a new beginning. The one exception: what replaced a rejected token
+    and is rejected within 2 s may have been born dead, and is replaced once more, 1.1 s after it
+    came. Revocations have a resolution of a second: one that came right before takes it along.
     """
 
     _BARREN_FIRST_S, _CURED_FIRST_S, _MOST_S, _FORGET_S = 30.0, 1.0, 600.0, 600.0
     _FREE = 4
+    _YOUNG_S, _NEXT_SECOND_S = 2.0, 1.1
 
     def __init__(self) -> None:
         self._logins = 0
         self._barren = 0
         self._last_at = float("-inf")
         self._opens_at = float("-inf")
+        self._came_at = float("-inf")
+
+    def token_came(self, now: float) -> None:
+        """Note that a login has brought a token."""
+        self._came_at = now
+
+    def delay_s(self, now: float) -> float | None:
+        """Return in how many seconds a rejection at `now` may cause a login, if it may soon.
+
+        That is at once, or, if the token may have been born dead, in the next second.
+        """
+        if self.open(now):
+            return 0.0
+        if self._barren == 1 and now < self._came_at + self._YOUNG_S:
+            return max(0.0, self._came_at + self._NEXT_SECOND_S - now)
+        return None
+
+    def pause_s(self, now: float) -> float:
+        """Return for how many seconds rejections cause no login; 0 if they do."""
+        return max(0.0, self._opens_at - now)
 
     def open(self, now: float) -> bool:
         """Tell whether a rejection at `now` may cause a login."""

@@ -45,10 +45,16 @@ class SecretFile:
     That newline, LF or CRLF, is what editors and `echo` add; a second one is part of the secret.
     """
 
-    def __init__(self, path: Path, tell: Callable[[SecretStr], bytes] = digest) -> None:
-        """Prepare to read `path`; contents of which `tell` returns the same are the same secret."""
+    def __init__(
+        self, path: Path, tell: Callable[[SecretStr], bytes] = digest, *, optional: bool = False
+    ) -> None:
+        """Prepare to read `path`; contents of which `tell` returns the same are the same secret.
+
+        If `optional`, a file that is missing or empty holds the empty secret.
+        """
         self._path = path
         self._tell = tell
+        self._optional = optional
         self._used: bytes | None = None
 
     def read(self) -> SecretStr:
@@ -57,7 +63,12 @@ class SecretFile:
         Raises:
             LoginError: the file cannot be read, is empty, too large or not UTF-8.
         """
-        secret = self._read()
+        try:
+            secret = self._read()
+        except LoginError:
+            if not self._optional:
+                raise
+            secret = SecretStr("")  # `watch` says what is wrong
         self._used = self._tell(secret)
         return secret
 
@@ -109,13 +120,15 @@ class SecretFile:
             with self._path.open("rb") as file:
                 content = file.read(_LARGEST_SECRET + 1)
         except OSError as error:
+            if self._optional and isinstance(error, FileNotFoundError):
+                return SecretStr("")
             reason = error.strerror or "no reason given"
         else:
             if content.endswith(b"\n"):
                 content = content[:-1].removesuffix(b"\r")
             if content == PLACEHOLDER.encode():
                 reason = "it still holds init's placeholder; write the secret into it"
-            elif content and len(content) <= _LARGEST_SECRET:
+            elif (content or self._optional) and len(content) <= _LARGEST_SECRET:
                 try:
                     return SecretStr(content.decode())
                 except UnicodeDecodeError:

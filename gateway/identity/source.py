@@ -63,6 +63,7 @@ class LoginError(Exception):
         skew_s: float | None = None,
         is_scope: bool = False,
         from_fleet: bool = False,
+        is_remembered: bool = False,
         code: str = "",
         public: str | None = None,
     ) -> None:
@@ -76,6 +77,8 @@ class LoginError(Exception):
         """IAM's, such as `IAM.0061`; empty if there is none that is safe to show."""
         self.from_fleet = from_fleet
         """IAM was not asked, because of what it has told other replicas."""
+        self.is_remembered = is_remembered
+        """IAM was not asked, because it has refused the same before the gateway was started."""
         self.retry_after_s = retry_after_s
         """Seconds for which IAM asked to be left alone, unchecked."""
         self.skew_s = skew_s

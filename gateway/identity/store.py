@@ -1,11 +1,13 @@
-"""What outlives a cache: tokens by everything they depend on, refusals by account."""
+"""What outlives a cache: tokens by everything they depend on, and what is known of accounts."""
 
 from collections.abc import Hashable
 
 from cachetools import TLRUCache
 
 from gateway.clock import Clock
+from gateway.identity.passwords import PasswordMemory
 from gateway.identity.refresh import RefusalLedger
+from gateway.identity.refusal_file import RefusalFile
 from gateway.identity.source import Login
 
 
@@ -15,10 +17,15 @@ class TokenStore:
     Invariants: never gives out an expired login; a login is found only under its own key.
     """
 
-    def __init__(self, clock: Clock, *, capacity: int = 256) -> None:
+    def __init__(
+        self, clock: Clock, *, capacity: int = 256, refusals: RefusalFile | None = None
+    ) -> None:
+        """Begin with nothing; `refusals` is where refused logins of earlier processes are."""
+        self.refusals = refusals
         self._logins: TLRUCache[Hashable, Login, float] = TLRUCache(capacity, _end_of_life, clock)
         self._rejected: TLRUCache[Hashable, Login, float] = TLRUCache(capacity, _end_of_life, clock)
         self._ledgers: dict[Hashable, RefusalLedger] = {}
+        self._passwords: dict[Hashable, PasswordMemory] = {}
 
     def get(self, key: Hashable) -> Login | None:
         """Return the latest login under `key` that has not expired."""
@@ -41,6 +48,10 @@ class TokenStore:
     def ledger(self, account: Hashable) -> RefusalLedger:
         """Return the one ledger of `account`."""
         return self._ledgers.setdefault(account, RefusalLedger())
+
+    def passwords(self, account: Hashable) -> PasswordMemory:
+        """Return the one memory of which password of `account` has worked."""
+        return self._passwords.setdefault(account, PasswordMemory())
 
 
 def _end_of_life(_key: Hashable, login: Login, _now: float) -> float:

@@ -29,6 +29,18 @@ class Waiters:
             cancel_alarm()
             self._waiting.discard(waiter)
 
+    async def pause(self, now: float, seconds: float) -> None:
+        """Return after `seconds`, counted from `now`, whoever is woken meanwhile.
+
+        Cancellation: safe.
+        """
+        over = asyncio.get_running_loop().create_future()
+        cancel_alarm = self._alarm(now + seconds, partial(_resolve, over))
+        try:
+            await over
+        finally:
+            cancel_alarm()
+
     def wake(self) -> None:
         """Let all who wait go on."""
         for waiter in self._waiting:

@@ -22,12 +22,16 @@ from gateway.proxy.outcome import ANSWERED, Outcome, outcome_of_response
 from gateway.proxy.relay import Relay
 from gateway.proxy.replay import TOKEN_REJECTED, Retry
 from gateway.proxy.retry import RETRIED_STATUSES, reason_for_response, retry_after_in
+from gateway.proxy.service import Service
 from gateway.proxy.token_check import PENDING, REJECTED, TokenCheck
 from gateway.upstream.connection import Connection, ResponseListener
 
 _HOLD_S: Final = 1.0
 """How long a response is held back for the rest of its body; a vendor's error is one packet."""
 
+
+_MOST_REJECTIONS: Final = 2
+"""More of one request pass: its replacement's may only mean that it came a moment too early."""
 
 _log: Final = logging.getLogger("gateway.proxy")
 
@@ -52,7 +56,8 @@ class AttemptOwner:
         Args:
             reason: why.
             outcome: what it says about the service.
-            asked_s: in how many seconds the service wants another attempt, if it has said so.
+            asked_s: in how many seconds the service wants another attempt, if it has said so; of a
+                rejected credential, in how many another one can be had, if not at once.
 
         Returns:
             Whether the attempt is over, and nothing of its response may be passed on.
@@ -106,8 +111,8 @@ class Attempt(ResponseListener):
     """Of a response in whose body there is something to notice."""
     last_byte_at: float = 0.0
     """When the response, or the client that reads it, last made progress."""
-    may_hide_rejection: bool = True
-    """Whether the request may be sent again when the credential is not accepted."""
+    rejections: int = 0
+    """How many credentials the service has not accepted with this request before."""
     _state: _State = _RELAYING
 
     def __init__(  # noqa: PLR0917  # keywords cost a dict per call
@@ -218,9 +223,13 @@ class Attempt(ResponseListener):
         # Later it is too late to hide a rejection, but not to replace the credential.
         if complete and check.verdict is REJECTED:
             is_replaced = self._drop_credential()
-            if is_replaced and is_held and self.may_hide_rejection:
+            pause_s = None
+            if not is_replaced and not self.rejections and not check.is_lock_out:
+                pause_s = _renewal_pause_s(self.credential, self.admission.service)
+            is_hidden = is_replaced or pause_s is not None
+            if is_hidden and is_held and self.rejections < _MOST_REJECTIONS:
                 self._give_back(self.last_byte_at)
-                self._owner.attempt_refused(TOKEN_REJECTED, ANSWERED, None)
+                self._owner.attempt_refused(TOKEN_REJECTED, ANSWERED, pause_s)
                 return None
         if complete and may_retry and self.head is not None:
             status, code = self.head.status, check.vendor_code
@@ -285,7 +294,8 @@ class Attempt(ResponseListener):
         if self.check is not None and self.check.is_lock_out:
             service.credentials.locked_out(self.credential)
             return False
-        is_replaced = service.credentials.reject(self.credential)
+        again = self.rejections > 0
+        is_replaced = service.credentials.reject(self.credential, again=again)
         if is_replaced:
             service.rejected.credential = self.credential
         return is_replaced
@@ -345,6 +355,16 @@ class Attempt(ResponseListener):
 
 
 _END: Final = b"\r\n"
+
+
+def _renewal_pause_s(rejected: Credential, service: Service) -> float | None:
+    """Return for how many seconds the token that was rejected will not be replaced.
+
+    None: that is not why it is not, so that what the service says is for the client.
+    """
+    if rejected.signs or not rejected.renewable:
+        return None
+    return service.credentials.renewal_pause_s() or None
 
 
 def _frame(body: list[bytes], out: list[bytes], *, chunked: bool, ended: bool) -> None:

@@ -218,15 +218,15 @@ class Exchange(AttemptOwner):
 
     def attempt_refused(self, reason: Retry, outcome: Outcome, asked_s: float | None) -> bool:
         """Send the request again, if its body has been kept and its service's limits allow it."""
-        attempt = self.attempt
-        if attempt is None or self._send_again(reason, attempt.admission, outcome, asked_s):
+        attempt, is_rejected = self.attempt, reason is TOKEN_REJECTED
+        because = None if is_rejected and asked_s is not None else reason
+        if attempt is None or self._send_again(because, attempt.admission, outcome, asked_s):
             return True
-        if reason is TOKEN_REJECTED:
+        if is_rejected:
             self.attempt = None
             self._seen.waits.end(attempt.last_byte_at)
-            self._fail(CredentialError(ErrorCode.TOKEN_RENEWED))
-            return True
-        return False
+            self._fail(CredentialError(ErrorCode.TOKEN_RENEWED, retry_after_s=asked_s or 1.0))
+        return is_rejected
 
     def attempt_failed(self, error: GatewayError) -> None:
         """Answer, break off, or send the request again on another connection."""
@@ -327,7 +327,7 @@ class Exchange(AttemptOwner):
             self, admission, credential, connection, request, downstream, context.clock,
             context.dates,
         )  # fmt: skip
-        attempt.may_hide_rejection = TOKEN_REJECTED not in self._retried
+        attempt.rejections = self._retried.count(TOKEN_REJECTED)
         if not ended:
             if admission.head.expects_continue and not pieces and not self._retried:
                 downstream.write([_CONTINUE])

@@ -32,8 +32,15 @@ class Credentials(Protocol):
         """Called when a service that had rejected another one has accepted `credential`."""
         ...
 
-    def reject(self, credential: Credential) -> bool:
-        """Called when the service did not accept `credential`; return whether another is coming."""
+    def reject(self, credential: Credential, *, again: bool = False) -> bool:
+        """Called when the service did not accept `credential`; return whether another is coming.
+
+        `again`: the request has been sent with another one before.
+        """
+        ...
+
+    def renewal_pause_s(self) -> float:
+        """Return in how many seconds `reject` may bring another again; 0: nothing is in its way."""
         ...
 
     def locked_out(self, credential: Credential) -> None:

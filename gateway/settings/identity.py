@@ -14,6 +14,7 @@ from gateway.settings.types import (
     FieldName,
     FieldPrefix,
     Instant,
+    OptionalFile,
     ReadableFile,
     Secret,
     Segment,
@@ -31,7 +32,7 @@ LOGIN_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "password": (
         frozenset({"auth_url", "username", "user_domain"}),
         frozenset({"password", "password_file", "project", "project_id", "project_domain", "tls"})
-        | {"egress_proxy"},
+        | {"egress_proxy", "next_password_file"},
     ),
     "application_credential": (
         frozenset({"auth_url"}),
@@ -85,6 +86,10 @@ class _KeysBeforeFrom(Section):
     """The password, from the environment only: a file like this one ends up in a repository."""
     password_file: ReadableFile | None = None
     """File with the password, read again when it changes; one final line break is ignored."""
+    next_password_file: OptionalFile | None = None
+    """File with a second password, which is tried once when IAM refuses the first: write the next
+    one into it before you change it at IAM, and no request is lost. Whichever worked last is tried
+    first, until one of the files changes. It may be missing or empty."""
     id: Text | None = None
     """Id of the application credential."""
     name: Text | None = None

@@ -78,7 +78,7 @@ def load(
     problems += _refuse_secrets(given, "a flag, which every process on the machine can see")
     problems += _refuse_secrets(paper, "the file, which ends up in a repository")
     openstack, warnings = _openstack(environ, (given, env, paper))
-    layers = list(_without_alternatives((given, env, openstack, paper)))
+    layers = [*_without_alternatives((given, env, openstack, paper)), _service_manager(environ)]
     if document.problems and not document.data:
         raise ConfigError(problems)  # what it does not say would only add noise
     settings = None
@@ -109,6 +109,14 @@ def _refuse_secrets(layer: _Layer, where: str) -> Iterator[str]:
                     f"GATEWAY_IDENTITIES__{str(name).upper()}__{key.upper()}, and change the {key}"
                 )
                 identity[key] = SecretStr("refused")  # given, so nobody asks for it again
+
+
+def _service_manager(environ: Mapping[str, str]) -> _Layer:
+    """Return what systemd lends, as the weakest layer: of several directories the first."""
+    folder = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if not folder:
+        return _Layer("env", {})
+    return _Layer("env", {"state_dir": folder}, {("state_dir",): "env STATE_DIRECTORY"})
 
 
 def _openstack(

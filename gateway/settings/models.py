@@ -38,6 +38,7 @@ from gateway.settings.types import (
     PositiveDuration,
     ServiceUrl,
     Size,
+    StateFolder,
     TokenListen,
     split_list,
 )
@@ -229,6 +230,10 @@ class Settings(Section):
     quitquitquit: bool = False
     """Whether POST `/quitquitquit` on the admin listener ends the gateway, for jobs whose sidecar
     must end with them. Off, because anyone who reaches that listener could use it."""
+    state_dir: StateFolder | None = None
+    """Writable directory that outlives the process, for logins that IAM has refused: remembered
+    over restarts, so that a crash loop does not lock the account. It never holds a secret. By
+    default what systemd says (`$STATE_DIRECTORY`)."""
     fleet: Fleet | None = None
     """One login for all replicas; needs the extra `fleet`. Off when left out."""
     identities: dict[Name, Identity] = Field(default_factory=dict)

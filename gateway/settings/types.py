@@ -48,6 +48,29 @@ def parse_readable_file(value: Any) -> Path:
     return path
 
 
+def parse_optional_file(value: Any) -> Path:
+    """Return the path of a file that may be missing, but can be read if it is there."""
+    try:
+        return parse_readable_file(value)
+    except ValueError:
+        path = Path(values.parse_text(str(value) if isinstance(value, Path) else value))
+        if path.exists() or path.is_symlink():
+            raise
+        return path
+
+
+def parse_state_folder(value: Any) -> Path:
+    """Return the absolute path of a directory, which need not be there."""
+    path = Path(values.parse_text(str(value) if isinstance(value, Path) else value))
+    if not path.is_absolute():
+        raise ValueError(
+            f"{values.shown(str(path))} is not absolute; use /var/lib/modelarts-gateway"
+        )
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{values.shown(str(path))}: not a directory; name the one above it")
+    return path
+
+
 def parse_service_url(value: Any) -> str:
     """Return a URL in its one normal form."""
     return str(addresses.parse_url(value))
@@ -156,6 +179,12 @@ Size = Annotated[
 ]
 ReadableFile = Annotated[
     Path, BeforeValidator(parse_readable_file), WithJsonSchema({"type": "string", "minLength": 1})
+]
+StateFolder = Annotated[
+    Path, BeforeValidator(parse_state_folder), WithJsonSchema({"type": "string", "pattern": "^/"})
+]
+OptionalFile = Annotated[
+    Path, BeforeValidator(parse_optional_file), WithJsonSchema({"type": "string", "minLength": 1})
 ]
 Secret = Annotated[SecretStr, BeforeValidator(parse_secret)]
 HostName = Annotated[

@@ -199,6 +199,10 @@ class ServedGateway:
             time.sleep(0.05)
         return time.monotonic() - began
 
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        self._process.kill()
+
     def close(self) -> None:
         """End it and wait for it."""
         self._process.terminate()
@@ -214,11 +218,15 @@ class ServedGateway:
 
 @contextmanager
 def served_gateway(
-    folder: Path, service_url: str, identity: Mapping[str, Any]
+    folder: Path, service_url: str, identity: Mapping[str, Any], **settings: Any
 ) -> Iterator[ServedGateway]:
-    """Run `serve` with service `iris` and identity `default`, configured by a file in `folder`."""
+    """Run `serve` with service `iris` and identity `default`, configured by a file in `folder`.
+
+    `settings` are further keys at the top.
+    """
     config = folder / "gateway.yaml"
     settings = {
+        **settings,
         "listen": "127.0.0.1:0",
         "admin_listen": "127.0.0.1:0",
         "drain": {"timeout": 1},

@@ -182,6 +182,56 @@ async def test_token_is_not_accepted_by_a_rejection_that_passes(stage: Stage) ->
     assert stage.credentials.healed == []
 
 
+async def test_request_is_sent_a_third_time_if_its_second_token_was_born_dead(
+    stage: Stage,
+) -> None:
+    """
+    But not a fourth time: then the client sees the rejection.
+    """
+    stage.credentials.are_born_dead = True
+    stage.client.sends(POST)
+    stage.service.answers(REJECTED)
+    await sent_again(stage)
+    stage.service.answers(REJECTED)
+    await sent_again(stage, 3)
+    assert stage.client.received == b""
+    stage.service.answers(REJECTED)
+
+    assert stage.client.received == REJECTED
+    assert stage.record["retries"] == 2
+    assert stage.sample("gateway_upstream_retries_total", reason="token_rejected") == 2
+
+
+async def test_rejection_while_no_login_may_be_made_is_503(stage: Stage) -> None:
+    """
+    The client has sent no token, so a 401 would tell it nothing; it is told when to come again.
+    """
+    stage.credentials.renews = False
+    stage.credentials.pause_s = 12.3
+    stage.client.sends(POST)
+    stage.service.answers(REJECTED)
+
+    assert error_in(stage.client.reply) == (503, "TokenRenewed")
+    assert stage.client.reply.values(b"retry-after") == [b"13"]
+    assert not stage.client.reply.closes
+    assert stage.service.received == forwarded_post(1)
+    assert (stage.pool.active, stage.pool.idle) == (0, 1)
+    assert stage.record["retries"] == 0
+
+
+async def test_second_rejection_passes_while_no_login_may_be_made(stage: Stage) -> None:
+    """
+    A token that IAM has just issued was not accepted: what the service says of that is the news.
+    """
+    stage.client.sends(POST)
+    stage.service.answers(REJECTED)
+    await sent_again(stage)
+    stage.credentials.pause_s = 30.0
+    stage.service.answers(REJECTED)
+
+    assert stage.client.received == REJECTED
+
+
 async def test_rejection_that_no_login_cures_passes(stage: Stage) -> None:
     """
     When no other token is coming, the request is not sent again.

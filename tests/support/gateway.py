@@ -40,7 +40,10 @@ class FakeCredentials:
         self.at_hand = True
         """Whether `usable` has one, so that nobody waits in `obtain`."""
         self.renews = True
-        """What `reject` says."""
+        """What `reject` says of a request's first rejection."""
+        self.are_born_dead = False
+        """Whether it says the same of further ones."""
+        self.pause_s = 0.0
         self.gate = asyncio.Event()
         """While clear, `obtain` waits."""
         self.gate.set()
@@ -63,12 +66,15 @@ class FakeCredentials:
             raise self.failure
         return self._current
 
-    def reject(self, credential: Credential) -> bool:
+    def reject(self, credential: Credential, *, again: bool = False) -> bool:
         self.rejected.append(credential.field_lines)
         if self.renews and credential is self._current:
             self.number += 1
             self._current = self._make()
-        return self.renews
+        return self.renews and (self.are_born_dead or not again)
+
+    def renewal_pause_s(self) -> float:
+        return self.pause_s
 
     def locked_out(self, credential: Credential) -> None:
         self.rejected.append(credential.field_lines)

@@ -224,7 +224,9 @@ class FleetSource:
     async def _tell(self, entry: str, account: str, owner: str, error: LoginError) -> None:
         """Tell the others why a login failed, and then give them the lock."""
         fleet = self._fleet
-        if error.result is RefreshResult.REFUSED:
+        if error.is_remembered:
+            pass  # the others have been told when it was refused
+        elif error.result is RefreshResult.REFUSED:
             await fleet.do(fleet.shelf.count_refusal(entry, RefusalLedger.WINDOW_S))
         else:
             pause_s = _FAILED_S

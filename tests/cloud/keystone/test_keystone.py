@@ -154,6 +154,39 @@ def test_changed_password_is_taken_from_its_file(keystone: Keystone, tmp_path: P
     assert keystone.logins(user.name).count(401) == 1
 
 
+async def test_rotation_with_the_next_password_loses_no_request(
+    keystone: Keystone, tmp_path: Path
+) -> None:
+    """50 calls a second over the change: no error. One refused login, then the new password.
+
+    Keystone kills the token and all that it issues in the same second.
+    """
+    user = await asyncio.to_thread(keystone.new_user)
+    (tmp_path / "next").write_text("another-password\n")
+    identity = identity_of(keystone, user, tmp_path, next_password_file=str(tmp_path / "next"))
+    async with token_gateway(keystone.service_url("strict"), identity) as gateway:
+        assert (await gateway.call()).status == 200
+        is_over = asyncio.Event()
+        statuses = []
+
+        async def call_again_and_again() -> None:
+            while not is_over.is_set():
+                rest = asyncio.create_task(asyncio.sleep(0.2))
+                statuses.append((await gateway.call()).status)
+                await rest
+
+        # Ten callers, each five times a second: on a slow machine they wait, and pile up nowhere.
+        callers = [asyncio.create_task(call_again_and_again()) for _ in range(10)]
+        await asyncio.sleep(1)
+        await asyncio.to_thread(keystone.change_password, user, "another-password")
+        await asyncio.sleep(3)
+        is_over.set()
+        await asyncio.gather(*callers)
+        assert statuses.count(200) == len(statuses)
+        assert gateway.gauge("gateway_identity_locked") == 0
+    assert keystone.logins(user.name).count(401) == 1
+
+
 def test_wrong_password_never_locks_the_user(keystone: Keystone, tmp_path: Path) -> None:
     """However many call, however long: two refused logins at most; and it says what is wrong."""
     user = keystone.new_user()
@@ -179,6 +212,30 @@ def test_wrong_password_never_locks_the_user(keystone: Keystone, tmp_path: Path)
     assert keystone.logins(user.name) == [401, 401]
     # Keystone itself would have locked after five; it has not.
     assert keystone.token(user.name, user.password, DOMAIN, PROJECT)
+
+
+def test_crash_loop_with_a_wrong_password_is_refused_once(
+    keystone: Keystone, tmp_path: Path
+) -> None:
+    """Four times killed and started again: what IAM has said is remembered, and no secret is."""
+    user = keystone.new_user()
+    state = tmp_path / "state"
+    state.mkdir()
+    identity = identity_of(keystone, user, tmp_path, password="wrong-canary")
+    url = keystone.service_url("strict")
+    for _ in range(5):
+        with served_gateway(tmp_path, url, identity, state_dir=str(state)) as gateway:
+            gateway.until(lambda: gateway.sample("gateway_identity_locked") == 1)
+            answer = gateway.call()
+            assert answer.json()["error_code"] == "Gateway.LoginRefused"
+            assert 800 < int(answer.headers["Retry-After"]) <= 990
+            gateway.kill()
+    assert keystone.logins(user.name) == [401]
+    assert all("canary" not in file.read_text() for file in state.iterdir())
+    (tmp_path / "password").write_text(user.password)
+    with served_gateway(tmp_path, url, identity, state_dir=str(state)) as gateway:
+        gateway.until(lambda: gateway.readiness()[0] == 200)
+    assert keystone.logins(user.name)[:2] == [401, 201]
 
 
 def test_corrected_password_is_used_within_seconds(keystone: Keystone, tmp_path: Path) -> None:

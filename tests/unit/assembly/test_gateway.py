@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 from gateway.assembly.gateway import build_gateway
-from gateway.assembly.identities import unusable_secrets
+from gateway.assembly.secrets import unusable_secrets
 from gateway.errors import DownstreamError
 from gateway.lifecycle.gateway import Gateway
 from gateway.observe.access_log import AccessLog

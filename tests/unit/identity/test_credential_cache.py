@@ -13,7 +13,7 @@ from gateway.identity.credential import Credential
 from gateway.identity.credential_cache import CredentialCache
 from gateway.identity.refresh import RefreshResult, RefreshTrigger
 from gateway.identity.report import IdentityStatus, Reason
-from gateway.identity.source import Login
+from gateway.identity.source import Login, LoginError
 from gateway.identity.store import TokenStore
 from tests.support.fake_source import FakeSource, Remembering, failing
 from tests.support.fake_time import FakeTime
@@ -475,18 +475,62 @@ async def test_rejection_right_after_login_is_acted_on() -> None:
 
 
 async def test_rejection_no_token_can_cure_is_passed_on() -> None:
-    """F13: one login, then the token stays in use and logins get rarer: 30 s, 1 min, 2 min."""
+    """F13: two logins, then the token stays in use and logins get rarer: 1 min, 2 min."""
     async with bench() as it:
         await it.started()
         started_at = it.time.now
         while it.time.now < started_at + 250:
             rejected = it.current
-            if it.cache.reject(rejected):
-                assert await it.cache.obtain() is not rejected
-            else:
+            if not it.cache.reject(rejected):
                 assert it.current is rejected
+                assert it.cache.renewal_pause_s() > 0
             await it.time.advance(1)
-        assert [at - started_at for at in it.source.asked_at] == [0, 0, 30, 90, 210]
+        asked = [round(at - started_at, 1) for at in it.source.asked_at]
+        assert asked == [0, 0, 1.1, 61, 181]
+
+
+async def test_token_born_dead_is_replaced_once_in_the_next_second() -> None:
+    """
+    Keystone revokes by the second: what it issues in the second of a revocation is dead, too.
+
+    All callers wait for the next one, even those whose request has been sent with two tokens.
+    """
+    async with bench() as it:
+        first = await it.started()
+        assert it.cache.reject(first)
+        dead = await it.cache.obtain()
+        await it.time.advance(0.3)
+        assert it.cache.reject(dead, again=True)
+        assert it.cache.reject(dead)
+        caller = asyncio.create_task(it.cache.obtain())
+        await it.time.advance(0.79)
+        assert (it.source.logins, caller.done()) == (2, False)
+        await it.time.advance(0.02)
+        good = await caller
+        assert it.source.logins == 3
+        assert not it.cache.reject(good, again=True)
+        assert not it.cache.reject(good)
+        assert it.cache.usable(it.time.now) is good
+
+
+async def test_old_token_is_not_taken_for_one_born_dead() -> None:
+    """Rejected 2 s after it came, the one that replaced another stays, until the pause ends."""
+    async with bench() as it:
+        assert it.cache.reject(await it.started())
+        second = await it.cache.obtain()
+        await it.time.advance(2)
+        assert not it.cache.reject(second)
+        assert it.cache.renewal_pause_s() == 28
+        await it.time.advance(28)
+        assert it.cache.renewal_pause_s() == 0
+        assert it.cache.reject(second)
+
+
+async def test_request_is_not_sent_a_third_time_with_a_token_that_was_good() -> None:
+    """The token is replaced all the same."""
+    async with bench() as it:
+        assert not it.cache.reject(await it.started(), again=True)
+        assert (await it.cache.obtain()).field_lines == b"X-Auth-Token: token-2\r\n"
 
 
 async def test_accepted_successor_lets_the_next_revocation_be_cured_at_once() -> None:
@@ -509,6 +553,7 @@ async def test_late_acceptance_of_an_old_token_proves_nothing() -> None:
         it.cache.reject(first)
         second = await it.cache.obtain()
         it.cache.accepted(first)
+        await it.time.advance(2)
         assert not it.cache.reject(second)
 
 
@@ -604,6 +649,23 @@ async def test_second_wrong_secret_exhausts_the_patience() -> None:
         assert it.observed.logins[-1] == (SECRET_CHANGE, OK)
 
 
+async def test_refusal_of_an_earlier_process_pauses_for_what_is_left() -> None:
+    """IAM was not asked, so it counts for nothing else; a new secret is tried at once."""
+    async with bench() as it:
+        remembered = LoginError(REFUSED, "earlier", retry_after_s=300, is_remembered=True)
+        it.source.script.extend([remembered, remembered])
+        it.cache.start()
+        await it.time.settle()
+        error = await it.refusal()
+        assert (error.code, error.retry_after_s) == (ErrorCode.LOGIN_REFUSED, 300)
+        assert it.store.ledger("account").opens_at(it.time.now) == it.time.now
+        await it.time.advance(300)
+        assert it.source.logins == 2
+        it.cache.secret_changed()
+        await it.time.settle()
+        assert it.observed.logins[-1] == (SECRET_CHANGE, OK)
+
+
 async def test_refusal_of_a_new_secret_is_the_first_of_its_row() -> None:
     """15 minutes from then on: what the old secret came to does not count against it."""
     async with bench() as it:
@@ -629,6 +691,23 @@ async def test_account_at_its_limit_is_locked_for_all_its_identities() -> None:
         assert (caught.value.code, caught.value.retry_after_s) == (ErrorCode.LOGIN_REFUSED, 900)
         assert cache.status(it.time.now).locked
         await cache.aclose()
+
+
+async def test_logins_that_may_be_refused_twice_wait_for_each_other() -> None:
+    """Neither is a caller told that there is no token, who comes while the other one logs in."""
+    async with bench() as it:
+        it.store.ledger("account").one_at_a_time = True
+        other = it.another(FakeSource(it.time))
+        it.source.gate.clear()
+        it.cache.start()
+        other.start()
+        caller = asyncio.create_task(other.obtain())
+        await it.time.advance(0.5)
+        assert (it.source.logins, caller.done()) == (1, False)
+        it.source.gate.set()
+        await it.time.advance(0.2)
+        assert (await caller).field_lines == b"X-Auth-Token: token-1\r\n"
+        await other.aclose()
 
 
 async def test_new_secret_does_not_lift_what_iam_asked_for() -> None:

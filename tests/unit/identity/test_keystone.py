@@ -10,6 +10,8 @@ import ssl
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -20,7 +22,9 @@ from gateway.identity.keystone import (
     KeystoneSource,
     PasswordLogin,
 )
-from gateway.identity.refresh import RefreshResult
+from gateway.identity.passwords import PasswordMemory
+from gateway.identity.refresh import RefreshResult, RefusalLedger
+from gateway.identity.refusal_file import RefusalFile
 from gateway.identity.source import Login, LoginError
 from tests.support.fake_iam import HANG, FakeIam, reply, token_body
 from tests.support.until import PATIENCE_S
@@ -43,7 +47,7 @@ def good(
 
 
 def password_login(tokens_url: str, **changes: str | None) -> PasswordLogin:
-    wanted = {"project": "region-1", **changes}
+    wanted: dict[str, Any] = {"project": "region-1", **changes}
     return PasswordLogin(
         tokens_url=tokens_url,
         username="infer",
@@ -137,6 +141,133 @@ async def test_project_is_asked_for_by_id_or_by_name_with_domain(
     async with FakeIam(good()) as iam:
         await source(password_login(iam.tokens_url, **changes)).fetch()
         assert json.loads(iam.requests[0][2])["auth"]["scope"] == {"project": scope}
+
+
+class TwoPasswords:
+    """A login whose files hold what the test says, and whose account knows what it learns."""
+
+    def __init__(
+        self, iam: FakeIam, first: str, second: str, refusals: RefusalFile | None = None
+    ) -> None:
+        self.first, self.second = first, second
+        self.ledger, self.passwords = RefusalLedger(), PasswordMemory()
+        self._iam = iam
+        login = PasswordLogin(
+            tokens_url=iam.tokens_url,
+            username="infer",
+            user_domain="my-account",
+            project="region-1",
+            read_secret=lambda: SecretStr(self.first),
+            read_next_secret=lambda: SecretStr(self.second),
+        )
+        self.source = KeystoneSource(
+            login,
+            clock=lambda: 5000.0,
+            wall_clock=lambda: ISSUED,
+            random=lambda: 0.0,
+            ledger=self.ledger,
+            passwords=self.passwords,
+            refusals=refusals,
+        )
+
+    async def log_in(self) -> RefreshResult:
+        """Log in as a cache does."""
+        self.ledger.begin()
+        result, asked = RefreshResult.OK, True
+        try:
+            login = await self.source.fetch()
+            assert login.cache_key == await self.source.cache_key()
+        except LoginError as error:
+            result, asked = error.result, not error.is_remembered
+        self.ledger.end(5000.0, refused=asked and result is RefreshResult.REFUSED)
+        return result
+
+    def tried(self) -> list[str]:
+        """Return the passwords that IAM was asked with since the last time."""
+        asked = [json.loads(body)["auth"]["identity"] for _, _, body in self._iam.requests]
+        self._iam.requests.clear()
+        return [identity["password"]["user"]["password"] for identity in asked]
+
+
+async def test_next_password_is_tried_once_when_the_first_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And is the first from then on, until a file changes; no log shows either."""
+    async with FakeIam(reply(401, b""), good(), good(), reply(401, b"")) as iam:
+        it = TwoPasswords(iam, "old-canary", "new-canary")
+        assert await it.log_in() is RefreshResult.OK
+        assert it.tried() == ["old-canary", "new-canary"]
+        assert await it.log_in() is RefreshResult.OK
+        assert it.tried() == ["new-canary"]
+        assert "write it into password_file" in caplog.text
+        assert "canary" not in caplog.text
+        it.second = "newer-canary"
+        assert await it.log_in() is RefreshResult.REFUSED
+        assert it.tried() == ["old-canary"]
+
+
+@pytest.mark.parametrize(("second", "tried"), [("", ["a"]), ("a", ["a"]), ("b", ["a", "b"])])
+async def test_what_is_refused_is_refused(second: str, tried: list[str]) -> None:
+    """A missing next password and an equal one are none; two wrong ones are two refused logins."""
+    async with FakeIam(reply(401, b"")) as iam:
+        it = TwoPasswords(iam, "a", second)
+        assert await it.log_in() is RefreshResult.REFUSED
+        assert it.tried() == tried
+        assert it.ledger.exhausted(5000.0) == (len(tried) == RefusalLedger.LIMIT)
+
+
+async def test_next_password_is_not_tried_at_the_limit_of_refusals() -> None:
+    """One login was refused before: with both passwords there would be three."""
+    async with FakeIam(reply(401, b"")) as iam:
+        it = TwoPasswords(iam, "a", "b")
+        it.ledger.begin()
+        it.ledger.end(5000.0, refused=True)
+        assert await it.log_in() is RefreshResult.REFUSED
+        assert it.tried() == ["a"]
+
+
+async def test_refused_login_is_not_repeated_by_the_next_process(tmp_path: Path) -> None:
+    """Another secret is tried, once; after that the account is left alone, whatever the secret."""
+    async with FakeIam(reply(401, b"")) as iam:
+        tried = []
+        for secret in ("a", "a", "a", "b", "b", "c"):
+            it = TwoPasswords(iam, secret, "", RefusalFile(tmp_path, lambda: ISSUED))
+            assert await it.log_in() is RefreshResult.REFUSED
+            tried += it.tried()
+    assert tried == ["a", "b"]
+
+
+async def test_next_process_begins_with_the_password_that_was_not_refused(tmp_path: Path) -> None:
+    """However often it is started after a rotation, the old one is refused once."""
+    async with FakeIam(reply(401, b""), good()) as iam:
+        tried = []
+        for _ in range(4):
+            it = TwoPasswords(iam, "old", "new", RefusalFile(tmp_path, lambda: ISSUED))
+            assert await it.log_in() is RefreshResult.OK
+            tried += it.tried()
+    assert tried == ["old", "new", "new", "new", "new"]
+
+
+async def test_two_wrong_passwords_are_two_refused_logins_for_all_processes(tmp_path: Path) -> None:
+    """The next one knows of both, and of one alone that a second one would be the last."""
+    async with FakeIam(reply(401, b"")) as iam:
+        refusals = RefusalFile(tmp_path, lambda: ISSUED)
+        it = TwoPasswords(iam, "a", "", refusals)
+        await it.log_in()
+        it = TwoPasswords(iam, "b", "c", refusals)
+        await it.log_in()
+        assert it.tried() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "answer", [reply(500, b""), reply(429, b""), reply(401, b'{"error":{"message":"project"}}')]
+)
+async def test_next_password_is_not_for_other_failures(answer: bytes) -> None:
+    """IAM that fails, that throttles, that refuses the project."""
+    async with FakeIam(answer) as iam:
+        it = TwoPasswords(iam, "a", "b")
+        assert await it.log_in() is not RefreshResult.OK
+        assert it.tried() == ["a"]
 
 
 async def test_application_credential_is_sent_without_scope() -> None:

@@ -93,8 +93,9 @@ class LoginHistory:
         return max(self._quiet_until, self._ledger.opens_at(now))
 
     def waits_for_others(self, now: float) -> bool:
-        """Tell whether nothing but a login of another cache of the account is in the way."""
-        return self._quiet_until <= now and self._ledger.is_busy(now)
+        """Tell whether nothing but the account's one login at a time is in the way."""
+        ledger = self._ledger
+        return ledger.one_at_a_time and self._quiet_until <= now and ledger.is_busy(now)
 
     def locked(self, now: float) -> bool:
         """Tell whether a refusal is what stands in the way of the next login."""

@@ -31,6 +31,8 @@ WAIT_S = 1.8
 """How long a caller may wait."""
 LOCK_S, LOCK_LIMIT = 900.0, 2
 BLINK_S = 1e-3
+NEXT_SECOND_S = 1.1
+"""After this a token that may have been born dead is replaced."""
 
 OK, REFUSED, THROTTLED = RefreshResult.OK, RefreshResult.REFUSED, RefreshResult.THROTTLED
 
@@ -356,7 +358,7 @@ class Identity:
         self.rejected = self.rejected or under_way
         self.not_before = now if self.last is OK else self.not_before
         self.allowed += 1
-        self.recovers_by(now + self.slack_s)
+        self.recovers_by(now + NEXT_SECOND_S + self.slack_s)
         self.acted.append(now)
         while self.acted[0] <= now - 3600:
             self.acted.popleft()
@@ -388,7 +390,7 @@ class Identity:
         if usable is not None:
             self.must(self.waiting == 0, "callers wait in spite of a token")
             return
-        if self.in_flight == 0:
+        if self.in_flight == 0 and not self.login_under_way():
             self.must(self.waiting == 0, "callers wait for nothing")
             self.must(now <= self.due(), "no token, and no login in time")
         old = self.in_flight and self.began_at <= (self.healthy_since or 0.0)

@@ -233,6 +233,25 @@ def test_sidecar_of_another_chart_renders_to_valid_manifests(
     assert ("lifecycle" in gateway) is (name == "classic")
 
 
+def test_admin_port_of_a_sidecar_is_open_to_monitoring_alone(
+    helm: Helm, application_chart: Path, tmp_path: Path
+) -> None:
+    """
+    On a pod's address everybody in the cluster would reach it. The policy opens nothing else, which
+    would undo what a policy of the application's closes.
+    """
+    file = helm.manifest(application_chart, SIDECARS["native"], tmp_path)
+
+    documents = list(yaml.safe_load_all(file.read_text()))
+    pod = next(one for one in documents if one["kind"] == "Deployment")["spec"]["template"]
+    policies = [one["spec"] for one in documents if one["kind"] == "NetworkPolicy"]
+    [policy] = [one for one in policies if "modelarts-gateway" in str(one["podSelector"])]
+    assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    [monitored] = policy["ingress"]
+    assert monitored["ports"] == [{"port": 9090, "protocol": "TCP"}]
+    assert [list(peer) for peer in monitored["from"]] == [["namespaceSelector"]]
+
+
 def test_sidecar_of_the_chart_is_that_of_the_manifests(
     helm: Helm, application_chart: Path, tmp_path: Path
 ) -> None:

@@ -103,6 +103,34 @@ def test_locked_packages_are_those_that_the_project_asks_for(extra: str) -> None
     assert _locked(LOCK).items() <= locked.items()
 
 
+def test_what_builds_the_wheel_is_locked() -> None:
+    """
+    Each requirement of the build, at a version it allows, and a hash for each package.
+    """
+    lock = LOCK.with_stem("requirements-build")
+    locked = _locked(lock)
+    for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]:
+        requirement = Requirement(line)
+        version = locked.get(requirement.name.lower())
+        assert version is not None, f"{line}: see the command at the top of {lock.name}"
+        assert requirement.specifier.contains(Version(version)), line
+    assert len(re.findall(r"^    --hash=", lock.read_text(), re.MULTILINE)) >= len(locked)
+
+
+def test_steps_for_systemd_install_nothing_that_is_not_locked() -> None:
+    """
+    Every pip either checks hashes, or builds or takes our own wheel alone, without fetching.
+    """
+    page = (ROOT / "deploy" / "README.md").read_text()
+    steps = re.findall(
+        r"^.*\bpip (?:install|wheel) .*$", page.partition("\n## systemd")[2], re.MULTILINE
+    )
+    assert len(steps) >= 4
+    for step in steps:
+        own = "--no-deps" in step and ("--no-build-isolation" in step or ".whl" in step)
+        assert own or "--require-hashes" in step, step
+
+
 def _locked(lock: Path) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", lock.read_text(), re.MULTILINE))
 

@@ -27,7 +27,7 @@ def bars(panels: Mapping[str, Mapping[str, float]], caption: str) -> str:
         scale = _LONGEST / max(found.values(), default=1)
         for at, (name, value) in enumerate(sorted(found.items(), key=lambda pair: pair[1])):
             y = top + 10 + at * _STEP
-            kind = "gateway" if name == "gateway" else "it"
+            kind = "gateway" if name in {"compiled", "interpreted"} else "it"
             width = max(1.0, value * scale)
             parts.append(
                 f'<text x="{_LEFT - 8}" y="{y + 13}" text-anchor="end">{escape(name)}</text>'

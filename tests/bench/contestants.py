@@ -1,10 +1,9 @@
 """The contestants: one process with one worker each, all doing the same work.
 
-Everyone listens on loopback without TLS, answers `/bench/…` from the plain upstream and
-`/benchtls/…` from the TLS one, rewrites both to `/v1/infers/…`, writes the token, keeps
-connections open on both sides and verifies the upstream's certificate and name. nginx and HAProxy
-have larger buffers than by default, which makes bodies cheaper. The gateway alone also writes an
-access log.
+Everyone listens on loopback without TLS, sends `/NAME/…` to the service of that name as
+`/v1/infers/NAME/…`, writes a token of 3.9 KB, keeps connections open on both sides and verifies the
+service's certificate and name. nginx and HAProxy have larger buffers than by default, which makes
+bodies cheaper. The gateway alone also writes an access log.
 """
 
 import json
@@ -18,15 +17,16 @@ import yaml
 
 from tests.bench import peers
 from tests.bench.processes import free_port
-from tests.bench.upstream import TOKEN
+from tests.bench.services import Service, go_program
+from tests.bench.upstream import IAM_TOKEN
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a contestant is told: where the upstreams are, whom to trust, where to put files."""
+    """What a contestant is told: where the services are, whom to trust, where to put files."""
 
-    plain: int
-    secure: int
+    services: Sequence[Service]
+    """The first one is ours, without TLS, and IAM as well."""
     ca_file: Path
     folder: Path
     """Its own, empty and temporary."""
@@ -43,21 +43,27 @@ class Launch:
     """Where `/readyz` says that it can serve; None: it can as soon as it listens."""
 
 
-def _gateway(at: Surroundings) -> Launch:
+def _gateway(at: Surroundings, python: str) -> Launch:
+    """Start the gateway of the environment that `python` belongs to."""
     port, admin = free_port(), free_port()
     password = at.folder / "password"
     password.write_text("bench")
     password.chmod(0o600)
-
-    def service(url: str, **more: object) -> dict[str, object]:
-        return {"url": url, "methods": ["POST"], "max_body": "64MiB", **more}
-
+    services: dict[str, object] = {}
+    for service in at.services:
+        tls = {"tls": {"ca_file": str(at.ca_file), "server_name": "localhost"}}
+        services[service.name] = {
+            "url": f"{service.url}/v1/infers/{service.name}",
+            "methods": ["POST"],
+            "max_body": "64MiB",
+            **(tls if service.secure else {}),
+        }
     config = {
         "listen": f"127.0.0.1:{port}",
         "admin_listen": f"127.0.0.1:{admin}",
         "identities": {
             "default": {
-                "auth_url": f"http://127.0.0.1:{at.plain}/v3",
+                "auth_url": f"{at.services[0].url}/v3",
                 "method": "password",
                 "username": "bench",
                 "user_domain": "bench",
@@ -65,29 +71,45 @@ def _gateway(at: Surroundings) -> Launch:
                 "project": "bench",
             }
         },
-        "services": {
-            "bench": service(f"http://127.0.0.1:{at.plain}/v1/infers/bench"),
-            "benchtls": service(
-                f"https://127.0.0.1:{at.secure}/v1/infers/benchtls",
-                tls={"ca_file": str(at.ca_file), "server_name": "localhost"},
-            ),
-        },
+        "services": services,
     }
     file = at.folder / "gateway.yaml"
     file.write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "gateway", "serve", "--config", str(file)]
+    # -P: what is installed in that environment, not what is in the directory of whoever runs this
+    command = [python, "-P", "-m", "gateway", "serve", "--config", str(file)]
     return Launch(command, port, admin_port=admin)
+
+
+def _interpreted(at: Surroundings) -> Launch:
+    return _gateway(at, sys.executable)
+
+
+def _compiled(at: Surroundings) -> Launch:
+    return _gateway(at, _binary("compiled"))
 
 
 def _plain(at: Surroundings) -> Launch:
     port = free_port()
     given = {
         "listen": port,
-        "plain": at.plain,
-        "secure": at.secure,
+        "services": {service.name: service.url for service in at.services},
         "ca_file": str(at.ca_file),
     }
     return Launch([sys.executable, "-m", "tests.bench.plain_proxy", json.dumps(given)], port)
+
+
+def _go(at: Surroundings) -> Launch:
+    port = free_port()
+    order = {
+        "Token": IAM_TOKEN,
+        "Listen": port,
+        "Routes": {service.name: service.url for service in at.services},
+        "CaFile": str(at.ca_file),
+    }
+    program = go_program()
+    if program is None:
+        raise FileNotFoundError("go")
+    return Launch([str(program), "proxy", json.dumps(order)], port, {"GOMAXPROCS": "1"})
 
 
 def _nginx(at: Surroundings) -> Launch:
@@ -96,6 +118,16 @@ def _nginx(at: Surroundings) -> Launch:
     temporary = " ".join(
         f"{kind}_temp_path {at.folder}/{kind};"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    upstreams = "".join(
+        f"upstream {one.name} {{ server 127.0.0.1:{one.port}; keepalive 1024; "
+        "keepalive_requests 1000000000; }"
+        for one in at.services
+    )
+    locations = "".join(
+        f"location /{one.name}/ {{ proxy_pass "
+        f"{'https' if one.secure else 'http'}://{one.name}/v1/infers/{one.name}/; }}"
+        for one in at.services
     )
     file = at.folder / "nginx.conf"
     file.write_text(f"""
@@ -108,18 +140,14 @@ http {{
   keepalive_requests 1000000000; client_max_body_size 64m;
   client_body_buffer_size 256k;
   proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;
-  upstream plain {{ server 127.0.0.1:{at.plain}; keepalive 64; keepalive_requests 1000000000; }}
-  upstream secure {{ server 127.0.0.1:{at.secure}; keepalive 64; keepalive_requests 1000000000; }}
+  {upstreams}
   server {{
     listen 127.0.0.1:{port} backlog=2048;
     proxy_request_buffering off; {forward}
-    proxy_set_header X-Auth-Token {TOKEN};
-    location /bench/ {{ proxy_pass http://plain/v1/infers/bench/; }}
-    location /benchtls/ {{
-      proxy_pass https://secure/v1/infers/benchtls/;
-      proxy_ssl_verify on; proxy_ssl_trusted_certificate {at.ca_file};
-      proxy_ssl_name localhost; proxy_ssl_server_name on;
-    }}
+    proxy_set_header X-Auth-Token {IAM_TOKEN};
+    proxy_ssl_verify on; proxy_ssl_trusted_certificate {at.ca_file};
+    proxy_ssl_name localhost; proxy_ssl_server_name on;
+    {locations}
   }}
 }}
 """)
@@ -129,12 +157,20 @@ http {{
 def _haproxy(at: Surroundings) -> Launch:
     port = free_port()
     verify = f"ssl verify required ca-file {at.ca_file} sni str(localhost) verifyhost localhost"
+    uses = "\n".join(
+        f"  use_backend {one.name} if {{ path_beg /v1/infers/{one.name}/ }}" for one in at.services
+    )
+    backends = "\n".join(
+        f"backend {one.name}\n  server one 127.0.0.1:{one.port} {verify if one.secure else ''}"
+        for one in at.services
+    )
     file = at.folder / "haproxy.cfg"
     file.write_text(f"""
 global
   maxconn 8192
   nbthread 1
   tune.bufsize 65536
+  tune.maxrewrite 8192
 defaults
   mode http
   timeout connect 5s
@@ -144,20 +180,29 @@ defaults
   http-reuse always
 frontend in
   bind 127.0.0.1:{port}
-  http-request set-header X-Auth-Token {TOKEN}
+  http-request set-header X-Auth-Token {IAM_TOKEN}
   http-request set-path /v1/infers%[path]
-  use_backend secure if {{ path_beg /v1/infers/benchtls/ }}
-  default_backend plain
-backend plain
-  server upstream 127.0.0.1:{at.plain}
-backend secure
-  server upstream 127.0.0.1:{at.secure} {verify}
+{uses}
+{backends}
 """)
     return Launch([_binary("haproxy"), "-db", "-f", str(file)], port)
 
 
 def _caddy(at: Surroundings) -> Launch:
     port = free_port()
+    tls = f"tls_trusted_ca_certs {at.ca_file}\n tls_server_name localhost"
+    proxies = "\n".join(
+        f"""  @{one.name} path /v1/infers/{one.name}/*
+  reverse_proxy @{one.name} {one.url} {{
+    header_up X-Auth-Token {IAM_TOKEN}
+    flush_interval -1
+    transport http {{
+      keepalive_idle_conns_per_host 1024
+      {tls if one.secure else ""}
+    }}
+  }}"""
+        for one in at.services
+    )
     file = at.folder / "Caddyfile"
     file.write_text(f"""
 {{
@@ -167,21 +212,7 @@ def _caddy(at: Surroundings) -> Launch:
 http://127.0.0.1:{port} {{
   bind 127.0.0.1
   rewrite * /v1/infers{{uri}}
-  @secure path /v1/infers/benchtls/*
-  reverse_proxy @secure https://127.0.0.1:{at.secure} {{
-    header_up X-Auth-Token {TOKEN}
-    transport http {{
-      tls_trusted_ca_certs {at.ca_file}
-      tls_server_name localhost
-      keepalive_idle_conns_per_host 64
-    }}
-  }}
-  reverse_proxy http://127.0.0.1:{at.plain} {{
-    header_up X-Auth-Token {TOKEN}
-    transport http {{
-      keepalive_idle_conns_per_host 64
-    }}
-  }}
+{proxies}
 }}
 """)
     home = str(at.folder)
@@ -242,7 +273,7 @@ def _envoy(at: Surroundings) -> Launch:
                 {
                     "name": "all",
                     "domains": ["*"],
-                    "routes": [route("/benchtls/", "secure"), route("/bench/", "plain")],
+                    "routes": [route(f"/{one.name}/", one.name) for one in at.services],
                 }
             ]
         },
@@ -262,13 +293,20 @@ def _envoy(at: Surroundings) -> Launch:
     socket = {"name": "envoy.transport_sockets.tls", "typed_config": tls}
     config = {
         "static_resources": {
-            "listeners": [{"name": "in", "address": address(port), "filter_chains": [chain]}],
+            "listeners": [
+                {
+                    "name": "in",
+                    "address": address(port),
+                    "tcp_backlog_size": 2048,
+                    "filter_chains": [chain],
+                }
+            ],
             "clusters": [
-                cluster("plain", at.plain),
-                cluster("secure", at.secure, transport_socket=socket),
+                cluster(one.name, one.port, **({"transport_socket": socket} if one.secure else {}))
+                for one in at.services
             ],
             "secrets": [
-                {"name": "token", "generic_secret": {"secret": {"inline_string": TOKEN}}},
+                {"name": "token", "generic_secret": {"secret": {"inline_string": IAM_TOKEN}}},
             ],
         }
     }
@@ -286,13 +324,15 @@ def _binary(program: str) -> str:
 
 
 LAUNCHERS: dict[str, Callable[[Surroundings], Launch]] = {
-    "gateway": _gateway,
+    "compiled": _compiled,
+    "interpreted": _interpreted,
     "plain": _plain,
     "nginx": _nginx,
     "haproxy": _haproxy,
     "envoy": _envoy,
+    "go": _go,
     "caddy": _caddy,
 }
 """All contestants, in the order in which they take their turns."""
-OURS = frozenset({"gateway", "plain"})
+OURS = frozenset({"interpreted", "plain"})
 """Those that need no binary."""

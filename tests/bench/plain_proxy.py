@@ -26,12 +26,11 @@ class Token:
 
 
 class PlainProxy:
-    """Forwards `/bench/…` and `/benchtls/…`, body and answer in one piece each."""
+    """Forwards `/NAME/…` to the service of that name, body and answer in one piece each."""
 
-    def __init__(self, session: ClientSession, plain: str, secure: str) -> None:
+    def __init__(self, session: ClientSession, targets: dict[str, str]) -> None:
         self.session = session
-        self.plain = plain
-        self.targets = {"bench": plain, "benchtls": secure}
+        self.targets = targets
         self.cached = Token()
 
     async def token(self) -> str:
@@ -39,7 +38,7 @@ class PlainProxy:
             user = {"name": "bench", "password": "bench", "domain": {"name": "bench"}}
             identity = {"methods": ["password"], "password": {"user": user}}
             async with self.session.post(
-                f"{self.plain}/v3/auth/tokens", json={"auth": {"identity": identity}}
+                f"{self.targets['bench']}/v3/auth/tokens", json={"auth": {"identity": identity}}
             ) as reply:
                 reply.raise_for_status()
                 self.cached = Token(reply.headers["X-Subject-Token"], time.monotonic() + 24 * 3600)
@@ -56,13 +55,13 @@ class PlainProxy:
             f"{self.targets[name]}/v1/infers/{name}/{tail}",
             data=await request.read(),
             headers=headers,
-            server_hostname="localhost" if name == "benchtls" else None,
+            server_hostname="localhost" if self.targets[name].startswith("https:") else None,
         ) as reply:
             kept = {k: v for k, v in reply.headers.items() if k.lower() not in _NOT_FORWARDED}
             return web.Response(status=reply.status, headers=kept, body=await reply.read())
 
 
-async def application(plain: int, secure: int, ca_file: Path) -> web.Application:
+async def application(targets: dict[str, str], ca_file: Path) -> web.Application:
     context = ssl.create_default_context(cafile=ca_file)
     session = ClientSession(
         connector=TCPConnector(ssl=context, limit=0), timeout=ClientTimeout(total=60)
@@ -71,7 +70,7 @@ async def application(plain: int, secure: int, ca_file: Path) -> web.Application
     async def close(app: web.Application) -> None:
         await session.close()
 
-    proxy = PlainProxy(session, f"http://127.0.0.1:{plain}", f"https://127.0.0.1:{secure}")
+    proxy = PlainProxy(session, targets)
     app = web.Application(client_max_size=64 << 20)
     app.router.add_route("*", "/{service}/{tail:.*}", proxy.forward)
     app.on_cleanup.append(close)
@@ -82,7 +81,7 @@ if __name__ == "__main__":
     given = json.loads(sys.argv[1])
     uvloop.install()
     web.run_app(
-        application(given["plain"], given["secure"], Path(given["ca_file"])),
+        application(given["services"], Path(given["ca_file"])),
         host="127.0.0.1",
         port=given["listen"],
         print=None,

@@ -21,19 +21,19 @@ from typing import Any
 
 import yaml
 
-from gateway import build
 from tests.bench import loads, peers
 from tests.bench.contestants import LAUNCHERS, Surroundings
 from tests.bench.machine import machine
 from tests.bench.measure import Ground, prepared, wait_until_ready
 from tests.bench.processes import MIB, child, cpu_ns, free_port, memory, wait_for_port
 from tests.bench.shapes import SHAPES, Shape
-from tests.bench.upstream import TOKEN
+from tests.bench.upstream import IAM_TOKEN
 
 RESULTS = Path(__file__).parent / "results" / "planes.json"
 PAGE = Path(__file__).parents[2] / "deploy" / "data-planes" / "README.md"
 BEGIN, END = "<!-- make bench-planes writes from here -->", "<!-- to here -->"
-_SHAPE = replace(SHAPES["json-ids"], connections=64)
+_OURS = "compiled" if peers.find("compiled") else "interpreted"
+_SHAPE = replace(SHAPES["real"], connections=64)
 """As in production: no head is like another."""
 _WARM_UP_S = 1
 _SETTLE_S = 0.1
@@ -53,7 +53,7 @@ class Team:
 
 def gateway(at: Surroundings, **more: Any) -> Team:
     """One gateway; `more` is added to its configuration."""
-    launch = LAUNCHERS["gateway"](at)
+    launch = LAUNCHERS[_OURS](at)
     _change(Path(launch.command[-1]), more)
     assert launch.admin_port is not None
     return Team(launch.port, [launch.command], [launch.admin_port])
@@ -121,12 +121,12 @@ def nginx_with_endpoint(at: Surroundings) -> Team:
     _replace(
         Path(launch.command[-1]),
         (
-            "  upstream plain",
+            "  upstream bench ",
             f"""  proxy_cache_path {cache} levels=1 keys_zone=token:1m use_temp_path=off;
   upstream token_endpoint {{ server unix:{socket}; keepalive 4; }}
-  upstream plain""",
+  upstream bench """,
         ),
-        (f"proxy_set_header X-Auth-Token {TOKEN};", "proxy_set_header X-Auth-Token $token;"),
+        (f"proxy_set_header X-Auth-Token {IAM_TOKEN};", "proxy_set_header X-Auth-Token $token;"),
         (
             "    location /bench/ {",
             """    location = /_token {
@@ -179,7 +179,7 @@ def started(ground: Ground, name: str) -> Iterator[tuple[Team, list[int]]]:
     """
     folder = ground.folder / name
     folder.mkdir()
-    at = Surroundings(ground.ports["plain"], ground.ports["secure"], ground.ca_file, folder)
+    at = Surroundings(ground.services, ground.ca_file, folder)
     team = TEAMS[name][1](at)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("GATEWAY_", "OS_"))}
     with ExitStack() as stack:
@@ -213,17 +213,23 @@ def _family(pids: Sequence[int]) -> list[int]:
     return found
 
 
+def _refused(ground: Ground, shape: Shape) -> int:
+    """Return how many requests the service has not taken so far."""
+    counts = ground.counts(shape)
+    return 0 if counts is None else counts.refused
+
+
 def measure(
     ground: Ground, team: Team, pids: Sequence[int], shape: Shape, seconds: int
 ) -> tuple[dict[str, float], list[str]]:
     """Load a team; return what that cost, all its processes together, and errors."""
     family = _family(pids)
-    before, refused = sum(map(cpu_ns, family)), ground.counts().refused
+    before, refused = sum(map(cpu_ns, family)), _refused(ground, shape)
     outcome = loads.run(shape, team.port, seconds, ground.folder)
     time.sleep(_SETTLE_S)
     used = sum(map(cpu_ns, family)) - before
     errors = list(outcome.errors)
-    if wrong := ground.counts().refused - refused:
+    if wrong := _refused(ground, shape) - refused:
         errors.append(f"the upstream refused {wrong} requests (token or path wrong)")
     figures = {
         "cpu_us": used / 1000 / max(1, outcome.requests),
@@ -255,7 +261,8 @@ def run(names: Sequence[str], rounds: int, seconds: int) -> tuple[dict[str, Any]
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": before,
         "versions": peers.versions(),
-        "build": build.NAME,
+        "build": _OURS,
+        "shape": "JSON as in production, each request and response with its id",
         "rounds": rounds,
         "seconds": seconds,
         "teams": medians,
@@ -283,12 +290,12 @@ def table(result: Mapping[str, Any]) -> str:
                 f"| {one['rss_mib']:.0f} |"
             )
     used = result["machine"]
+    shape = result.get("shape", "JSON of 150 bytes, each request and response with its id")
     about = (
         f"{result['date']}, {used['cpu']}, {used['cores']} cores shared with load and service, "
         f"load average {used['load_average_before']} before; the gateway {result['build']}; "
-        f"medians of {result['rounds']} rounds of {result['seconds']} s; JSON of 150 bytes, each "
-        f"request and response with its id, on {_SHAPE.connections} connections. CPU and memory "
-        "are those of all processes together, the gateway that keeps the token included."
+        f"medians of {result['rounds']} rounds of {result['seconds']} s; {shape}, on "
+        f"{_SHAPE.connections} connections. CPU and memory are those of all processes together, the gateway that keeps the token included."
     )
     return "\n".join([*rows, "", about])
 

@@ -9,6 +9,7 @@ from tests.bench.shapes import (
     ENDURANCE_GROWTH_MIB,
     ENDURANCE_SHAPE,
     FIGURES,
+    GROWTH_TARGETS,
     MEMORY_GROWTH_MIB,
     MEMORY_SHAPE,
     MOST_LATE_MS,
@@ -17,7 +18,8 @@ from tests.bench.shapes import (
     Shape,
 )
 
-GATEWAY = "gateway"
+OURS = ("compiled", "interpreted")
+"""The gateway's two builds; the first that took part is compared with the others."""
 _COLUMNS = {
     Load.WRK: {
         "cpu_us": "CPU µs/req",
@@ -76,18 +78,20 @@ def values(samples: Iterable[Sample], contestant: str, key: str) -> list[float]:
     ]
 
 
-def ratio_to(samples: Sequence[Sample], contestant: str, key: str = "cpu_us") -> float | None:
-    """Return the median of the per-round ratios of a figure, gateway : `contestant`.
+def ratio(
+    samples: Sequence[Sample], ours: str, contestant: str, key: str = "cpu_us"
+) -> float | None:
+    """Return the median of the per-round ratios of a figure, `ours` : `contestant`.
 
     Rounds of an open loop that was late itself are left out.
     """
     sound = [one for one in samples if one.figures.get("late_ms", 0) <= MOST_LATE_MS]
-    ours = {one.round: one.figures for one in sound if one.contestant == GATEWAY}
+    mine = {one.round: one.figures for one in sound if one.contestant == ours}
     theirs = {one.round: one.figures for one in sound if one.contestant == contestant}
     ratios = [
-        ours[number][key] / theirs[number][key]
-        for number in ours.keys() & theirs.keys()
-        if key in ours[number] and theirs[number].get(key, 0) > 0
+        mine[number][key] / theirs[number][key]
+        for number in mine.keys() & theirs.keys()
+        if key in mine[number] and theirs[number].get(key, 0) > 0
     ]
     return median(ratios) if ratios else None
 
@@ -111,12 +115,14 @@ def table(shape: Shape, samples: Sequence[Sample]) -> str:
     """Return the table of one shape: medians with their spread, and the gateway's ratios."""
     columns = _COLUMNS[shape.load]
     with_ratio = shape.load is Load.WRK
-    rows = [["", *columns.values(), *(["gateway : it"] if with_ratio else [])]]
-    for name in contestants_in(samples):
+    present = contestants_in(samples)
+    ours = next((name for name in OURS if name in present), "")
+    rows = [["", *columns.values(), *([f"{ours} : it"] if with_ratio else [])]]
+    for name in present:
         row = [name, *(_cell(values(samples, name, key)) for key in columns)]
         if with_ratio:
-            ratio = None if name == GATEWAY else ratio_to(samples, name)
-            row.append("" if ratio is None else f"{ratio:.2f}")
+            found = None if name == ours else ratio(samples, ours, name)
+            row.append("" if found is None else f"{found:.2f}")
         rows.append(row)
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     lines = [
@@ -152,19 +158,25 @@ def verdicts(samples: dict[str, list[Sample]]) -> list[Verdict]:
     """Judge every target."""
     judged = [
         Verdict(
-            f"{target.shape}: {FIGURES[target.figure]} gateway : {target.contestant}",
-            ratio_to(samples.get(target.shape, []), target.contestant, target.figure),
+            f"{target.shape}: {FIGURES[target.figure]}, {target.ours} : {target.contestant}",
+            ratio(samples.get(target.shape, []), target.ours, target.contestant, target.figure),
             target.ratio,
         )
         for target in TARGETS
     ]
+    for ours, most in GROWTH_TARGETS:
+        at_32 = values(samples.get("real", []), ours, "cpu_us")
+        at_900 = values(samples.get("real-900", []), ours, "cpu_us")
+        times = median(at_900) / median(at_32) if at_32 and at_900 else None
+        judged.append(Verdict(f"real-900: CPU, {ours} : itself at 32", times, most))
     for shape, limit in (
         (MEMORY_SHAPE, MEMORY_GROWTH_MIB),
         (ENDURANCE_SHAPE, ENDURANCE_GROWTH_MIB),
     ):
-        growth = values(samples.get(shape, []), GATEWAY, "growth_mib")
-        found = max(growth) if growth else None
-        judged.append(Verdict(f"{shape}: growth of the gateway, MiB", found, limit))
+        for ours in OURS:
+            growth = values(samples.get(shape, []), ours, "growth_mib")
+            found = max(growth) if growth else None
+            judged.append(Verdict(f"{shape}: growth, {ours}, MiB", found, limit))
     return judged
 
 
@@ -195,7 +207,7 @@ def record(samples: dict[str, list[Sample]]) -> dict[str, object]:
                         for key in one.figures
                     }
                 ),
-                "gateway_cpu_ratio": ratio_to(found, name),
+                **{f"{ours}_cpu_ratio": ratio(found, ours, name) for ours in OURS},
                 "rounds": [
                     {"round": one.round, "requests": one.requests, **rounded(one.figures)}
                     for one in found

@@ -15,37 +15,43 @@ _LATEST = Path(__file__).parent / "results" / "latest.json"
 _BEGIN, _END = "<!-- make bench writes from here -->", "<!-- to here -->"
 _OVERLOAD = "<!-- the overload benchmark writes from here -->"
 _COLUMNS = (
-    ("json", "cpu_us", "JSON, µs"),
-    ("json-ids", "cpu_us", "with ids, µs"),
-    ("json-tls", "cpu_us", "over TLS, µs"),
-    ("upload-1m", "cpu_us", "1 MiB up, µs"),
+    ("real", "cpu_us", "real, µs"),
+    ("real-tls", "cpu_us", "real over TLS, µs"),
+    ("real-one", "p50_ms", "real alone, p50 µs"),
+    ("real-512", "cpu_us", "real on 512 connections, µs"),
+    ("close", "cpu_us", "new connection each, µs"),
+    ("stream", "cpu_us", "event of a stream, µs"),
+    ("upload-1m", "cpu_us", "1 MiB up to Go, µs"),
     ("upload-1m-tls", "cpu_us", "over TLS, µs"),
-    ("download-1m", "cpu_us", "1 MiB down, µs"),
-    ("one", "p50_ms", "p50 alone, µs"),
+    ("upload-1m-ours", "cpu_us", "1 MiB up to ours, µs"),
+    ("download-1m", "cpu_us", "1 MiB down from Go, µs"),
+    ("json", "cpu_us", "json: heads alike, µs"),
     ("open-2000", "added_p99_ms", "p99 added at 2000/s, µs"),
-    ("json", "rss_mib", "RSS, MiB"),
+    ("real", "rss_mib", "RSS, MiB"),
 )
 _IN_MICROSECONDS = {"p50_ms", "added_p99_ms"}
 _NAMES = {
-    "gateway": "**modelarts-gateway**",
+    "compiled": "**modelarts-gateway**, compiled",
+    "interpreted": "**modelarts-gateway**, interpreted",
     "plain": "aiohttp proxy, as usually written",
     "nginx": "nginx",
     "haproxy": "HAProxy",
     "envoy": "Envoy, `credential_injector`",
+    "go": "Go, `httputil.ReverseProxy`",
     "caddy": "Caddy",
 }
+_OURS = ("compiled", "interpreted")
 
 
 def readme() -> str:
     """Return the README with the table of the latest results; as it is where there are none."""
     text = _README.read_text(encoding="utf-8")
-    if not _LATEST.exists() or _BEGIN not in text:
-        return text
-    text = _with(text, _BEGIN, markdown(json.loads(_LATEST.read_text(encoding="utf-8"))))
-    if not overload.RESULTS.exists() or _OVERLOAD not in text:
-        return text
-    kept = json.loads(overload.RESULTS.read_text(encoding="utf-8"))
-    return _with(text, _OVERLOAD, overload.document(kept))
+    if _LATEST.exists() and _BEGIN in text:
+        text = _with(text, _BEGIN, markdown(json.loads(_LATEST.read_text(encoding="utf-8"))))
+    if overload.RESULTS.exists() and _OVERLOAD in text:
+        kept = json.loads(overload.RESULTS.read_text(encoding="utf-8"))
+        text = _with(text, _OVERLOAD, overload.document(kept))
+    return text
 
 
 def _with(text: str, begin: str, made: str) -> str:
@@ -75,16 +81,21 @@ def markdown(result: Mapping[str, Any]) -> str:
         ]
         rows.append(f"| {_NAMES[name]} | " + " | ".join(cells) + " |")
     ratios = [
-        f"{ratio:.2f} of {_NAMES[name].partition(',')[0]}'s"
+        f"{ours} {found:.2f} of {_NAMES[name].partition(',')[0]}'s"
+        for ours in _OURS
         for name in present
-        if name != "gateway" and (ratio := _ratio(shapes, name)) is not None
+        if name not in _OURS and (found := _ratio(shapes, ours, name)) is not None
     ]
-    missing = [_NAMES[name].partition(",")[0] for name in _NAMES if name not in present]
+    missing = [
+        f"{name} gateway" if name in _OURS else _NAMES[name].partition(",")[0]
+        for name in _NAMES
+        if name not in present
+    ]
     return "\n".join(
         [
             *rows,
             "",
-            *_wrapped(f"CPU per JSON request: {', '.join(ratios)}." if ratios else ""),
+            *_wrapped(f"CPU per request in `real`: {', '.join(ratios)}." if ratios else ""),
             *_wrapped(_about(result)),
             *_wrapped(_note(shapes)),
             *_wrapped(f"Not installed, so missing: {', '.join(missing)}." if missing else ""),
@@ -105,14 +116,15 @@ def _about(result: Mapping[str, Any]) -> str:
     return (
         f"{result['date'][:10]}, {machine['cpu']}, {machine['cores']} cores shared with load and "
         f"service, {machine['kernel']}, Python {found}, uvloop {versions['uvloop']}; medians of "
-        f"{result['rounds']} rounds of {result['seconds']} s, interleaved, one worker each; load "
+        f"{result['rounds']} rounds of {result['seconds']} s, interleaved, each with a fresh "
+        "process of one worker; load "
         f"average {machine['load_average_before']} before, {machine['stolen_percent']} % of the "
         "CPU stolen by other machines."
     )
 
 
-def _ratio(shapes: Mapping[str, Any], name: str) -> float | None:
-    ratio: float | None = shapes.get("json", {}).get(name, {}).get("gateway_cpu_ratio")
+def _ratio(shapes: Mapping[str, Any], ours: str, name: str) -> float | None:
+    ratio: float | None = shapes.get("real", {}).get(name, {}).get(f"{ours}_cpu_ratio")
     return ratio
 
 

@@ -7,6 +7,7 @@ import asyncio
 import json
 import ssl
 import sys
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -16,7 +17,12 @@ from typing import cast
 import uvloop
 
 TOKEN = ("MIIS" + "benchmark0123456789" * 10)[:183]
-"""As long as one of Keystone's."""
+"""As long as one of Keystone's; `make cost` counts with it."""
+IAM_TOKEN = ("MIIS" + "benchmark0123456789" * 210)[:3900]
+"""As long as one of IAM's, which names each role. nginx takes no parameter that is much longer."""
+EVENTS = 100
+"""Of a path that ends in `/stream`, 110 bytes each."""
+EVENT_EVERY_S = 0.002
 PREFIX = b"/v1/infers/"
 """Every contestant rewrites `/NAME/…` to this; another path is answered 404."""
 LARGE = 1 << 20
@@ -39,8 +45,15 @@ _RESULT = (
     b'{"meta":{"uuid":"10eb0091-887f-4839-9929-cbc884f1e20e"},"data":{"resp_data":'
     b'[{"sepal_length":3,"sepal_width":1,"petal_length":2.2,"predictresult":"1"}]}}'
 )
+_SENT = b": " + IAM_TOKEN.encode() + b"\r\n"
 _SMALL = answer("200 OK", _RESULT)
-_WITH_ID, _, _AFTER_ID = answer("200 OK", _RESULT, "X-Call-Id: %\r\n").partition(b"%")
+_STREAM = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+_EVENT = b'data: {"choices":[{"index":0,"delta":{"content":" word"}}],"id":"chatcmpl-'
+_EVENT += b"7" * (108 - len(_EVENT)) + b"\n\n"
+_EVENT_CHUNK = b"%x\r\n%b\r\n" % (len(_EVENT), _EVENT)
+assert len(_EVENT) == 110
 _LARGE = answer("200 OK", b"0123456789abcdef" * (LARGE // 16))
 _REFUSED = answer(
     "401 Unauthorized",
@@ -72,7 +85,7 @@ def new_token(now: datetime) -> bytes:
         "project": {"id": "p1", "name": "bench", "domain": {"id": "d1", "name": "bench"}},
         "roles": [{"id": "0", "name": "op_bench"}],
     }
-    fields = f"X-Subject-Token: {TOKEN}\r\nDate: {format_datetime(now, usegmt=True)}\r\n"
+    fields = f"X-Subject-Token: {IAM_TOKEN}\r\nDate: {format_datetime(now, usegmt=True)}\r\n"
     return answer("201 Created", json.dumps({"token": token}).encode(), fields)
 
 
@@ -89,7 +102,8 @@ class Upstream(asyncio.Protocol):
         self.last_chunk = False
         self.received = 0
         self.reply = b""
-        self.with_id = False
+        self.is_real = False
+        self.is_stream = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -126,13 +140,14 @@ class Upstream(asyncio.Protocol):
             self.reply = new_token(datetime.now(UTC))
         elif path == b"/counts":
             self.reply = answer("200 OK", json.dumps(asdict(self.counts)).encode())
-        elif lowered.count(b"\r\nx-auth-token:") != 1 or TOKEN.encode() not in head:
+        elif lowered.count(b"\r\nx-auth-token:") != 1 or _SENT not in head:
             self.reply = _REFUSED
         elif not path.startswith(PREFIX):
             self.reply = _LOST
         else:
             self.reply = _LARGE if path.endswith(b"/large") else _SMALL
-            self.with_id = path.endswith(b"/ids")
+            self.is_real = path.endswith(b"/real")
+            self.is_stream = path.endswith(b"/stream")
             if path.endswith(b"/slow"):
                 self.transport.pause_reading()
                 asyncio.get_running_loop().call_later(HOLD_S, self.transport.resume_reading)
@@ -172,9 +187,46 @@ class Upstream(asyncio.Protocol):
             self.counts.body_bytes += self.received
         elif self.reply is _REFUSED or self.reply is _LOST:
             self.counts.refused += 1
-        if self.with_id and self.reply is _SMALL:
-            self.reply = b"%b%d%b" % (_WITH_ID, self.counts.accepted, _AFTER_ID)
-        self.transport.write(self.reply)
+        if self.reply is not _SMALL or not (self.is_real or self.is_stream):
+            self.transport.write(self.reply)
+        elif self.is_real:
+            self.transport.write(_real_answer(self.counts.accepted))
+        else:
+            self.transport.write(_STREAM)
+            loop = asyncio.get_running_loop()
+            loop.call_later(EVENT_EVERY_S, self._send_event, EVENTS, loop.time() + EVENT_EVERY_S)
+
+    def _send_event(self, left: int, due: float) -> None:
+        """Send one of `left` events, and have the next one sent when it is due."""
+        if self.transport.is_closing():
+            return
+        if left == 1:
+            self.transport.write(_EVENT_CHUNK + b"0\r\n\r\n")
+            return
+        self.transport.write(_EVENT_CHUNK)
+        due += EVENT_EVERY_S
+        asyncio.get_running_loop().call_at(due, self._send_event, left - 1, due)
+
+
+def _real_answer(number: int) -> bytes:
+    """Return a response as the API gateway sends it: with a date, and an id of its own."""
+    return (
+        b"HTTP/1.1 200 OK\r\nDate: %b\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\nConnection: keep-alive\r\nServer: api-gateway\r\n"
+        b"X-Request-Id: 7d1a0f3c%024x\r\n\r\n%b" % (_date(), len(_RESULT), number, _RESULT)
+    )
+
+
+_dated: tuple[int, bytes] = (0, b"")
+
+
+def _date() -> bytes:
+    """Return the date of this second."""
+    global _dated  # noqa: PLW0603
+    second = int(time.monotonic())
+    if _dated[0] != second:
+        _dated = second, format_datetime(datetime.now(UTC), usegmt=True).encode()
+    return _dated[1]
 
 
 async def serve(certificate: Path) -> None:

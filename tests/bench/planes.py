@@ -295,7 +295,8 @@ def table(result: Mapping[str, Any]) -> str:
         f"{result['date']}, {used['cpu']}, {used['cores']} cores shared with load and service, "
         f"load average {used['load_average_before']} before; the gateway {result['build']}; "
         f"medians of {result['rounds']} rounds of {result['seconds']} s; {shape}, on "
-        f"{_SHAPE.connections} connections. CPU and memory are those of all processes together, the gateway that keeps the token included."
+        f"{_SHAPE.connections} connections. CPU and memory are those of all "
+        "processes together, the gateway that keeps the token included."
     )
     return "\n".join([*rows, "", about])
 

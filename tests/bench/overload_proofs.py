@@ -137,8 +137,8 @@ def throttling(start: Start, seconds: float) -> Proof:
     good = sum(call.status == 200 for call in later)
     refused = sum(call.status == 429 for call in later)
     return Proof(
-        f"a service that takes {THROTTLED_RATE:.0f}/s, refuses more with 429 at once and is offered "
-        f"twice that, `max_in_flight: auto`, after {seconds / 2:.0f} s: good answers",
+        f"a service that takes {THROTTLED_RATE:.0f}/s, refuses more with 429 at once and is "
+        f"offered twice that, `max_in_flight: auto`, after {seconds / 2:.0f} s: good answers",
         "this",
         f"{100 * good / able:.0f} % of what it takes; it was sent {100 * len(sent) / able:.0f} %, "
         f"and {refused} callers got its 429",

@@ -42,9 +42,10 @@ _NAMES = {
 }
 _OURS = ("compiled", "interpreted")
 _MEANING = (
-    "*real*: what Python's `requests` sends, each with a `traceparent` and a body length of its own; "
-    "each response has a `Date` and an id; the token has 3.9 KB, as IAM's. *json*: every request "
-    "like the one before. Go's `net/http` as a service reads 32 KiB at a time, ours all that is there."
+    "*real*: what Python's `requests` sends, each with a `traceparent` and a body length of its "
+    "own; each response has a `Date` and an id; the token has 3.9 KB, as IAM's. *json*: every "
+    "request like the one before. As a service, Go's `net/http` reads 32 KiB at a time, and ours "
+    "all that is there."
 )
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong, whose fault it is, and what the caller is told about it.
+"""What can go wrong, which side is at fault, and the response that the caller gets.
 
 The class of an exception is the fault, its `ErrorCode` is what happened. A code carries its
 own answer, so a new member cannot exist without a status, a sentence and a layer.
@@ -25,9 +25,9 @@ class Rejection(StrEnum):
     """Why a request was not taken: label `reason` of `gateway_requests_rejected_total`."""
 
     QUEUE_FULL = "queue_full"
-    """As many requests are in flight as may be, and waiting would not help."""
+    """The limit on requests in flight is reached, and the queue is full or would not help."""
     QUEUE_TIMEOUT = "queue_timeout"
-    """It has waited as long as it may."""
+    """It has waited in the queue for the longest time allowed."""
     BREAKER_OPEN = "breaker_open"
     """The service has just failed several times in a row."""
     MEMORY = "memory"
@@ -38,7 +38,7 @@ class Rejection(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What we say of one kind of failure."""
+    """The response to one kind of failure."""
 
     status: int
     """HTTP status, or 0 when nobody is left to answer."""
@@ -175,7 +175,7 @@ class ErrorCode(Enum):
         "http_request_error",
         "ClientDisconnected",
         Layer.CLIENT,
-        "The caller left before its answer was complete.",
+        "The caller disconnected before it had received the whole response.",
     )
 
     # We have no token to send.
@@ -184,8 +184,8 @@ class ErrorCode(Enum):
         "proxy_configuration_error",
         "TokenUnavailable",
         Layer.IDENTITY,
-        "The gateway has no token yet because IAM cannot be reached or does not answer properly; "
-        "try again, and if it lasts check the gateway's `auth_url` and IAM's state.",
+        "The gateway has no token yet, because IAM cannot be reached or its response is not valid; "
+        "try again. If it lasts, check the gateway's `auth_url` and IAM's state.",
     )
     LOGIN_REFUSED = Answer(
         503,
@@ -218,30 +218,30 @@ class ErrorCode(Enum):
         "connection_limit_reached",
         "Overloaded",
         Layer.GATEWAY,
-        "As many requests are in flight as may be, and no more can wait; try again after the time "
-        "in Retry-After, or raise the service's `max_in_flight` if it can take more.",
+        "The gateway has reached a limit on requests, connections or memory; try again after the "
+        "time in Retry-After, or raise the service's `max_in_flight` if the service can take more.",
     )
     SERVICE_DOWN = Answer(
         503,
         "destination_unavailable",
         "ServiceDown",
         Layer.GATEWAY,
-        "The service has failed several times in a row and is left alone for a while; try again "
-        "after the time in Retry-After, and check the service if it lasts.",
+        "The service has failed several times in a row, so the gateway sends it no requests for a "
+        "while; try again after the time in Retry-After. If it lasts, check the service.",
     )
     DRAINING = Answer(
         503,
         "proxy_internal_response",
         "Draining",
         Layer.GATEWAY,
-        "The gateway is ending and takes no new requests; connect again and send it once more.",
+        "The gateway is shutting down and accepts no new requests; connect again and resend it.",
     )
     INTERNAL = Answer(
         500,
         "proxy_internal_error",
         "Internal",
         Layer.GATEWAY,
-        "The gateway has failed in a way it was not meant to; report it with the request id.",
+        "The gateway has a defect and could not handle the request; report it with the request id.",
     )
 
     # The way to the service, or its answer, is broken.
@@ -272,8 +272,8 @@ class ErrorCode(Enum):
         "connection_terminated",
         "ConnectionTerminated",
         Layer.NETWORK,
-        "The service closed the connection before it answered; the request may or may not have "
-        "been processed.",
+        "The service closed the connection without a response, and may or may not have processed "
+        "the request; check its log before you send it again.",
     )
     TLS_CERTIFICATE_ERROR = Answer(
         502,
@@ -294,29 +294,29 @@ class ErrorCode(Enum):
         "http_protocol_error",
         "HttpProtocolError",
         Layer.NETWORK,
-        "The service's answer is not valid HTTP and was not passed on.",
+        "The service's response is not valid HTTP and was not forwarded; report it to its owner.",
     )
     HTTP_RESPONSE_INCOMPLETE = Answer(
         502,
         "http_response_incomplete",
         "HttpResponseIncomplete",
         Layer.NETWORK,
-        "The service's answer broke off before it was complete.",
+        "The service closed the connection in the middle of its response; check the service.",
     )
     CONNECTION_TIMEOUT = Answer(
         504,
         "connection_timeout",
         "ConnectionTimeout",
         Layer.NETWORK,
-        "The service could not be connected to within `timeouts.connect`.",
+        "No connection to the service was made within `timeouts.connect`; check the network.",
     )
     HTTP_RESPONSE_TIMEOUT = Answer(
         504,
         "http_response_timeout",
         "HttpResponseTimeout",
         Layer.NETWORK,
-        "The service did not answer within `timeouts.first_byte` (its body: "
-        "`timeouts.first_chunk`), or stalled for longer than `timeouts.idle`.",
+        "The service sent no response within `timeouts.first_byte` (its body: "
+        "`timeouts.first_chunk`), or stalled for longer than `timeouts.idle`; check its load.",
     )
 
     @property

@@ -11,13 +11,13 @@ from gateway import __version__, build
 _COMMANDS = {
     # name: what the list of commands says; the command is `command` in `gateway.cli.<name>`
     "serve": "Run the gateway.",
-    "run": "Run a command with a gateway of its own; for jobs and notebooks.",
+    "run": "Run one command, such as a job or a notebook, with a gateway around it.",
     "demo": "Try it out: the stand-in cloud and the gateway on loopback, no account needed.",
     "twin": "Run the stand-in cloud alone: IAM and real-time services, with faults on request.",
     "init": "Write a first configuration, from a service's URL and a kind of credential.",
     "check": "Check the configuration and report every problem at once.",
-    "doctor": "Try every step up to a service's answer, and say what is wrong and what to do.",
-    "whoami": "Log in, and show as whom; never the token.",
+    "doctor": "Try each step up to the service's response; name the first failure and the fix.",
+    "whoami": "Log in; show user, project, roles and expiry, never the token.",
     "wait": "Wait until a running gateway is ready.",
     "healthcheck": "Ask a running gateway whether it is alive.",
 }
@@ -75,8 +75,8 @@ Completion of commands and options, for this shell (bash, zsh or fish):
 Exit codes:
   0  good
   2  the configuration or the command line is wrong
-  3  something remote is wrong, or not there
-  128 and a signal's number: told twice to end, what was in flight was broken off
+  3  something remote is wrong or cannot be reached
+  130, 143  a second SIGINT or SIGTERM: stopped at once, requests were cut off
 """
 
 
@@ -90,5 +90,5 @@ def main() -> None:
     """Call token-protected inference services without knowing a credential.
 
     The gateway listens on loopback, adds a cached and refreshed X-Auth-Token to every request,
-    forwards it to the real-time service, streams the answer back, and exports metrics.
+    forwards it to the service, streams the response back, and exports metrics.
     """

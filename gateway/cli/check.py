@@ -29,10 +29,10 @@ Exit codes: 0 good, 2 the configuration is wrong, 3 something remote is (with --
     "--online", is_flag=True, help="Also log in, once per identity, and connect to each service."
 )
 @click.option(
-    "--show", is_flag=True, help="Also print every value in force and where it came from."
+    "--show", is_flag=True, help="Also print every value that is used, and where it comes from."
 )
 def command(file: Path | None, online: bool, show: bool) -> None:
-    """Check the configuration: what was wrong, what is allowed, what may have been meant.
+    """Check the configuration; report each problem with what is allowed.
 
     With --online one line per finding, OK, WARN or FAIL, with the remedy. A login that IAM refuses
     counts towards the account's lock-out, so it is tried only once. With --show one line per

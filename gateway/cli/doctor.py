@@ -44,8 +44,8 @@ def command(file: Path | None, as_json: bool) -> None:
     Each line is OK, WARN or FAIL, with the remedy.
 
     It logs in once per identity, and not at all when a gateway that runs here says that IAM refuses
-    this login. One that IAM refuses counts towards the account's lock-out: correct what is said
-    before you run it again.
+    this login. One that IAM refuses counts towards the account's lock-out: correct the problem
+    before you run doctor again.
     """
     findings = asyncio.run(_collect(file, quiet=as_json))
     code = _exit_code(findings)

@@ -16,12 +16,12 @@ Examples:
   modelarts-gateway healthcheck --admin-listen 127.0.0.1:9090
 
 \b
-Exit codes: 0 alive, 2 the address is wrong, 3 no or another answer."""
+Exit codes: 0 alive, 2 the address is wrong, 3 no response, or not the expected one."""
 )
 @config_option
 @click.option("--admin-listen", metavar="ADDRESS", help="Where the gateway's admin listener is.")
 def command(file: Path | None, admin_listen: str | None) -> None:
-    """Exit with 0 if the gateway answers on its admin listener. No curl needed in the image."""
+    """Exit with 0 if the gateway responds on its admin listener; needs no curl in the image."""
     good, text = ask(*admin_address(file, admin_listen), "/livez")
     click.echo(text, err=not good)
     if not good:

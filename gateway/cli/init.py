@@ -39,13 +39,21 @@ Exit codes: 0 written, 2 a flag is wrong, or the file exists."""
     default="gateway.yaml",
     show_default=True,
     metavar="FILE",
-    help="Where; -: print it.",
+    help="The file to write; - prints it.",
 )
 @click.option("--url", envvar="GATEWAY_SERVICE_URL", metavar="URL", help="The service's URL.")
 @click.option("--method", type=click.Choice(list(KINDS)), help="The kind of credential.")
 @click.option("--name", metavar="NAME", help="The service's name: its path and metric label.")
-@click.option("--secret-file", metavar="FILE", help="Where the secret is, or will be.")
-@click.option("--set", "given", multiple=True, metavar="KEY=VALUE", help="A key of the identity.")
+@click.option(
+    "--secret-file", metavar="FILE", help="The file that holds the secret, or will hold it."
+)
+@click.option(
+    "--set",
+    "given",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set a key of the identity; may be repeated.",
+)
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def command(  # noqa: PLR0917  # click's way
     output: str,

@@ -34,10 +34,10 @@ end with 0; a second one ends at once, with 143 or 130. SIGHUP reads the configu
 and certificates again, as POST /reload on the admin listener does."""
 )
 @config_option
-@click.option("--listen", metavar="ADDRESS", help="Where callers connect; over the file's.")
+@click.option("--listen", metavar="ADDRESS", help="Where callers connect; overrides the file.")
 @click.option("--admin-listen", metavar="ADDRESS", help="Where probes and Prometheus connect.")
 def command(file: Path | None, listen: str | None, admin_listen: str | None) -> None:
-    """Run the gateway until it is told to end.
+    """Run the gateway until it gets SIGTERM or SIGINT.
 
     It starts whether or not IAM can be reached, and says on the admin listener when it is ready.
     The access log goes to standard output, everything else to standard error: as text on a

@@ -22,12 +22,30 @@ Examples:
 Faults on request and everything else it can do: gateway/twin/README.md"""
 )
 @click.option(
-    "--listen", default="127.0.0.1:8081", show_default=True, metavar="ADDRESS", help="Where."
+    "--listen",
+    default="127.0.0.1:8081",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where the stand-in cloud listens.",
 )
 @click.option("--token-ttl", default="24h", show_default=True, help="Life of a token.")
-@click.option("--slots", default=4, show_default=True, help="Of `slow`: requests at a time.")
-@click.option("--service-time", default="50ms", show_default=True, help="Of `slow`: of each.")
-@click.option("--rate", default=0, help="Of `slow`: requests per second, others 429; 0: all.")
+@click.option(
+    "--slots",
+    default=4,
+    show_default=True,
+    help="How many requests service `slow` handles at a time.",
+)
+@click.option(
+    "--service-time",
+    default="50ms",
+    show_default=True,
+    help="How long service `slow` takes for each request.",
+)
+@click.option(
+    "--rate",
+    default=0,
+    help="Requests per second that service `slow` accepts; others get 429. 0: no limit.",
+)
 def command(listen: str, token_ttl: str, slots: int, service_time: str, rate: int) -> None:
     """Run IAM and real-time services on loopback, to test your own programs against."""
     try:

@@ -52,7 +52,7 @@ class Finding:
 
 
 def has_failed(findings: Iterable[Finding]) -> bool:
-    """Say whether one of them is a failure."""
+    """Return whether one of them is a failure."""
     return any(finding.level is Level.FAIL for finding in findings)
 
 

@@ -65,7 +65,7 @@ async def walk(
     proxy: EgressProxy | None = None,
     lookup: Lookup = socket.getaddrinfo,
 ) -> list[Finding]:
-    """Go as far as it goes: one finding per step, the last one a failure if it goes no further.
+    """Try each step until one fails; return a finding per step.
 
     Args:
         key: what the findings are about.
@@ -190,7 +190,7 @@ async def _ask_for_tunnel(
             while (status := connect_status(received)) is None:
                 data = await reader.read(4096)
                 if not data:
-                    raise tunnel_error("it closed the connection unanswered")
+                    raise tunnel_error("it closed the connection without a response")
                 received += data
         text = refusal_of(status)
     except TimeoutError:

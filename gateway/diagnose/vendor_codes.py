@@ -25,7 +25,7 @@ _THROTTLED = "calls are throttled: wait, call less often, or have the limit rais
 _BACKEND_DOWN = (
     "the model's instances cannot be reached: look at the service's state, events and logs"
 )
-_BACKEND_SLOW = "the model does not answer in time: look at its load and logs, or add instances"
+_BACKEND_SLOW = "the model does not respond in time: check its load and logs, or add instances"
 
 _BY_CODE: Mapping[str, tuple[Step, str]] = {
     "APIG.0101": (Step.URL, _NO_SUCH_URL),
@@ -70,16 +70,17 @@ _APIG_0201: Mapping[int, str] = {
 _LAYERS = {Layer.APIG: "the API gateway", Layer.MODELARTS: "ModelArts", Layer.MODEL: "the model"}
 _KEY_METHODS = frozenset({"api_key", "header"})
 _REJECTED_BY_METHOD: Mapping[str, str] = {
-    "none": "a token is wanted, and the identity (method none) sends none: configure a login",
+    "none": "the service requires a token, and the identity (method none) sends none: configure a "
+    "login",
     "api_key": KEY_REFUSED,
     "header": KEY_REFUSED,
-    "ak_sk": "the signature is not taken: check access key and secret key, and that their user may "
-    "call this service; new services, at /v2/infers, take no signatures",
-    "file": "the token in token_file is not taken: whoever writes the file has to renew it, with "
-    "one for the service's project",
+    "ak_sk": "the signature is rejected: check access key and secret key, and that their user may "
+    "call this service; new services, at /v2/infers, accept no signatures",
+    "file": "the token in token_file is rejected: the program that writes the file must renew it, "
+    "with one for the service's project",
 }
 _FRESH_ONE_REFUSED = (
-    "the token that IAM has just given is not taken: check that auth_url is the IAM, and project "
+    "the token that IAM has just issued is rejected: check that auth_url is the IAM, and project "
     "the project, of the service's own region; after a change of password or roles wait some "
     "minutes"
 )
@@ -87,7 +88,7 @@ _FRESH_ONE_REFUSED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visited:
-    """What a service has answered to a harmless request."""
+    """The response of a service to a harmless request."""
 
     method: str
     status: int
@@ -125,24 +126,24 @@ def meaning_of(visited: Visited, *, login_method: str) -> Meaning:
 
 
 def is_known_to_vendor(visited: Visited) -> bool:
-    """Say whether the API gateway or something behind it has answered."""
+    """Return whether the response comes from the API gateway or from behind it."""
     return bool(visited.code) or visited.server == _MODELARTS
 
 
 def failure_text(error: UpstreamError, service: Service) -> str:
-    """Say in words that there was no whole answer, and what to do."""
+    """Return why there was no whole response, and what to do."""
     match error.code:
         case ErrorCode.HTTP_RESPONSE_TIMEOUT:
-            return f"{error}: the model hangs or has too much to do; look at its load and logs"
+            return f"{error}: the model hangs or is overloaded; check its load and logs"
         case ErrorCode.HTTP_RESPONSE_INCOMPLETE:
-            return "the answer breaks off: look at what lies between, and at the model's logs"
+            return "the response breaks off: check any proxy on the way, and the model's logs"
         case ErrorCode.CONNECTION_TERMINATED:
             return (
-                "the connection is closed without an answer: check scheme and port of the url"
+                "the connection is closed without a response: check scheme and port of the url"
                 f"{', and whether a client certificate is wanted' * (service.scheme == 'https')}"
             )
         case ErrorCode.HTTP_PROTOCOL_ERROR:
-            return "the answer is not proper HTTP: check scheme and port of the url"
+            return "the response is not valid HTTP: check scheme and port of the url"
         case _:
             return str(error.code.value.summary)
 
@@ -157,7 +158,7 @@ def _judge(visited: Visited, login_method: str) -> Meaning:
         text = _REJECTED_BY_METHOD.get(login_method, _FRESH_ONE_REFUSED)
         return Meaning(Level.FAIL, Step.PROBE, text)
     if code == "APIG.0201":
-        text = _APIG_0201.get(status, "the API gateway cannot make sense of the request")
+        text = _APIG_0201.get(status, "the API gateway cannot parse the request")
         return Meaning(Level.FAIL, Step.PROBE, text)
     if code in _BY_CODE:
         step, text = _BY_CODE[code]

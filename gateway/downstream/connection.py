@@ -347,7 +347,7 @@ class ClientConnection(Watched):
 
     def _fail_internal(self, exchange: Exchange) -> None:
         """Let a bug of ours cost one request, and answer that."""
-        _log.exception("request failed by a bug of the gateway")
+        _log.exception("a request failed because of a defect in the gateway; please report it")
         exchange.break_off(GatewayError(ErrorCode.INTERNAL))
 
     def refuse(self, error: GatewayError) -> None:

@@ -1,4 +1,4 @@
-"""What IAM's answer to a login means, and which answers must not be believed. Pure: no I/O.
+"""What IAM's answer to a login means, and which responses are not valid. Pure: no I/O.
 
 Sources: Keystone v3 "Password authentication with scoped authorization"; IAM "Obtaining a User
 Token"; CVE-2026-44394 for why a life is taken from the answer and never assumed.
@@ -35,17 +35,19 @@ _BY_WORD = (
 )
 _LOCKED = "IAM has locked the user after too many wrong logins: correct the secret, then wait"
 _FORBIDDEN = "IAM forbids the login: check the user's state, its access mode and its project role"
-_MALFORMED = "IAM cannot make sense of the login: check user_domain, project and project_domain"
+_MALFORMED = "IAM cannot parse the login: check user_domain, project and project_domain"
 _THROTTLED = "IAM throttles logins: wait, and find out who else logs in with this account"
-_MOVED = "IAM redirects, which is not followed with a secret: check auth_url"
+_MOVED = (
+    "IAM responds with a redirect, which is not followed, to protect the secret: check auth_url"
+)
 _NO_SUCH = "there is no IAM at this address: check auth_url, with or without /v3"
-_FAILED = "IAM failed: wait, and look at its state and at what lies between"
-_UNEXPECTED = "IAM answered with an unexpected status: check auth_url, and what lies between"
+_FAILED = "IAM failed (5xx): wait, and check IAM's state and any proxy on the way"
+_UNEXPECTED = "IAM responded with an unexpected status: check auth_url, and any proxy on the way"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The parts of IAM's HTTP response that count, not yet believed."""
+    """The parts of IAM's HTTP response that matter, not yet validated."""
 
     status: int
     tokens: tuple[str, ...] = field(repr=False)
@@ -67,7 +69,7 @@ class AskedProject:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A believed answer: a token for the right project and the rest of its life."""
+    """A valid response: a token for the requested project, and how long it lives."""
 
     line: bytes = field(repr=False)
     life_s: float
@@ -135,12 +137,12 @@ def subject_token_of(answer: Answer) -> SecretStr:
         LoginError: it must not be believed; `BAD_REPLY`.
     """
     if len(answer.tokens) != 1:
-        raise _unbelievable(f"it has {len(answer.tokens)} X-Subject-Token fields")
+        raise _invalid(f"it has {len(answer.tokens)} X-Subject-Token fields")
     secret = SecretStr(answer.tokens[0])
     try:
         token_line(secret)
     except ValueError as error:
-        raise _unbelievable(str(error)) from None
+        raise _invalid(str(error)) from None
     return secret
 
 
@@ -156,7 +158,7 @@ def grant_of(answer: Answer, asked: AskedProject, *, wall_now: float) -> Grant:
     expires = moment_of(token.get("expires_at"))
     issued = moment_of(token.get("issued_at"))
     if expires is None:
-        raise _unbelievable("it has no expires_at that can be read")
+        raise _invalid("it has no expires_at that can be read")
     told = [issued.timestamp()] if issued is not None else []
     if (date := instant_of_date(answer.date)) is not None:
         # It leaves out up to a second; issued_at does not, unless it is of another answer.
@@ -164,9 +166,9 @@ def grant_of(answer: Answer, asked: AskedProject, *, wall_now: float) -> Grant:
     # The later of the two: an IAM that hands out a token it made an hour ago has one hour less.
     life_s = expires.timestamp() - max(told, default=wall_now)
     if life_s <= 0:
-        raise _unbelievable("its token has expired already")
+        raise _invalid("its token has expired already")
     if life_s > LONGEST_LIFE_S:
-        raise _unbelievable("its token is said to live for more than 31 days")
+        raise _invalid("its token is said to live for more than 31 days")
     project = _mapping(token.get("project"))
     _check_project(project, asked)
     user = _mapping(token.get("user"))
@@ -222,7 +224,7 @@ def _refusal(status: int, code: str | None, said: str) -> str:
 def _check_project(project: Mapping[str, Any], asked: AskedProject) -> None:
     if not isinstance(project.get("id"), str):
         why = "its token is for no project: set project or project_id"
-        raise _unbelievable(why, is_scope=True)
+        raise _invalid(why, is_scope=True)
     domain = _mapping(project.get("domain"))
     for wanted, got in (
         (asked.id, project.get("id")),
@@ -234,7 +236,7 @@ def _check_project(project: Mapping[str, Any], asked: AskedProject) -> None:
             isinstance(got, str) and got.casefold() == wanted.casefold()
         ):
             why = "its token is for another project than was asked for"
-            raise _unbelievable(why, is_scope=True)
+            raise _invalid(why, is_scope=True)
 
 
 def _vendor_code(body: bytes) -> str | None:
@@ -278,7 +280,7 @@ def _json(body: bytes) -> Mapping[str, Any]:
     try:
         return _mapping(json.loads(body))
     except (ValueError, RecursionError):
-        problem = _unbelievable("its body is not JSON")
+        problem = _invalid("its body is not JSON")
     raise problem  # outside the handler: a JSONDecodeError carries the body
 
 
@@ -303,7 +305,7 @@ def _shown(value: object) -> str | None:
     return "".join(char if char.isprintable() else "?" for char in value[:100])
 
 
-def _unbelievable(why: str, *, is_scope: bool = False) -> LoginError:
-    remedy = "" if is_scope else "; check auth_url, and what lies between"
+def _invalid(why: str, *, is_scope: bool = False) -> LoginError:
+    remedy = "" if is_scope else "; check auth_url, and any proxy on the way"
     text = f"IAM's response is invalid: {why}{remedy}"
     return LoginError(RefreshResult.BAD_REPLY, text, is_scope=is_scope)

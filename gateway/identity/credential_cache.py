@@ -215,7 +215,7 @@ class CredentialCache:
         self._waiters.wake()
 
     def _begin(self, trigger: RefreshTrigger, now: float, delay_s: float = 0.0) -> bool:
-        """See to it that a login is under way, or will be in `delay_s`; False: it must not be."""
+        """Start a login, now or in `delay_s`, unless one runs; False: IAM must not be asked."""
         if self._task is not None:
             return True
         if self._closed or now < self._history.opens_at(now):

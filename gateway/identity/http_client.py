@@ -1,4 +1,4 @@
-"""Asking IAM, or whoever else gives out credentials, one question over HTTP."""
+"""One HTTP request to IAM, or to another issuer of credentials."""
 
 import ssl
 from collections.abc import Iterable, Mapping
@@ -86,7 +86,7 @@ class HttpClient:
                     result, f"the egress proxy to {whose}: {refusal_of(error.status)}"
                 )
             case TimeoutError():
-                result, text = RefreshResult.TIMEOUT, f"{whose} did not answer in time"
+                result, text = RefreshResult.TIMEOUT, f"{whose} did not respond in time"
             case aiohttp.ClientConnectorDNSError():
                 text = f"{whose}'s host name cannot be resolved"
             case aiohttp.ClientConnectorCertificateError():
@@ -97,9 +97,9 @@ class HttpClient:
             case aiohttp.ClientConnectorError():
                 text = f"{whose} cannot be connected to"
             case aiohttp.ClientConnectionError():
-                text = f"{whose} closed the connection unanswered"
+                text = f"{whose} closed the connection without a response"
             case _:
-                result, text = RefreshResult.BAD_REPLY, f"{whose}'s answer is not proper HTTP"
+                result, text = RefreshResult.BAD_REPLY, f"{whose}'s response is not valid HTTP"
         return LoginError(result, f"{text}: {remedy}")
 
     async def _exchange(

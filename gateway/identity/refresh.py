@@ -35,12 +35,12 @@ class RefreshResult(StrEnum):
 
     OK = "ok"
     REFUSED = "refused"
-    """IAM does not want these credentials; asking again may lock the account."""
+    """IAM rejects these credentials; trying again may lock the account."""
     THROTTLED = "throttled"
     NETWORK = "network"
     TIMEOUT = "timeout"
     BAD_REPLY = "bad_reply"
-    """IAM failed, or its answer must not be believed."""
+    """IAM failed, or its response is not valid."""
 
 
 def family(result: RefreshResult) -> RefreshResult:

@@ -28,12 +28,12 @@ KEY_LOCKED = (
 class Reason(StrEnum):
     """Why an identity has no usable credential."""
 
-    STARTING = "the first login has not been answered yet"
+    STARTING = "the first login is still under way"
     REFUSED = "IAM refuses the login"
     THROTTLED = "IAM throttles logins"
     NETWORK = "IAM cannot be reached"
-    TIMEOUT = "IAM does not answer in time"
-    BAD_REPLY = "the secret cannot be read, IAM fails, or its answer cannot be believed"
+    TIMEOUT = "IAM does not respond in time"
+    BAD_REPLY = "the secret cannot be read, IAM fails, or its response is not valid"
     RENEWING = "the last credential has expired or was rejected and is being replaced"
     CLOSED = "the gateway is shutting down"
 

@@ -193,7 +193,7 @@ class Attempt(ResponseListener):
             self.relay.pass_on(head, body, complete=complete)
         except Exception:  # noqa: BLE001  # logged, counted and answered
             # Nobody above knows which request it is about, and its client would wait for ever.
-            _log.exception("request failed by a bug of the gateway")
+            _log.exception("a request failed because of a defect in the gateway; please report it")
             self.connection.abort()
             self.on_failure(UpstreamError(ErrorCode.INTERNAL))
             return

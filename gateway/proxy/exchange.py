@@ -295,7 +295,7 @@ class Exchange(AttemptOwner):
                 self._fail(error)
         except Exception:  # noqa: BLE001  # logged, counted and answered: see below
             # The top of a task: nobody else would notice, and the client would wait for ever.
-            _log.exception("request failed by a bug of the gateway")
+            _log.exception("a request failed because of a defect in the gateway; please report it")
             self._waiting = None
             self.break_off(GatewayError(ErrorCode.INTERNAL))
 

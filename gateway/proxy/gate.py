@@ -257,15 +257,16 @@ class Gate:
         self._counts.breaker_transitions[breaker.state.value] += 1
         if breaker.state is OPEN:
             _log.warning(
-                "service %s fails: its requests are refused for %.1f s, then one is tried",
+                "service %s has failed several times in a row: its requests are rejected for "
+                "%.1f s, then one is tried",
                 self._name,
                 breaker.remaining_s(self._clock()),
             )
         elif breaker.state is CLOSED:
-            _log.warning("service %s answers again: its requests pass", self._name)
+            _log.warning("service %s works again: its requests are forwarded", self._name)
 
     def _watch(self, now: float) -> None:
-        """Have a timer for the deadline of whoever waits longest."""
+        """Set the timer to the deadline of the request that has waited longest."""
         deadline = self._places.next_deadline
         if deadline is not None and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(

@@ -224,9 +224,9 @@ class Settings(Section):
     """Origins, as `https://host[:port]`, of web pages that may call; all others get 403, and with
     them every cross-site request of a browser. What such a page may read, the service decides."""
     drain: Drain = Drain()
-    """How the gateway leaves."""
+    """How the gateway shuts down."""
     limits: Limits = Limits()
-    """What the whole process takes."""
+    """Limits of the whole process."""
     quitquitquit: bool = False
     """Whether POST `/quitquitquit` on the admin listener ends the gateway, for jobs whose sidecar
     must end with them. Off, because anyone who reaches that listener could use it."""

@@ -36,7 +36,7 @@ async def open_tunnel(sock: socket.socket, proxy: EgressProxy, host: str, port: 
         while (status := connect_status(received)) is None:
             data = await loop.sock_recv(sock, _READ_BYTES)
             if not data:
-                raise tunnel_error("it closed the connection unanswered")
+                raise tunnel_error("it closed the connection without a response")
             received += data
     except OSError as cause:
         raise tunnel_error(type(cause).__name__) from cause

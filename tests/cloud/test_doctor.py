@@ -31,11 +31,11 @@ REACHED = (
     "the model has been reached; its own response to a bare GET is expected (status 405, MR.0105",
 )
 BELIEF = "bad_reply: IAM's response is invalid: "
-NOT_TAKEN = "the token that IAM has just given is not taken: check that auth_url is the IAM"
+NOT_TAKEN = "the token that IAM has just issued is rejected: check that auth_url is the IAM"
 NO_PROJECT = "the token is for no project: set project or project_id"
 THROTTLED = "calls are throttled: wait, call less often, or have the limit raised"
 UNREACHABLE = "the model's instances cannot be reached: look at the service's state, events"
-SLOW = "the model does not answer in time: look at its load and logs, or add instances"
+SLOW = "the model does not respond in time: check its load and logs, or add instances"
 FORBIDDEN = "the user may not call this service: give it a role for ModelArts in the project"
 
 Row = tuple[str, str, str]
@@ -129,12 +129,15 @@ IAM_FAULTS: list[tuple[dict[str, Any], Row]] = [
     ({"fault": "forbidden"}, ("FAIL", "login", "refused: IAM forbids the login: check the user's")),
     ({"fault": "throttled"}, ("FAIL", "login", "throttled: IAM throttles logins")),
     ({"fault": "throttled", "retry_after": 3}, ("FAIL", "login", "throttled: IAM throttles")),
-    ({"fault": "status"}, ("FAIL", "login", "bad_reply: IAM failed: wait")),
-    ({"fault": "status", "status": 503}, ("FAIL", "login", "bad_reply: IAM failed: wait")),
+    ({"fault": "status"}, ("FAIL", "login", "bad_reply: IAM failed (5xx): wait")),
+    ({"fault": "status", "status": 503}, ("FAIL", "login", "bad_reply: IAM failed (5xx): wait")),
     ({"fault": "status", "status": 404}, ("FAIL", "login", "bad_reply: there is no IAM at this")),
-    ({"fault": "status", "status": 302}, ("FAIL", "login", "bad_reply: IAM redirects, which is")),
-    ({"fault": "html"}, ("FAIL", "login", "bad_reply: IAM answered with an unexpected status")),
-    ({"fault": "ok-200"}, ("FAIL", "login", "bad_reply: IAM answered with an unexpected status")),
+    (
+        {"fault": "status", "status": 302},
+        ("FAIL", "login", "bad_reply: IAM responds with a redirect, which is"),
+    ),
+    ({"fault": "html"}, ("FAIL", "login", "bad_reply: IAM responded with an unexpected status")),
+    ({"fault": "ok-200"}, ("FAIL", "login", "bad_reply: IAM responded with an unexpected status")),
     ({"fault": "no-token"}, ("FAIL", "login", f"{BELIEF}it has 0 X-Subject-Token fields")),
     ({"fault": "empty-token"}, ("FAIL", "login", f"{BELIEF}the token is empty")),
     ({"fault": "bad-token"}, ("FAIL", "login", f"{BELIEF}the token is empty or holds something")),
@@ -144,8 +147,11 @@ IAM_FAULTS: list[tuple[dict[str, Any], Row]] = [
     ({"fault": "no-expiry"}, ("FAIL", "login", f"{BELIEF}it has no expires_at")),
     ({"fault": "big-body"}, ("FAIL", "login", "bad_reply: IAM's answer is larger than 1 MiB")),
     ({"fault": "slow", "delay": "200ms"}, ("OK", "login", "logged in as infer of my-account")),
-    ({"fault": "hang"}, ("FAIL", "login", "timeout: IAM did not answer in time")),
-    ({"fault": "reset"}, ("FAIL", "login", "network: IAM closed the connection unanswered")),
+    ({"fault": "hang"}, ("FAIL", "login", "timeout: IAM did not respond in time")),
+    (
+        {"fault": "reset"},
+        ("FAIL", "login", "network: IAM closed the connection without a response"),
+    ),
 ]
 
 
@@ -218,7 +224,7 @@ def test_wrong_identity_is_told_from_wrong_project(
 
 SERVICE_FAULTS: list[tuple[dict[str, Any], Row]] = [
     ({"delay": "300ms"}, REACHED),
-    ({"hang": True}, ("FAIL", "probe", "no answer within 0.8 s: the model hangs or has too much")),
+    ({"hang": True}, ("FAIL", "probe", "no answer within 0.8 s: the model hangs or is overloaded")),
     ({"early": True}, ("OK", "probe", "answers GET with 200")),
     ({"status": 200}, ("OK", "probe", "answers GET with 200")),
     (
@@ -242,9 +248,9 @@ SERVICE_FAULTS: list[tuple[dict[str, Any], Row]] = [
     ({"first-token": "20ms"}, REACHED),  # the language model's alone
     ({"chunked": True}, REACHED),
     ({"slow": "10B/5ms"}, REACHED),
-    ({"cut": 5}, ("FAIL", "probe", "the answer breaks off: look at what lies between, and at")),
-    ({"reset": "body"}, ("FAIL", "probe", "the answer breaks off: look at what lies between")),
-    ({"reset": "head"}, ("FAIL", "probe", "the connection is closed without an answer: check")),
+    ({"cut": 5}, ("FAIL", "probe", "the response breaks off: check any proxy on the way")),
+    ({"reset": "body"}, ("FAIL", "probe", "the response breaks off: check any proxy on the way")),
+    ({"reset": "head"}, ("FAIL", "probe", "the connection is closed without a response: check")),
 ]
 
 
@@ -263,7 +269,7 @@ def test_fault_of_a_service_is_named(
 
 CODES: list[tuple[str, int | None, Row]] = [
     ("APIG.0101", None, ("FAIL", "url", "nothing is published at this URL: copy it from the")),
-    ("APIG.0201", 400, ("FAIL", "probe", "the API gateway cannot make sense of the request")),
+    ("APIG.0201", 400, ("FAIL", "probe", "the API gateway cannot parse the request")),
     ("APIG.0201", 413, ("FAIL", "probe", "the request is too large for the API gateway")),
     ("APIG.0201", 414, ("FAIL", "probe", "the URL is too long for the API gateway")),
     ("APIG.0201", 494, ("FAIL", "probe", "the header fields are too large for the API gateway")),

@@ -207,7 +207,7 @@ async def test_no_request_fails_while_redis_is_cut_off(
             assert [status for status, _ in replies] == [200] * 8
             assert twin._state.stats.login_attempts == 3  # each for itself
             for one in gateways:
-                await one.says("it does not answer in time; until it can, this replica logs in by")
+                await one.says("it does not respond in time; until it can, this replica logs in by")
             await gate.open()
             for one in gateways:
                 await one.says("Redis works again")

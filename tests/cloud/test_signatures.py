@@ -160,7 +160,7 @@ def test_doctor_and_whoami_know_signatures(run: Run, tmp_path: Path) -> None:  #
     assert "access key TWIN…0001; whether it is good" in good.out
     assert "access key TWIN…0001" in who.out
     assert "temporary access key HST" in temporary.out
-    assert "the signature is not taken: check access key and secret key" in bad.out
+    assert "the signature is rejected: check access key and secret key" in bad.out
     assert ACCOUNT.secret_key not in good.out + who.out
 
 

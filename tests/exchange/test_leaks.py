@@ -184,7 +184,8 @@ async def test_a_bug_does_not_quote_the_token(log: io.StringIO) -> None:
         gateway.credentials.failure = ValueError(TOKEN.times(9).decode())
         assert (await gateway.ask(POST)).status == 500
 
-    assert "request failed by a bug of the gateway: ValueError in obtain (" in log.getvalue()
+    said = "a request failed because of a defect in the gateway; please report it: ValueError in"
+    assert f"{said} obtain (" in log.getvalue()
     assert_hidden("the log", log.getvalue().encode())
 
 

@@ -160,4 +160,4 @@ async def _within(step: Coroutine[Any, Any, _T], limit_s: float) -> _T:
             await asyncio.sleep(0)
     finally:
         task.cancel()
-    raise ShelfError("it does not answer in time")
+    raise ShelfError("it does not respond in time")

@@ -146,7 +146,7 @@ class RedisShelf(Shelf):
         except (AuthenticationError, AuthorizationError, NoPermissionError):
             reason = "it refuses the password, or lacks permission for a command"
         except (RedisTimeoutError, TimeoutError):
-            reason = "it does not answer in time"
+            reason = "it does not respond in time"
         except (RedisConnectionError, OSError):
             reason = "it cannot be connected to; check url, tls and that it speaks Redis"
         except ResponseError as error:

@@ -120,5 +120,5 @@ def test_doctor_tells_a_token_that_the_service_does_not_take(
     for kind in ("strict", "plain"):
         ran = run(tmp_path, "doctor", identity=identity, url=keystone.service_url(kind))
         assert ran.returncode == 3, ran.stdout
-        assert "the token in token_file is not taken" in ran.stdout
+        assert "the token in token_file is rejected" in ran.stdout
         assert "canary" not in ran.stdout + ran.stderr

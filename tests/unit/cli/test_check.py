@@ -156,7 +156,7 @@ def test_refused_login_is_explained(
         ({"fault": "throttled"}, "throttled: IAM throttles logins"),
         ({"fault": "status"}, "bad_reply: IAM failed"),
         ({"fault": "no-token"}, "bad_reply: IAM's response is invalid"),
-        ({"fault": "reset"}, "network: IAM closed the connection unanswered"),
+        ({"fault": "reset"}, "network: IAM closed the connection without a response"),
     ],
 )
 def test_failed_login_is_explained(

@@ -388,7 +388,7 @@ def test_token_from_a_file_is_tried_at_the_service(tmp_path: Path) -> None:
     assert good.code == 0
     assert good.line("services.iris", "clock").startswith("OK ")
     assert bad.code == 3
-    assert "the token in token_file is not taken" in bad.line("services.iris", "probe")
+    assert "the token in token_file is rejected" in bad.line("services.iris", "probe")
     assert broken.code == 2
     assert broken.line("identities.default", "secret").startswith("FAIL ")
     assert token not in good.text + bad.text

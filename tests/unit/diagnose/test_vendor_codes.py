@@ -63,10 +63,16 @@ def test_strangers_are_judged_by_status(status: int, level: Level, step: Step, t
 @pytest.mark.parametrize(
     ("method", "text"),
     [
-        ("password", "the token that IAM has just given is not taken"),
-        ("application_credential", "the token that IAM has just given is not taken"),
-        ("file", "the token in token_file is not taken: whoever writes the file has to renew it"),
-        ("none", "a token is wanted, and the identity (method none) sends none: configure"),
+        ("password", "the token that IAM has just issued is rejected"),
+        ("application_credential", "the token that IAM has just issued is rejected"),
+        (
+            "file",
+            "the token in token_file is rejected: the program that writes the file must renew it",
+        ),
+        (
+            "none",
+            "the service requires a token, and the identity (method none) sends none: configure",
+        ),
     ],
 )
 @pytest.mark.parametrize(

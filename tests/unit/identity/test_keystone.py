@@ -417,17 +417,17 @@ async def test_token_beyond_64_kib_is_refused_without_being_quoted() -> None:
         (good(body=token_body(project={"id": "p1", "name": 7})), "another project"),
         (good(body=token_body(padding=BIG)), "larger than 1 MiB"),
         (reply(302, b"", {"Location": "http://127.0.0.1:1/", "X-Subject-Token": TOKEN}), "redir"),
-        (reply(307, b"", {"Location": "/canary"}), "redirects"),
+        (reply(307, b"", {"Location": "/canary"}), "redirect"),
         (reply(404, b"{}"), "auth_url"),
         (reply(409, b"{}"), "unexpected status"),
         (
             reply(500, b"canary"),
-            "IAM failed: wait, and look at its state and at what lies between (status 500)",
+            "IAM failed (5xx): wait, and check IAM's state and any proxy on the way (status 500)",
         ),
         (reply(503, b'{"code": "IAM.0011"}'), "status 503, code IAM.0011"),
-        (b"canary canary\r\n\r\n", "proper HTTP"),
-        (b"HTTP/1.1 201 Created\r\nContent-Length: canary\r\n\r\n", "proper HTTP"),
-        (reply(201, b"{", {"X-Subject-Token": TOKEN}, length=99), "proper HTTP"),
+        (b"canary canary\r\n\r\n", "not valid HTTP"),
+        (b"HTTP/1.1 201 Created\r\nContent-Length: canary\r\n\r\n", "not valid HTTP"),
+        (reply(201, b"{", {"X-Subject-Token": TOKEN}, length=99), "not valid HTTP"),
     ],
 )
 async def test_answer_that_must_not_be_believed_is_a_bad_reply(answer: bytes, why: str) -> None:

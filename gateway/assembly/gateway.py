@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, TypeVar
 from gateway.admin.server import MOST_FRESH
 from gateway.assembly.fleet import build_fleet
 from gateway.assembly.identities import BuiltCache, build_cache
-from gateway.assembly.listen_tls import BuiltListenTls, build_listen_tls
+from gateway.assembly.listen_tls import (
+    BuiltListenTls,
+    build_listen_tls,
+    watch_certificate,
+)
 from gateway.assembly.memory import (
     available_bytes,
     budget_bytes,
@@ -240,6 +244,11 @@ class _GatewayBuilder:
             listen=first.listen,
             reuse_port=first.reuse_port,
             listen_tls=listen_tls.context if listen_tls is not None else None,
+            watch_certificate=(
+                partial(watch_certificate, settings.listen_tls, listen_tls.context)
+                if listen_tls is not None and settings.listen_tls is not None
+                else None
+            ),
             client_names=listen_tls.names if listen_tls is not None else None,
             socket_mode=int(first.listen_mode, 8),
             admin_listen=first.admin_listen,

@@ -48,7 +48,10 @@ def _certificate(tls: ListenTls) -> Finding:
         )
         return Finding(Level.FAIL, key, step, text, is_local=True)
     if left_s < RENEWAL_DAYS * _DAY_S:
-        text = f"{tls.cert_file} expires in {duration_text(left_s)}: renew it, then POST /reload"
+        text = (
+            f"{tls.cert_file} expires in {duration_text(left_s)}: renew it; the gateway takes it "
+            "by itself"
+        )
         return Finding(Level.WARN, key, step, text)
     callers = "without certificates" if tls.client_ca_file is None else "with certificates"
     if tls.allowed_clients:
@@ -60,7 +63,7 @@ def _certificate(tls: ListenTls) -> Finding:
 
 def _refusal(code: int) -> str:
     if code == _EXPIRED:
-        return "has expired, so callers refuse it: renew it, then POST /reload"
+        return "has expired, so callers refuse it: renew it; the gateway takes it by itself"
     if code == _NOT_YET:
         return "is not valid yet: set this machine's clock"
     return f"is not accepted as a server's (OpenSSL's code {code}): have it issued for servers"

@@ -51,6 +51,8 @@ class Parts:
     """Whether other processes may listen there, too."""
     listen_tls: ssl.SSLContext | None
     """For callers; another object when its files have changed."""
+    watch_certificate: Callable[[], Coroutine[Any, Any, None]] | None
+    """Makes a coroutine that renews `listen_tls` until it is cancelled."""
     client_names: ClientNames | None
     """Who may call, if callers need a certificate."""
     socket_mode: int

@@ -87,6 +87,7 @@ class Reloader:
         self._reloads: set[asyncio.Task[Reload]] = set()
         self._next: asyncio.Task[Reload] | None = None
         self._watching_fleet: asyncio.Task[None] | None = None
+        self._watching_certificate: asyncio.Task[None] | None = None
         self.parts = parts
         """What every request that begins now goes by."""
         self.started = False
@@ -105,6 +106,7 @@ class Reloader:
         if self.parts.fleet is not None:
             self._watching_fleet = asyncio.create_task(self.parts.fleet.watch(), name="fleet-watch")
         self._caches.start(self.parts)
+        self._watch_certificate()
         self.started = True
 
     async def reload(self) -> Reload:
@@ -127,6 +129,8 @@ class Reloader:
             *self._reloads,
             *self._caches.tasks(),
         ]
+        if self._watching_certificate is not None:
+            ending.append(self._watching_certificate)
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
@@ -173,12 +177,22 @@ class Reloader:
         self._put_in_force(rebuilt.parts)
         self._caches.replace(old, rebuilt)
         if rebuilt.parts.listen_tls is not old.listen_tls:
+            self._watch_certificate()
             await self.listen_again()
         kept = {service.pool for service in rebuilt.parts.services}
         for service in old.services:
             if service.pool not in kept:
                 service.pool.close()
         return Reload((), rebuilt.warnings)
+
+    def _watch_certificate(self) -> None:
+        """Let the certificate in force be renewed, and no other."""
+        if self._watching_certificate is not None:
+            self._watching_certificate.cancel()
+        watch = self.parts.watch_certificate
+        self._watching_certificate = (
+            None if watch is None else asyncio.create_task(watch(), name="certificate-watch")
+        )
 
     def _put_in_force(self, parts: Parts) -> None:
         old, self.parts = self.parts, parts

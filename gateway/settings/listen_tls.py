@@ -10,7 +10,7 @@ from gateway.settings.types import ReadableFile, Text, split_list
 
 
 class ListenTls(Section):
-    """TLS on the data listener, for a gateway on its own. Files are read again at a reload."""
+    """TLS on the data listener. A renewed certificate is taken by itself, the rest by a reload."""
 
     cert_file: ReadableFile
     """PEM file of our certificate with its chain."""

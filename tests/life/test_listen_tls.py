@@ -102,6 +102,27 @@ def test_the_oldest_version_is_1_2(tmp_path: Path) -> None:
     assert context.verify_mode is ssl.CERT_NONE
 
 
+async def test_a_renewed_certificate_is_taken_by_itself(tmp_path: Path) -> None:
+    """As cert-manager renews it: nobody reloads. Files that do not fit change nothing."""
+    pki = Pki(tmp_path)
+    context = pki.context("app.example")
+    async with (
+        scripted_upstream(answer(200, b"served")) as upstream,
+        served(tmp_path, upstream.port, pki.settings()) as process,
+    ):
+        _, _, before = await call(process, context)
+        good = (tmp_path / "tls.pem").read_bytes()
+        (tmp_path / "tls.pem").write_text("no certificate")
+        await process.says("its files have changed and cannot be used")
+        assert (await call(process, context))[2] == before
+        (tmp_path / "tls.pem").write_bytes(good)
+        pki.renew()
+        await process.says("new connections get the certificate that has changed")
+        status, _, after = await call(process, context)
+        assert status == 200
+        assert after != before
+
+
 async def test_new_files_are_taken_without_a_lost_request(tmp_path: Path) -> None:
     """Callers connect and call all the time; what cannot be used changes nothing."""
     pki = Pki(tmp_path)

@@ -50,10 +50,10 @@ def test_a_good_certificate_is_told_with_its_names(tmp_path: Path) -> None:
 
 
 def test_a_certificate_that_ends_soon_is_to_be_renewed(tmp_path: Path) -> None:
-    """With the command that puts it in force."""
+    """Nothing else is to be done."""
     found = found_with(tmp_path, "models.example", days=3)
     assert found.level is Level.WARN
-    assert "expires in 2 d 23 h: renew it, then POST /reload" in found.text
+    assert "expires in 2 d 23 h: renew it; the gateway takes it by itself" in found.text
 
 
 def test_an_expired_certificate_fails(tmp_path: Path) -> None:

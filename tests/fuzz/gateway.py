@@ -75,7 +75,7 @@ class Gateway:
         found: list[str] = []
         for name in ("stdout", "stderr"):
             log = self._log(name)
-            for word in (TOKEN.decode(), "Traceback", "by a bug of the gateway", "Exception in"):
+            for word in (TOKEN.decode(), "Traceback", "a defect in the gateway", "Exception in"):
                 if word in log:
                     at = log.index(word)
                     found.append(f"{name} has {word!r}: {log[max(0, at - 200) : at + 1500]}")

@@ -15,6 +15,8 @@ from gateway.errors import GatewayError
 _CONTROLS: Final = bytes([*range(9), *range(10, 32), 127])  # every one but HTAB
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 
+_SPACE: Final = 0x20
+
 MAX_REMEMBERED: Final = 512
 """Lines, and as many names. When one more comes, all are forgotten, so that nobody can make the
 memory grow: at 512 bytes a line it holds 256 KiB at most."""
@@ -134,14 +136,12 @@ class FieldReader(Generic[_Head]):
         else:
             # Also white space before the colon, and a folded line (RFC 9112 sections 5.1, 5.2).
             raise self._malformed("a line of the head is no field")
-        text = raw
-        if value[:1] == b" " and value[1:2] not in _WHITE_SPACE and value[-1:] not in _WHITE_SPACE:
-            value = value[1:]
-        else:
-            if judge is self._transfer_encoding and b"\t" in value.lstrip(b" \t"):
+        text, given = raw, value
+        value = given.strip(b" \t")
+        if len(given) != len(value) + 1 or given[0] != _SPACE:
+            if judge is self._transfer_encoding and b"\t" in given.lstrip(b" \t"):
                 # Some readers do not know the coding then, and read until the connection ends.
                 raise self._malformed("a TAB behind Transfer-Encoding")
-            value = value.strip(b" \t")
             text = b"%b: %b" % (name, value)
         if name in self._remembered and len(raw) <= MAX_REMEMBERED_BYTES:
             if len(self._known) >= MAX_REMEMBERED:
@@ -165,6 +165,3 @@ class FieldReader(Generic[_Head]):
             if lower in _REMEMBERED:
                 self._remembered.add(name)
         return judge
-
-
-_WHITE_SPACE: Final = frozenset({b" ", b"\t", b""})

@@ -13,11 +13,12 @@ _SMALL_PIECE_BYTES: Final = 512
 
 def joined_if_small(pieces: Sequence[bytes]) -> bytes | None:
     """Return `pieces` as one, or None when a copy would cost more than writing them one by one."""
-    if len(pieces) == 1:
-        return pieces[0]
-    if len(pieces) == 2:  # a head and a body: most of all
+    count = len(pieces)
+    if count == 2:  # a head and a body: most of all
         first, second = pieces
         return first + second if len(first) + len(second) <= _SMALL_BYTES else None
+    if count == 1:
+        return pieces[0]
     return b"".join(pieces) if size_of(pieces) <= _SMALL_BYTES else None
 
 

@@ -43,26 +43,43 @@ class ResponseReader:
     refusal or the end nothing more is read.
     """
 
-    state: ReaderState = HEAD
-    head: ResponseHead | None = None
-    """Of the final response, or of the 101 that switches protocols, once it has been read."""
-    has_excess: bool = False
-    """Whether bytes have come behind the response's end."""
-    chunks: int = 0
-    """Of a chunked body: how many have begun."""
-    _interim: int = 0
-    _overhead: int = 0  # bytes of heads that have not become a final one
-    _unread: bytes = b""  # beginning of a head
-    _left: int = 0  # of a counted body
-    _chunks: ChunkedReader | None = None
+    __slots__ = (
+        "_chunks",
+        "_head_request",
+        "_interim",
+        "_left",
+        "_overhead",
+        "_switch_to",
+        "_unread",
+        "chunks",
+        "has_excess",
+        "head",
+        "state",
+    )
 
     def __init__(self, *, head_request: bool, switch_to: bytes = b"") -> None:
-        """Prepare to read.
+        """Prepare to read one response (see `begin`)."""
+        self.begin(head_request, switch_to)
+
+    def begin(self, head_request: bool, switch_to: bytes) -> None:
+        """Prepare to read another response; nothing is left of the one before.
 
         Args:
             head_request: the request's method is HEAD, so the response has no body.
             switch_to: protocol, in lower case, that a 101 may switch to; empty: none.
         """
+        self.state: ReaderState = HEAD
+        self.head: ResponseHead | None = None
+        """Of the final response, or of the 101 that switches protocols, once it has been read."""
+        self.has_excess = False
+        """Whether bytes have come behind the response's end."""
+        self.chunks = 0
+        """Of a chunked body: how many have begun."""
+        self._interim = 0
+        self._overhead = 0  # bytes of heads that have not become a final one
+        self._unread = b""  # beginning of a head
+        self._left = 0  # of a counted body
+        self._chunks: ChunkedReader | None = None
         self._head_request = head_request
         self._switch_to = switch_to
 

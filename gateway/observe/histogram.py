@@ -29,15 +29,18 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
-    def exemplify(self, value: float, traceparent: bytes, at: float) -> None:
-        """Remember in which trace a value was observed, in place of an earlier one of its bucket.
+    def observe_in_trace(self, value: float, traceparent: bytes, at: float) -> None:
+        """Count one value, and remember its trace, in place of an earlier one of its bucket.
 
         Args:
-            value: as told to `observe`.
+            value: as `observe`.
             traceparent: as received; read at the scrape, where one that is no trace is left out.
             at: when, in seconds since the epoch.
         """
-        self.exemplars[bisect_left(self.bounds, value)] = traceparent, value, at
+        place = bisect_left(self.bounds, value)
+        self.counts[place] += 1
+        self.total += value
+        self.exemplars[place] = traceparent, value, at
 
     def buckets(self) -> list[tuple[str, float]]:
         """Return cumulative counts by upper bound, as the exposition wants them."""

@@ -206,11 +206,10 @@ class Observer:
         """Count and log what has ended; before a scrape, and before the end."""
         ended, self._ended = self._ended, []
         now, wall_now = self._clock(), self.wall_clock()
+        offset_s = wall_now - now
         records = []
         for seen in ended:
-            record = _account_for(seen)
-            if seen.head.traceparent:
-                _exemplify(seen, record, seen.head.traceparent, wall_now - now)
+            record = _account_for(seen, offset_s)
             if seen.span is not None and self.tracer is not None:
                 self.tracer.end(
                     seen.span,
@@ -281,28 +280,38 @@ def _first_chunk_at(seen: Observation) -> float:
     return body.first_chunk_at if body is not None and body.is_late else seen.first_byte_at
 
 
-def _account_for(seen: Observation) -> Record:
-    method, metrics, waits = seen.head.line.method, seen.metrics, seen.waits
-    duration_s = seen.ended_at - seen.received_at
+def _account_for(seen: Observation, epoch_offset_s: float) -> Record:
+    """Count an exchange that has ended; return its line.
+
+    A request that is part of a trace becomes an example of where its durations fell.
+    """
+    head, metrics, waits = seen.head, seen.metrics, seen.waits
+    method, ended_at, trace = head.line.method, seen.ended_at, head.traceparent
+    first_byte_at, sent_at = seen.first_byte_at, seen.sent_at
+    duration_s = counted_s = ended_at - seen.received_at
     overhead_s = duration_s - waits.peers_s - waits.named_s
     if overhead_s < 0.0:  # noqa: PLR1730  # a call of `max` costs twice that
         overhead_s = 0.0
-    if seen.status == 101 and seen.first_byte_at:
+    first_byte_s = 0.0
+    if sent_at and first_byte_at > sent_at:  # else it came before the whole request had left
+        first_byte_s = first_byte_at - sent_at
+    if seen.status == 101 and first_byte_at:
         # What is said after a switch takes hours; its handshake is what can be slow.
-        metrics.duration.observe(seen.first_byte_at - seen.received_at)
+        counted_s = first_byte_at - seen.received_at
+    if trace:
+        at = ended_at + epoch_offset_s
+        metrics.duration.observe_in_trace(counted_s, trace, at)
+        metrics.overhead.observe_in_trace(overhead_s, trace, at)
+        if first_byte_at and sent_at:
+            metrics.first_byte.observe_in_trace(first_byte_s, trace, at)
     else:
-        metrics.duration.observe(duration_s)
-    metrics.overhead.observe(overhead_s)
-    if seen.first_byte_at and seen.sent_at:
-        first_byte_s = seen.first_byte_at - seen.sent_at
-        if first_byte_s < 0.0:  # noqa: PLR1730  # it came before the whole request had left
-            first_byte_s = 0.0
-        metrics.first_byte.observe(first_byte_s)
-    else:
-        first_byte_s = 0.0
+        metrics.duration.observe(counted_s)
+        metrics.overhead.observe(overhead_s)
+        if first_byte_at and sent_at:
+            metrics.first_byte.observe(first_byte_s)
     first_chunk_s = first_byte_s
     if seen.body is not None:
-        first_chunk_s = _account_for_body(seen, seen.body, first_byte_s)
+        first_chunk_s = _account_for_body(seen, seen.body, first_byte_s, epoch_offset_s)
     metrics.request_bytes += seen.request_bytes
     metrics.response_bytes += seen.response_bytes
     metrics.count_request(method, seen.status)
@@ -313,7 +322,7 @@ def _account_for(seen: Observation) -> Record:
     return _make_tuple(
         Record,
         (
-            seen.ended_at,
+            ended_at,
             seen.request_id(),
             metrics.name,
             method or "other",
@@ -336,7 +345,9 @@ def _account_for(seen: Observation) -> Record:
     )
 
 
-def _account_for_body(seen: Observation, body: UnusualBody, first_byte_s: float) -> float:
+def _account_for_body(
+    seen: Observation, body: UnusualBody, first_byte_s: float, epoch_offset_s: float
+) -> float:
     """Return how many seconds the first byte of the body took; 0 if none came."""
     bodies, watch = seen.metrics.bodies, body.watch
     if watch is not None:
@@ -351,18 +362,7 @@ def _account_for_body(seen: Observation, body: UnusualBody, first_byte_s: float)
         return 0.0
     first_chunk_s = max(body.first_chunk_at - seen.sent_at, 0.0)
     bodies.first_chunk.move(first_byte_s, first_chunk_s)
+    trace = seen.head.traceparent
+    if trace and first_chunk_s:
+        bodies.first_chunk.exemplify(first_chunk_s, trace, seen.ended_at + epoch_offset_s)
     return first_chunk_s
-
-
-def _exemplify(
-    seen: Observation, record: Record, traceparent: bytes, epoch_offset_s: float
-) -> None:
-    """Keep the request's trace as an example of where its durations fell."""
-    metrics, at = seen.metrics, record.ended_at + epoch_offset_s
-    if record.status != 101:  # else it is its handshake that was counted
-        metrics.duration.exemplify(record.duration_s, traceparent, at)
-    metrics.overhead.exemplify(record.overhead_s, traceparent, at)
-    if record.first_byte_s:
-        metrics.first_byte.exemplify(record.first_byte_s, traceparent, at)
-    if seen.body is not None and seen.body.is_late and record.first_chunk_s:
-        metrics.bodies.first_chunk.exemplify(record.first_chunk_s, traceparent, at)

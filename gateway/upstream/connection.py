@@ -118,7 +118,7 @@ class Connection:
         self.requests += 1
         self.heard = False
         self._listener = listener
-        self._reader = ResponseReader(head_request=head_request, switch_to=switch_to)
+        self._reader.begin(head_request, switch_to)
         self._request_written = sent
         if switch_to:
             self.reusable = False

@@ -21,9 +21,8 @@ def _metrics(services: int) -> Metrics:
         for status in (200, 401, 429, 500, 503):
             service.count_request("POST", status)
         for at in range(100):
-            service.duration.observe(at / 10)
             traceparent = b"00-%032x-00f067aa0ba902b7-01" % (at + 1)
-            service.duration.exemplify(at / 10, traceparent, 1.8e9)
+            service.duration.observe_in_trace(at / 10, traceparent, 1.8e9)
         metrics.add_service(service, lambda: ServiceGauges(1, 2, OverloadGauges(limit=1000)))
     return metrics
 

@@ -17,7 +17,7 @@ $(shell rm -rf $(VENV))
 endif
 endif
 
-.PHONY: setup demo test check format fuzz bench bench-planes bench-setup cost soak picture deploy-check compile clean
+.PHONY: setup demo test check format fuzz chaos bench bench-planes bench-setup cost soak picture deploy-check compile clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -109,6 +109,9 @@ format: $(VENV)/.dev-installed ## rewrite to the project's format; regenerate th
 
 fuzz: $(VENV)/.dev-installed ## 400 000 messages read by us and by llhttp; 40 000 more against a running gateway
 	@$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
+
+chaos: $(VENV)/.dev-installed ## 200 000 exchanges with a service that behaves at random; none may go astray
+	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
 bench: $(VENV)/.dev-installed ## CPU, latency and memory beside other proxies (needs wrk)
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)

@@ -1,7 +1,8 @@
 """Identity settings → what reads their secrets, and whether those can be used."""
 
 import os
-from collections.abc import Callable, Collection
+import stat
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,8 @@ from gateway.settings import Identity, Settings
 from gateway.settings.identity import SECRETS
 
 _T = TypeVar("_T")
+_LONGEST_PASSWORD = 4096
+"""Characters; Keystone takes no more by default."""
 
 
 def secret_of(
@@ -60,16 +63,110 @@ def unusable_secrets(settings: Settings, *, tokens: bool = True) -> list[str]:
 
     `tokens` False passes over `token_file`, which somebody else may have yet to fill.
     """
-    problems = [*unusable_keys(settings), *unusable_proxies(settings)]
+    problems = [
+        *unusable_keys(settings),
+        *unusable_proxies(settings),
+        *unusable_passwords(settings),
+    ]
     for name, identity in settings.identities.items():
-        for key in ("password_file", "secret_file", "token_file")[: 2 + tokens]:
+        if tokens and identity.token_file is not None:
+            try:
+                SecretFile(identity.token_file).read()
+            except LoginError as error:
+                problems.append(f"identities.{name}.token_file: {error}")
+    return problems
+
+
+def unusable_passwords(
+    settings: Settings, *, besides: Collection[str] = (), unreadable: bool = True
+) -> list[str]:
+    """Return a line for each password that cannot be one. Blocks.
+
+    Identities named in `besides` are passed over, and files that cannot be read or hold nothing
+    unless `unreadable`.
+    """
+    problems = []
+    for where, secret in _passwords(settings, besides):
+        if isinstance(secret, LoginError):
+            problems += [f"{where}: {secret}"] if unreadable else []
+        elif not secret.get_secret_value().strip():
+            problems.append(f"{where}: nothing but white space; give the password itself")
+        elif len(secret.get_secret_value()) > _LONGEST_PASSWORD:
+            problems.append(
+                f"{where}: longer than {_LONGEST_PASSWORD} characters, which no password is; name "
+                "the file that holds the password alone"
+            )
+    return problems
+
+
+def odd_secrets(settings: Settings) -> list[str]:
+    """Return a line for each secret that looks wrong, or that others can read. Blocks."""
+    warnings = []
+    for where, secret in _passwords(settings, ()):
+        text = "" if isinstance(secret, LoginError) else secret.get_secret_value()
+        if text != text.strip():
+            warnings.append(
+                f"{where}: begins or ends with white space, which counts; write it without, unless "
+                "it is meant (printf instead of echo)"
+            )
+        elif "\n" in text:
+            warnings.append(f"{where}: has several lines, which all count; write the secret alone")
+    for where, file in _secret_files(settings):
+        if _is_open_to_all(file):
+            warnings.append(
+                f"{where}: every user of this machine can read {file}; chmod 600 {file}, or 0640 "
+                "and the gateway's group"
+            )
+    return warnings
+
+
+def _passwords(
+    settings: Settings, besides: Collection[str]
+) -> Iterator[tuple[str, SecretStr | LoginError]]:
+    """Yield key and value of each secret that logs in, or why it cannot be had."""
+    for name, identity in settings.identities.items():
+        if name in besides:
+            continue
+        for key in ("password", "secret"):
+            value = getattr(identity, key)
+            if value is not None:
+                yield f"identities.{name}.{key}", value
+        for key in ("password_file", "next_password_file", "secret_file"):
+            file = getattr(identity, key)
+            is_optional = key == "next_password_file"
+            if file is None or (is_optional and not (file.exists() and file.stat().st_size)):
+                continue
+            try:
+                yield f"identities.{name}.{key}", SecretFile(file).read()
+            except LoginError as error:
+                yield f"identities.{name}.{key}", error
+
+
+def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """Yield key and path of each file that holds a secret of ours, except lent ID tokens."""
+    for name, identity in settings.identities.items():
+        for key in (*SECRETS.values(), "next_password_file", "token_file"):
             file = getattr(identity, key)
             if file is not None:
-                try:
-                    SecretFile(file).read()
-                except LoginError as error:
-                    problems.append(f"identities.{name}.{key}: {error}")
-    return problems
+                yield f"identities.{name}.{key}", file
+        if identity.egress_proxy.password_file is not None:
+            key = f"identities.{name}.egress_proxy.password_file"
+            yield key, identity.egress_proxy.password_file
+    fleet = settings.fleet
+    if fleet is not None:
+        yield "fleet.key_file", fleet.key_file
+        if fleet.password_file is not None:
+            yield "fleet.password_file", fleet.password_file
+
+
+def _is_open_to_all(file: Path) -> bool:
+    """Return whether neither the file's mode nor that of a folder above keeps anybody out."""
+    try:
+        path = file.resolve()
+        above = all(folder.stat().st_mode & stat.S_IXOTH for folder in path.parents)
+        return above and bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
 
 
 def unusable_proxies(settings: Settings) -> list[str]:

@@ -7,7 +7,13 @@ from pathlib import Path
 import click
 
 from gateway.assembly.fleet import fleet_problems
-from gateway.assembly.secrets import forgotten_refusals, placeholders, unusable_keys
+from gateway.assembly.secrets import (
+    forgotten_refusals,
+    odd_secrets,
+    placeholders,
+    unusable_keys,
+    unusable_passwords,
+)
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
 from gateway.diagnose.named_files import problems_of
 from gateway.errors import ConfigError
@@ -40,13 +46,17 @@ def command(file: Path | None, online: bool, show: bool) -> None:
     """
     loaded = load_or_exit(file)
     unfilled = placeholders(loaded.settings)
-    keys = unusable_keys(loaded.settings, besides=unfilled)
-    problems = [*problems_of(loaded.settings), *keys]
+    secrets = [
+        *unusable_keys(loaded.settings, besides=unfilled),
+        # With --online a file that cannot be read is among the findings.
+        *unusable_passwords(loaded.settings, besides=unfilled, unreadable=not online),
+    ]
+    problems = [*problems_of(loaded.settings), *secrets]
     for problem in problems:
         click.echo(problem, err=True)
     fleet = _fleet_warnings(loaded.settings)
-    forgotten = forgotten_refusals(loaded.settings)
-    for warning in (*loaded.warnings, *fleet, *unfilled.values(), *forgotten):
+    doubts = [*odd_secrets(loaded.settings), *forgotten_refusals(loaded.settings)]
+    for warning in (*loaded.warnings, *fleet, *unfilled.values(), *doubts):
         click.echo(f"warning: {warning}", err=True)
     if problems:
         sys.exit(EXIT_CONFIG)

@@ -61,7 +61,7 @@ class SecretFile:
         """Read the secret, to be used now. Blocks on the disk: call it in a thread.
 
         Raises:
-            LoginError: the file cannot be read, is empty, too large or not UTF-8.
+            LoginError: the file cannot be read, is empty or white space, too large or not UTF-8.
         """
         try:
             secret = self._read()
@@ -128,13 +128,17 @@ class SecretFile:
                 content = content[:-1].removesuffix(b"\r")
             if content == PLACEHOLDER.encode():
                 reason = "it still holds init's placeholder; write the secret into it"
+            elif content and not content.strip():
+                reason = "it holds nothing but white space; write the secret into it"
             elif (content or self._optional) and len(content) <= _LARGEST_SECRET:
                 try:
                     return SecretStr(content.decode())
                 except UnicodeDecodeError:
-                    reason = "it is not UTF-8"
+                    reason = "it is not UTF-8; write the secret alone, as text"
+            elif content:
+                reason = f"it is larger than {_LARGEST_SECRET} bytes; name the secret's own file"
             else:
-                reason = f"it is larger than {_LARGEST_SECRET} bytes" if content else "it is empty"
+                reason = "it is empty; write the secret into it"
         # Raised here, outside every handler: a UnicodeDecodeError carries the whole content, and
         # as a context it would travel along.
         raise LoginError(

@@ -1,6 +1,7 @@
 """`check`: what it says of the cloud, the network and certificates, and that it logs in once."""
 
 import json
+import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -55,6 +56,80 @@ def test_good_configuration_is_good_without_asking_anybody(run: Run, tmp_path: P
     services = {"iris": {"url": "http://127.0.0.1:1/x"}}
     ran = run("check", config={"identities": {"default": identity}, "services": services})
     assert (ran.code, ran.out) == (0, "good: 1 service(s), 1 identity(ies)\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        ("", "it is empty; write the secret into it"),
+        ("\n", "it is empty; write the secret into it"),
+        (" \t\n\n", "nothing but white space; write the secret into it"),
+        ("x" * 4097, "longer than 4096 characters, which no password is; name the file"),
+    ],
+)
+def test_secret_that_cannot_be_one_is_a_problem(
+    run: Run, tmp_path: Path, content: str, remedy: str
+) -> None:
+    """Without asking IAM, which would count it towards the account's lock."""
+    identity = password_identity("http://127.0.0.1:1/v3", tmp_path, password=content)
+    services = {"iris": {"url": "http://127.0.0.1:1/x"}}
+    ran = run("check", config={"identities": {"default": identity}, "services": services})
+    assert (ran.code, ran.out) == (2, "")
+    assert "identities.default.password_file: " in ran.err
+    assert remedy in ran.err
+
+
+def test_next_password_may_be_missing_or_empty_but_not_anything(run: Run, tmp_path: Path) -> None:
+    """It is looked at as the first one is."""
+    file = tmp_path / "next"
+    identity = password_identity("http://127.0.0.1:1/v3", tmp_path, next_password_file=str(file))
+    config = {
+        "identities": {"default": identity},
+        "services": {"iris": {"url": "http://127.0.0.1:1/x"}},
+    }
+    assert run("check", config=config).code == 0
+    file.touch()
+    assert run("check", config=config).code == 0
+    file.write_text(" ")
+    ran = run("check", config=config)
+    assert ran.code == 2
+    assert "identities.default.next_password_file: " in ran.err
+
+
+def test_secret_that_looks_wrong_or_is_open_to_all_is_warned_of(run: Run) -> None:
+    """With the remedy; not if a folder above keeps the others out."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        identity = password_identity("http://127.0.0.1:1/v3", folder, password=" canary ")
+        services = {"iris": {"url": "http://127.0.0.1:1/x"}}
+        config = {"identities": {"default": identity}, "services": services}
+        (folder / "password").chmod(0o644)
+        ran = run("check", config=config)
+        assert (ran.code, "can read" in ran.err) == (0, False)
+        assert "begins or ends with white space" in ran.err
+        folder.chmod(0o755)
+        ran = run("check", config=config)
+        assert f"every user of this machine can read {folder / 'password'}; chmod 600" in ran.err
+        (folder / "password").chmod(0o640)
+        assert "can read" not in run("check", config=config).err
+        assert "canary" not in ran.err
+
+
+def test_refusals_that_a_restart_forgets_are_warned_of(run: Run, tmp_path: Path) -> None:
+    """Unless there is a directory for them, which can be written."""
+    identity = password_identity("http://127.0.0.1:1/v3", tmp_path)
+    config: dict[str, Any] = {
+        "identities": {"default": identity},
+        "services": {"iris": {"url": "http://127.0.0.1:1/x"}},
+    }
+    assert (
+        "state_dir: not set, so refused logins are not remembered"
+        in run("check", config=config).err
+    )
+    config["state_dir"] = str(tmp_path / "missing")
+    assert "is not there, so refused logins are not" in run("check", config=config).err
+    config["state_dir"] = str(tmp_path)
+    assert run("check", config=config).err == ""
 
 
 @pytest.mark.parametrize("words", [("check",), ("check", "--online")])

@@ -87,7 +87,8 @@ def _gateway(service: int, folder: Path, limits: dict[str, object]) -> tuple[lis
         "services": {"slow": {"url": f"http://127.0.0.1:{service}/slow", **limits}},
     }
     file.write_text(yaml.safe_dump(config))
-    return [sys.executable, "-m", "gateway", "serve", "--config", str(file)], port
+    python = peers.find("compiled") or sys.executable
+    return [str(python), "-P", "-m", "gateway", "serve", "--config", str(file)], port
 
 
 def _haproxy(service: int, folder: Path) -> tuple[list[str], int]:
@@ -297,7 +298,8 @@ def document(kept: Mapping[str, Any]) -> str:
     more = f"\n\n{overload_proofs.table(proofs)}" if proofs else ""
     return (
         f"{table(kept['results'])}{more}\n\nFlood of {kept['flood_s']:g} s; load average of the "
-        f"machine {kept['load_average']}, client and service on the same two cores."
+        f"machine {kept['load_average']}; the gateway {kept.get('build', 'interpreted')}; "
+        "client and service on the same two cores."
     )
 
 
@@ -330,6 +332,7 @@ def main() -> int:
             print(f"{name}: {missing} is not installed; make bench-setup")
     load = round(os.getloadavg()[0], 2)
     kept = {
+        "build": "compiled" if peers.find("compiled") else "interpreted",
         "flood_s": options.flood,
         "load_average": load,
         "results": results,

@@ -28,6 +28,9 @@ _HANGS_UP_EVERY = 10
 _NOTICED_S = 0.05
 """That a caller has left is known to a proxy a little later."""
 
+_DEAD_RATE = 10.0
+"""Requests per second to a dead service: few, so that they fail one after the other."""
+
 Start = Callable[[int, Path], tuple[list[str], int]]
 """Makes the command of a contestant, and the port that it listens on, of the service's port."""
 
@@ -149,7 +152,7 @@ def throttling(start: Start, seconds: float) -> Proof:
 def dead_service(start: Start, seconds: float) -> Proof:
     """Requests to a service that closes every connection, with a breaker of 5 and 1 s."""
     with _running("dead", start) as (service, port):
-        calls = asyncio.run(_calls(port, 20.0, seconds))
+        calls = asyncio.run(_calls(port, _DEAD_RATE, seconds))
         attempts = len(_seen(service))
     quick = sorted(call.ended - call.begun for call in calls if call.status == 503)
     probes, pause_s, at = 0, 1.0, 0.0

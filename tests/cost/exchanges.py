@@ -138,13 +138,25 @@ class Pair:
 
 
 @contextmanager
-def prepared() -> Iterator[Callable[[str, int], None]]:
-    """Yield a function that runs so many exchanges of a shape; within a running event loop."""
+def prepared(services: int = 2, identities: int = 1) -> Iterator[Callable[[str, int], None]]:
+    """Yield a function that runs so many exchanges of a shape; within a running event loop.
+
+    Args:
+        services: how many there are; all exchanges are with the first one.
+        identities: how many the services use in turns.
+    """
+    names = ["default", *(f"identity-{number}" for number in range(1, identities))]
     flags = {
-        "identities": {"default": {"method": "none"}},
+        "identities": {name: {"method": "none"} for name in names},
         "services": {
-            "bench": {"url": "http://127.0.0.1:9/v1/infers/bench", "methods": "POST"},
-            "other": {"url": "http://127.0.0.1:9/v1/infers/other", "methods": "POST"},
+            name: {
+                "url": f"http://127.0.0.1:9/v1/infers/{name}",
+                "methods": "POST",
+                "identity": names[number % identities],
+            }
+            for number, name in enumerate(
+                ["bench", "other", *(f"service-{number}" for number in range(2, services))]
+            )
         },
     }
     sink = os.open(os.devnull, os.O_WRONLY)

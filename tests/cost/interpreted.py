@@ -72,9 +72,9 @@ class _Tracer:
             self._phases.pop()
 
 
-async def _count(shape: str) -> dict[str, dict[str, float]]:
+async def _count(shape: str, services: int, identities: int) -> dict[str, dict[str, float]]:
     tracer = _Tracer()
-    with prepared() as run:
+    with prepared(services, identities) as run:
         run(shape, WARM_UP)
         gc.collect()
         gc.disable()
@@ -91,10 +91,10 @@ async def _count(shape: str) -> dict[str, dict[str, float]]:
     }
 
 
-def interpreted(shape: str) -> dict[str, Work]:
-    """Return the work of one exchange of `shape`, by phase."""
+def interpreted(shape: str, services: int = 2, identities: int = 1) -> dict[str, Work]:
+    """Return the work of one exchange of `shape`, by phase, where there are so many of each."""
     said = subprocess.run(
-        [sys.executable, "-m", "tests.cost.interpreted", shape],
+        [sys.executable, "-m", "tests.cost.interpreted", shape, str(services), str(identities)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -105,4 +105,4 @@ def interpreted(shape: str) -> dict[str, Work]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(_count(sys.argv[1]))))
+    print(json.dumps(asyncio.run(_count(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))))

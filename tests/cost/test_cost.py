@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.cost import figures
+from tests.cost.interpreted import interpreted
 from tests.cost.record import Figures, Finding, compare
 
 
@@ -35,6 +36,16 @@ def require(tool: str) -> None:
 def test_calls_and_bytecodes_are_what_was_recorded() -> None:
     """Of every shape: the same on every machine, so any difference is a change of the code."""
     judge(figures.INTERPRETED, figures.interpreted_figures)
+
+
+@pytest.mark.timeout(300)
+def test_cost_does_not_grow_with_services_and_identities() -> None:
+    """A hundred services and twenty identities cost a request what two and one do."""
+    few, many = interpreted("real"), interpreted("real", services=100, identities=20)
+
+    for phase, work in many.items():
+        assert work.bytecodes <= 1.01 * few[phase].bytecodes, phase
+        assert work.calls <= 1.01 * few[phase].calls, phase
 
 
 @pytest.mark.timeout(300)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [
     page
     for page in [*sorted(ROOT.rglob("*.md")), ROOT / "llms.txt"]
-    if not {".venv", "node_modules"} & set(page.relative_to(ROOT).parts)
+    if not {".venv", ".venv-compiled", "node_modules"} & set(page.relative_to(ROOT).parts)
 ]
 
 

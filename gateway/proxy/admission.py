@@ -8,9 +8,11 @@ from gateway.http.fields import without_twins
 from gateway.http.host import AllowedHosts
 from gateway.http.location import location_for_client
 from gateway.http.request import Request
-from gateway.http.request_head import RequestHead
+from gateway.http.request_head import METHODS, RequestHead
 from gateway.proxy.service import RouteTable, Service
 
+_BEGIN: Final = {method: method.encode("ascii") + b" " for method in METHODS}
+"""Of a request line, by its method."""
 _SAME_SITE: Final = frozenset({b"same-origin", b"none"})
 
 
@@ -128,7 +130,7 @@ def _upstream_head(
     service: Service, target: bytes, head: RequestHead, fields: list[bytes]
 ) -> bytes:
     """Return the head for the service. Our lines are written after stripping."""
-    lines = [b"%b %b HTTP/1.1" % (head.line.method.encode("ascii"), target), service.host_line]
+    lines = [_BEGIN[head.line.method] + target + b" HTTP/1.1", service.host_line]
     if service.own_field:
         lines.extend(without_twins(fields, service.own_field))
     else:

@@ -1,5 +1,6 @@
 """What is measured and recorded: each figure per exchange, under a name that says its shape."""
 
+from gateway.build import COMPILED
 from tests.cost.exchanges import SHAPES
 from tests.cost.instructions import instructions
 from tests.cost.interpreted import interpreted
@@ -7,8 +8,11 @@ from tests.cost.record import BUILD, PYTHON, Figures
 from tests.cost.system_calls import system_calls
 
 INTERPRETED, INSTRUCTIONS, SYSTEM_CALLS = "interpreted", "instructions", "system_calls"
-KEYS = {INTERPRETED: PYTHON, INSTRUCTIONS: BUILD, SYSTEM_CALLS: "linux"}
+_COLUMN = ", compiled by mypyc" if COMPILED else ""
+KEYS = {INTERPRETED: PYTHON + _COLUMN, INSTRUCTIONS: BUILD + _COLUMN, SYSTEM_CALLS: "linux"}
 """What the figures of a section depend on; recorded for each value apart."""
+_COUNTED = ("real", "json")
+"""Shapes whose instructions are counted: those that are nothing but overhead."""
 
 
 def interpreted_figures() -> Figures:
@@ -22,8 +26,8 @@ def interpreted_figures() -> Figures:
 
 
 def instruction_figures() -> Figures:
-    """Count machine instructions of JSON, the shape that has nothing but overhead."""
-    return {"json: instructions": instructions("json")}
+    """Count machine instructions of what production sends, and of heads that repeat."""
+    return {f"{shape}: instructions": instructions(shape) for shape in _COUNTED}
 
 
 def system_call_figures() -> Figures:

@@ -205,8 +205,7 @@ class Keystone:
         _manage(
             self._folder,
             "bootstrap",
-            "--bootstrap-password",
-            self._admin_password,
+            f"--bootstrap-password={self._admin_password}",  # it may begin with a dash
             "--bootstrap-public-url",
             self.auth_url,
             "--bootstrap-internal-url",

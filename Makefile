@@ -127,6 +127,10 @@ cost: $(VENV)/.dev-installed ## what one exchange costs, counted (needs valgrind
 bench-setup: $(VENV)/.dev-installed ## install wrk and the proxies to compare with
 	@$(BIN)/python -m tests.bench setup
 
+.PHONY: scenes
+scenes: $(VENV)/.dev-installed ## attacks in memory cgroups of 256 and 128 MiB (needs root)
+	@$(BIN)/python -m tests.scenes $(SCENES_ARGS)
+
 soak: $(VENV)/.dev-installed ## 10 minutes of mixed traffic and faults; nothing may leak or get lost
 	@$(BIN)/python -m tests.soak $(SOAK_ARGS)
 

@@ -79,6 +79,8 @@ def blockbuster() -> Iterator[BlockBuster | None]:
         for function in guard.functions.values():
             # A scrape reads /proc, which never waits for a disk.
             function.can_block_in("prometheus_client/process_collector.py", {"collect"})
+            # Neither does a look at how much memory the process has.
+            function.can_block_in("gateway/assembly/memory.py", {"resident_bytes"})
             # It asks first whether the pipe takes a chunk without waiting.
             function.can_block_in("gateway/observe/access_log.py", {"flush"})
         yield guard

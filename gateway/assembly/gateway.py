@@ -15,6 +15,7 @@ from gateway.assembly.listen_tls import (
     watch_certificate,
 )
 from gateway.assembly.memory import (
+    ResidentBound,
     available_bytes,
     budget_bytes,
     most_connections,
@@ -36,6 +37,7 @@ from gateway.http.host import AllowedHosts, AnyHost
 from gateway.http.request_head import METHODS
 from gateway.identity.refusal_file import RefusalFile
 from gateway.identity.store import TokenStore
+from gateway.lifecycle.allocation import freed_memory_returner
 from gateway.lifecycle.gateway import Gateway
 from gateway.lifecycle.parts import Parts, Rebuilt
 from gateway.lifecycle.supervisor import Supervisor
@@ -313,12 +315,16 @@ def _data_listener(context: ExchangeContext, settings: Settings) -> DataListener
     """Return the listener, within the limits of the settings, the files and the memory."""
     limits = settings.limits
     available, resident = available_bytes(), resident_bytes()
+    bound = ResidentBound(
+        available, resident=resident_bytes, give_back=freed_memory_returner(), clock=context.clock
+    )
     clients = min(limits.connections, _most_connections())
-    if limits.memory != "auto":
-        return DataListener(context, max_connections=clients, max_memory=limits.memory)
-    clients = most_connections(available, resident, clients)
-    budget = budget_bytes(available, resident, clients)
-    return DataListener(context, max_connections=clients, max_memory=budget)
+    if limits.memory == "auto":
+        clients = most_connections(available, resident, clients)
+        budget = budget_bytes(available, resident, clients)
+    else:
+        budget = limits.memory
+    return DataListener(context, max_connections=clients, max_memory=budget, excess=bound.excess)
 
 
 def _most_connections() -> int:

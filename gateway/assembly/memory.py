@@ -1,5 +1,6 @@
 """How much memory there is for what waits: by the cgroup's limit, or the machine's."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -8,6 +9,9 @@ _MIB = 2**20
 _LEAST, _MOST = 16 * _MIB, 256 * _MIB
 _CONNECTION_BYTES = 6 * 1024
 """An idle connection."""
+
+_GIVE_BACK_S = 0.1
+"""At least so long between two times: each takes milliseconds."""
 
 Read = Callable[[str], str]
 """Returns the text of a file, or nothing if it cannot be read."""
@@ -52,6 +56,44 @@ def resident_bytes(read: Read = read_text) -> int:
     """Return what this process has in memory."""
     fields = read("/proc/self/statm").split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 64 * _MIB
+
+
+class ResidentBound:
+    """How much of the process is in memory beyond a bound, after what is free was given back."""
+
+    def __init__(
+        self,
+        available: int,
+        *,
+        resident: Callable[[], int],
+        give_back: Callable[[], object],
+        clock: Callable[[], float],
+    ) -> None:
+        """Bound it by four fifths of what is available, less some room for what comes next.
+
+        Args:
+            available: in bytes.
+            resident: returns what the process has in memory.
+            give_back: has the C library return what is free to the system.
+            clock: seconds.
+        """
+        self.bound = available * 4 // 5 - max(8 * _MIB, available // 8)
+        """In bytes."""
+        self._resident = resident
+        self._give_back = give_back
+        self._clock = clock
+        self._given_back_at = float("-inf")
+
+    def excess(self) -> int:
+        """Return how many bytes there are too many; 0 or less: none."""
+        excess = self._resident() - self.bound
+        now = self._clock()
+        if excess > 0 and now - self._given_back_at > _GIVE_BACK_S:
+            self._given_back_at = now
+            gc.collect()  # closed connections are cycles
+            self._give_back()
+            excess = self._resident() - self.bound
+        return excess
 
 
 def budget_bytes(available: int, resident: int, connections: int) -> int:

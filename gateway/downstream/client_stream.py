@@ -35,13 +35,14 @@ class ClientStream(Downstream):
     client has left.
     """
 
-    __slots__ = ("_is_held", "_looking", "_owner", "_writing_paused", "transport")
+    __slots__ = ("_is_held", "_is_stopped", "_looking", "_owner", "_writing_paused", "transport")
 
     def __init__(self, owner: StreamOwner) -> None:
         self.transport: asyncio.Transport | None = None
         """While it is open."""
         self._owner = owner
         self._is_held = False
+        self._is_stopped = False
         self._writing_paused = False
         self._looking: asyncio.TimerHandle | None = None
 
@@ -79,17 +80,23 @@ class ClientStream(Downstream):
         """Leave what the client sends in the kernel, and look from time to time whether it left."""
         if not self._is_held and self.transport is not None:
             self._is_held = True
-            if not self.transport.is_closing():
-                self.transport.pause_reading()
-            if self._looking is None:
-                self._look_later()
+            self._read_no_more(self.transport)
 
     def resume_reading(self) -> None:
         """Go on reading."""
         if self._is_held:
             self._is_held = False
-            if self.transport is not None and not self.transport.is_closing():
-                self.transport.resume_reading()
+            self._read_again()
+
+    def stop_reading(self, *, stopped: bool) -> None:
+        """Read nothing while `stopped`, whatever `resume_reading` says."""
+        if self._is_stopped is stopped or self.transport is None:
+            return
+        self._is_stopped = stopped
+        if stopped:
+            self._read_no_more(self.transport)
+        else:
+            self._read_again()
 
     def has_left(self) -> bool:
         """Return whether the client has closed its side, by a look at the socket."""
@@ -134,13 +141,25 @@ class ClientStream(Downstream):
         """Let the connection go on (see `Downstream`)."""
         self._owner.exchange_ended(keep_alive=keep_alive, now=now)
 
+    def _read_no_more(self, transport: asyncio.Transport) -> None:
+        if not transport.is_closing():
+            transport.pause_reading()
+        if self._looking is None:
+            self._look_later()
+
+    def _read_again(self) -> None:
+        if self._is_held or self._is_stopped:
+            return
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
     def _look_later(self) -> None:
         self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
     def _look(self) -> None:
         """See whether the client has left; while nothing is read, nobody tells us."""
         self._looking = None
-        if not self._is_held or self.transport is None:
+        if not (self._is_held or self._is_stopped) or self.transport is None:
             return
         if not (self.has_left() and self._owner.client_vanished()):
             self._look_later()

@@ -38,6 +38,12 @@ CROWD: Final = 32
 """Beyond so many connections, the kernel keeps less of what a further one sends ahead, so that what
 150 of them have in memory at a time is bounded. It makes their large uploads 1.4 times as dear."""
 _CROWD_BUFFER_BYTES: Final = 48 * 1024
+_CROWD_SEND_BYTES: Final = 128 * 1024
+"""What the kernel keeps for a client that does not read: it would take 4 MiB, and in a container
+that counts as ours."""
+
+_LARGE_BYTES: Final = 4 * 1024
+"""A request that arrives whole is counted from here on: it may wait for its response."""
 
 _SWITCHED: Final = Phase.TUNNEL
 
@@ -158,6 +164,7 @@ class ClientConnection(Watched):
             # Later would be too late: what is above a smaller bound then is dropped and sent again.
             sock = opened.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CROWD_BUFFER_BYTES)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CROWD_SEND_BYTES)
         self._deadline = self._context.clock() + IDLE_TIMEOUT_S
         self._context.deadlines.watch(self)
         if listener.flooded:
@@ -188,6 +195,8 @@ class ClientConnection(Watched):
             if not was_in_head:
                 self._deadline = now + HEAD_TIMEOUT_S
             self._listener.memory.note(len(data))
+        elif len(data) > _LARGE_BYTES:
+            self._listener.memory.note(len(data))
         self._start_next(now)
 
     def eof_received(self) -> None:
@@ -204,6 +213,7 @@ class ClientConnection(Watched):
         self._listener.connection_lost(self, exc)
         if self.exchange is not None:
             self.exchange.break_off(DownstreamError(ErrorCode.CLIENT_DISCONNECTED))
+        self.reader.forget()  # this is a cycle with its stream, and the collector may come late
 
     def pause_writing(self) -> None:
         """Note that the client reads more slowly than we write."""

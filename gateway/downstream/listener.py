@@ -9,7 +9,7 @@ from aiohttp import web
 
 from gateway.downstream.client_names import ClientNames
 from gateway.downstream.connection import CROWD, ClientConnection
-from gateway.downstream.memory_budget import MemoryBudget
+from gateway.downstream.memory_budget import MemoryBudget, no_excess
 from gateway.errors import ErrorCode, Rejection, UnavailableError
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.phase import QUEUED
@@ -30,11 +30,20 @@ class DataListener(web.Server):
         *,
         max_connections: int = 10_000,
         max_memory: int = 256 * 2**20,
+        excess: Callable[[], int] = no_excess,
     ) -> None:
+        """Prepare to serve.
+
+        Args:
+            context: what all exchanges share.
+            max_connections: a further client gets 503.
+            max_memory: bytes that may wait.
+            excess: returns how many bytes the process has in memory that it should not have.
+        """
         super().__init__(_unused)
         self.context = context
         self.memory = MemoryBudget(
-            max_memory, self.clients, lambda: context.replay_budget.kept_bytes
+            max_memory, self.clients, lambda: context.replay_budget.kept_bytes, excess
         )
         self.draining = False
         """Set when the gateway is on its way out: answers are the last on their connections."""

@@ -2,9 +2,12 @@
 
 A normal request never gets here: what waits is counted only when a head is unfinished, a body
 arrives, or a client reads more slowly than we write. When enough of that has come, all is added up.
+From three quarters of the budget on, whoever holds much is not read for a while; the last quarter
+is for new small requests.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +17,22 @@ from gateway.http.pieces import size_of
 from gateway.observe.memory import Waiting
 
 _SHARE_BETWEEN_LOOKS: Final = 16
-"""A sixteenth of the budget may come before all is added up again."""
+"""A sixteenth of the budget may come in any case before all is added up again."""
+
+
+_NEAR: Final = 3 / 4
+"""Of the budget: from here on, those that hold much are not read."""
+_MUCH_BYTES: Final = 16 * 1024
+"""A client that holds less is read in any case."""
+_PAUSE_S: Final = 0.05
+"""For how long nothing is read from those; meanwhile others make progress."""
+_TURN_S: Final = 0.001
+"""More than a turn of the loop: then what was ended is freed, and what was written has left."""
+
+
+def no_excess() -> int:
+    """Return that there is no excess: the memory of the process has no bound."""
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +72,24 @@ def first_to_end(holdings: Sequence[Holding], too_much: int) -> list[int]:
     return ended
 
 
+def allowed_bytes(max_bytes: int, total: int, excess: int) -> int:
+    """Return how much may wait. Pure.
+
+    Less than the budget while the process has more in memory than it should: what waits takes up
+    to twice its size. A quarter of the budget is always allowed.
+
+    Args:
+        max_bytes: the budget.
+        total: what waits.
+        excess: what the process has too much.
+    """
+    if excess <= 0:
+        return max_bytes
+    return max(max_bytes // 4, min(max_bytes, total - excess // 2))
+
+
 class MemoryBudget(Memory):
-    """Keeps what waits below a bound.
+    """Keeps what waits below a bound, and the process's memory with it.
 
     Invariant: not more than `max_bytes` and a sixteenth wait. An eighth is given back at a time, so
     that small new requests find room.
@@ -66,6 +100,7 @@ class MemoryBudget(Memory):
         max_bytes: int,
         clients: Callable[[], Sequence[ClientConnection]],
         kept_bytes: Callable[[], int],
+        excess: Callable[[], int] = no_excess,
     ) -> None:
         """Prepare.
 
@@ -73,22 +108,26 @@ class MemoryBudget(Memory):
             max_bytes: that may wait.
             clients: returns all connections.
             kept_bytes: returns how much is kept of bodies that may be sent again.
+            excess: returns how many bytes the process has in memory that it should not have.
         """
         self.max_bytes = max_bytes
         self._clients = clients
         self._kept_bytes = kept_bytes
+        self._excess = excess
         self._fresh = 0
+        self._look_after = max_bytes // _SHARE_BETWEEN_LOOKS  # so many fresh bytes
+        self._is_stopped = False  # whether nothing is read from anybody
 
     def note(self, size: int) -> None:
         """Note that `size` further bytes may wait; end whoever holds most if that is too much."""
         self._fresh += size
-        if self._fresh >= self.max_bytes // _SHARE_BETWEEN_LOOKS:
+        if self._fresh >= self._look_after:
             self._fresh = 0
             self._look()
 
     def waiting(self) -> Waiting:
         """Return what waits at this moment."""
-        holdings = [holding_of(client) for client in self._clients()]
+        _, holdings = self._holders()
         return Waiting(
             heads=sum(holding.heads for holding in holdings),
             bodies=sum(holding.bodies for holding in holdings),
@@ -97,26 +136,69 @@ class MemoryBudget(Memory):
             budget=self.max_bytes,
         )
 
+    def _holders(self) -> tuple[list[ClientConnection], list[Holding]]:
+        """Return the clients that make us keep something, and what it is."""
+        clients = [client for client in self._clients() if may_hold(client)]
+        return clients, [holding_of(client) for client in clients]
+
     def _look(self) -> None:
-        clients = self._clients()
-        holdings = [holding_of(client) for client in clients]
+        clients, holdings = self._holders()
         total = sum(holding.total for holding in holdings) + self._kept_bytes()
-        if total <= self.max_bytes:
+        allowed = allowed_bytes(self.max_bytes, total, self._excess())
+        if total > allowed:
+            for number in first_to_end(holdings, total - allowed + self.max_bytes // 8):
+                _end(clients[number])
+        # No more can wait than did, and what comes: till then nobody needs to look.
+        least = self.max_bytes // _SHARE_BETWEEN_LOOKS
+        self._look_after = max(least, int(allowed * _NEAR) - total)
+        if total > allowed * _NEAR:
+            self._stop_reading(
+                client
+                for client, holding in zip(clients, holdings, strict=True)
+                if holding.total > _MUCH_BYTES
+            )
+
+    def _stop_reading(self, holders: Iterable[ClientConnection]) -> None:
+        """Read nothing until what was written has left, and from `holders` for a while.
+
+        What has been read in a turn of the loop stays in memory until its end, even of those that
+        were ended. So the loop could read megabytes more from all that are ready.
+        """
+        if self._is_stopped:
             return
-        for number in first_to_end(holdings, total - self.max_bytes + self.max_bytes // 8):
-            _end(clients[number])
+        self._is_stopped = True
+        held = frozenset(holders)
+        stopped = [_Stopped(client) for client in self._clients()]
+        loop = asyncio.get_running_loop()
+        loop.call_later(_TURN_S, self._go_on, [one for one in stopped if one.client not in held])
+        loop.call_later(_PAUSE_S, _read_from, [one for one in stopped if one.client in held])
+
+    def _go_on(self, stopped: Iterable["_Stopped"]) -> None:
+        self._is_stopped = False
+        _read_from(stopped)
+
+
+def may_hold(client: ClientConnection) -> bool:
+    """Return whether a client may make us keep something; most do not."""
+    return (
+        client.request is not None
+        or client.reader.waiting_bytes > 0
+        or client.stream.unsent_bytes > 0
+    )
 
 
 def holding_of(client: ClientConnection) -> Holding:
     """Return what a client makes us keep."""
     exchange, request = client.exchange, client.request
     bodies = 0 if request is None else size_of(request.body)
+    answers = client.stream.unsent_bytes
     if exchange is not None and exchange.attempt is not None:
         bodies += exchange.attempt.connection.unsent_bytes
+        answers += size_of(exchange.attempt.held)
     return Holding(
         heads=client.reader.waiting_bytes,
         bodies=bodies,
-        answers=client.stream.unsent_bytes,
+        answers=answers,
         heard_at=client.received_at,
     )
 
@@ -126,8 +208,39 @@ def _end(client: ClientConnection) -> None:
     error = UnavailableError(ErrorCode.OVERLOADED, Rejection.MEMORY)
     if client.exchange is not None:
         client.exchange.break_off(error)
+        client.reader.forget()
     elif client.reader.in_head:
         client.refuse(error)
-        client.reader.give_up()
+        client.reader.forget()
     else:
         client.stream.abort()
+
+
+class _Stopped:
+    """A client that is not read, and the connection that was its own then, which is not either."""
+
+    __slots__ = ("_connection", "client")
+
+    def __init__(self, client: ClientConnection) -> None:
+        self.client = client
+        attempt = None if client.exchange is None else client.exchange.attempt
+        self._connection = None if attempt is None else attempt.connection
+        client.stream.stop_reading(stopped=True)
+        if self._connection is not None:
+            self._connection.pause_reading()
+
+    def go_on(self) -> None:
+        """Read from both again; the connection may be another exchange's by now, or nobody's."""
+        client, connection = self.client, self._connection
+        client.stream.stop_reading(stopped=False)
+        if connection is None:
+            return
+        attempt = None if client.exchange is None else client.exchange.attempt
+        is_own = attempt is not None and attempt.connection is connection
+        if not (is_own and client.stream.writing_paused):
+            connection.resume_reading()
+
+
+def _read_from(stopped: Iterable[_Stopped]) -> None:
+    for one in stopped:
+        one.go_on()

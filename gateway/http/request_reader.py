@@ -89,9 +89,11 @@ class RequestReader:
 
     @property
     def waiting_bytes(self) -> int:
-        """What an unfinished head, or what has arrived behind a request, takes in memory."""
+        """What a head, unfinished or under way, and what has arrived behind it take in memory."""
         size = len(self._unread)
-        if self._head is not None:
+        if self.request is not None:
+            size += 2 * self._head_bytes + _LINE_BYTES * self._fields  # as forwarded, too
+        elif self._head is not None:
             size += self._head_bytes + _LINE_BYTES * self._fields
         return size
 
@@ -101,6 +103,11 @@ class RequestReader:
         self._unread = b""
         self._head = None
         self._chunks = None
+
+    def forget(self) -> None:
+        """Keep nothing of the request that was read last either, nor of its body."""
+        self.give_up()
+        self.request = None
 
     def feed(self, data: bytes) -> None:
         """Read what has arrived, up to the end of one request; it is not empty."""

@@ -3,7 +3,8 @@
 import ctypes
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 # <malloc.h>, glibc
@@ -37,3 +38,10 @@ def keep_freed_memory(environ: Mapping[str, str] = os.environ) -> bool:
         libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
         and libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
     )
+
+
+def freed_memory_returner() -> Callable[[], object]:
+    """Return what has the C library give unused memory back to the system, in milliseconds."""
+    if platform.libc_ver()[0] != "glibc":
+        return int  # nothing is done
+    return partial(ctypes.CDLL(None).malloc_trim, 0)

@@ -14,6 +14,7 @@ from gateway.http.host import AllowedHosts
 from gateway.identity.report import IdentityStatus
 from gateway.lifecycle.backlog import accept_the_last
 from gateway.lifecycle.binding import binding
+from gateway.lifecycle.burst import BurstServer
 from gateway.lifecycle.parts import Parts, Rebuild
 from gateway.lifecycle.reloading import Reloader
 from gateway.lifecycle.socket_file import SocketFile
@@ -43,7 +44,7 @@ class Gateway:
         self._reloader = Reloader(parts, rebuild, self._supervisor)
         self._clock = parts.data.context.clock
         self._started_at = self._clock()
-        self._data_server: asyncio.Server | None = None
+        self._data_server: BurstServer | None = None
         self._socket_file: SocketFile | None = None
         self._token_file: SocketFile | None = None
         self._admin: AdminServer | None = None
@@ -217,16 +218,16 @@ class Gateway:
         address, loop = self._parts.listen, asyncio.get_running_loop()
         if address.path:
             self._socket_file = SocketFile(address.path, self._parts.socket_mode)
-            self._data_server = await loop.create_unix_server(
-                self._parts.data, sock=self._socket_file.socket, backlog=1024
+            self._data_server = await BurstServer.open(
+                self._parts.data, None, loop.create_unix_server, sock=self._socket_file.socket
             )
             return f"unix:{address.path}"
-        self._data_server = await loop.create_server(
+        self._data_server = await BurstServer.open(
             self._parts.data,
+            self._parts.listen_tls,
+            loop.create_server,
             address.host,
             address.port,
-            backlog=1024,
-            ssl=self._parts.listen_tls,
             reuse_port=self._parts.reuse_port or None,
         )
         is_tls = self._parts.listen_tls is not None
@@ -238,8 +239,11 @@ class Gateway:
         if old is None or self._parts.data.draining:
             return
         same = socket.socket(fileno=os.dup(old.sockets[0].fileno()))
-        self._data_server = await asyncio.get_running_loop().create_server(
-            self._parts.data, sock=same, backlog=1024, ssl=self._parts.listen_tls
+        self._data_server = await BurstServer.open(
+            self._parts.data,
+            self._parts.listen_tls,
+            asyncio.get_running_loop().create_server,
+            sock=same,
         )
         old.close()
 

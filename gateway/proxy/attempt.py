@@ -132,7 +132,8 @@ class Attempt(ResponseListener):
         self.relay = Relay(admission, request, downstream, dates)
         self._owner = owner
         self._clock = clock
-        self._held: list[bytes] = []
+        self.held: list[bytes] = []
+        """What is held back of the response's body."""
 
     # The request.
 
@@ -179,7 +180,7 @@ class Attempt(ResponseListener):
             if self.head is None:
                 self.first_byte_at = now
                 self._begin(head)
-            elif body and not self.relay.response_bytes and not self._held:
+            elif body and not self.relay.response_bytes and not self.held:
                 self.first_chunk_at = self.last_byte_at = now  # the wait for it is no pause
             if self.watch is not None:
                 pause_s = now - self.last_byte_at if self.relay.response_bytes else 0.0
@@ -216,7 +217,7 @@ class Attempt(ResponseListener):
         may_retry = self._state is _HOLDING_ALL
         is_held = may_retry or self._state is _HOLDING
         if is_held:
-            self._held.extend(body)
+            self.held.extend(body)
             is_open = check.verdict is PENDING or (may_retry and not complete)
             if is_open and not check.is_full:
                 return None
@@ -314,7 +315,7 @@ class Attempt(ResponseListener):
             self.relay.pass_on(self.head, self._take_held(), complete=False)
 
     def _take_held(self) -> list[bytes]:
-        held, self._held = self._held, []
+        held, self.held = self.held, []
         self._state = _RELAYING
         return held
 

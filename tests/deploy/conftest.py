@@ -15,6 +15,7 @@ from tests.support.tools import lacking
 
 IMAGE = f"localhost/modelarts-gateway:{__version__}"
 _BASE_IMAGE = "docker.io/library/python:3.13-slim"
+_BUILDER_IMAGE = "docker.io/library/python:3.13"
 
 Say = Callable[[str], None]
 Part = Callable[[str], Path]
@@ -44,7 +45,7 @@ def say(pytestconfig: pytest.Config) -> Say:
 def part(say: Say) -> Iterator[Part]:
     """Return a part's folder by its name; all are made at once, at the first question."""
     lines: list[str] = []  # the capture is this thread's
-    makers = (parts.tools, parts.base, parts.wheels, parts.programs, parts.systemd)
+    makers = (parts.tools, parts.base, parts.builder, parts.wheels, parts.programs, parts.systemd)
     with ThreadPoolExecutor(2) as pool:
         futures: dict[str, Future[Path]] = {
             make.__name__: pool.submit(make, lines.append) for make in makers
@@ -86,8 +87,9 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
 
 @pytest.fixture(scope="session")
 def build(containers: Containers, part: Part, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Builds deploy/Dockerfile as it is, under a name, with arguments; only the base is our own."""
+    """Builds deploy/Dockerfile as it is, under a name, with arguments; the bases are our own."""
     containers.build(part("base") / "Dockerfile", _BASE_IMAGE, part("base"))
+    containers.build(part("builder") / "Dockerfile", _BUILDER_IMAGE, part("builder"))
     pip = tmp_path_factory.mktemp("pip") / "pip.conf"
     pip.write_text("[global]\nno-index = true\nfind-links = /wheels\n")
 

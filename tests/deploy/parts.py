@@ -27,6 +27,7 @@ _SUITE = "trixie"
 """Debian's release with Python 3.13, as in the image that the Dockerfile names."""
 _PROGRAMS = "kustomize,docker-compose"
 _BASE = "python3,python3-pip,python3-venv,ca-certificates"
+_BUILDER = f"{_BASE},gcc,libc6-dev,python3-dev"
 # As the official image is made: no documents, and no bytecode of the standard library.
 _NO_DOCUMENTS = (
     "--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -69,6 +70,11 @@ def base(say: Callable[[str], None]) -> Path:
     return _debian("base", [f"--include={_BASE}", _NO_BYTECODE], say)
 
 
+def builder(say: Callable[[str], None]) -> Path:
+    """Return the folder with base.tar: the same with a compiler."""
+    return _debian("builder", [f"--include={_BUILDER}"], say)
+
+
 def systemd(say: Callable[[str], None]) -> Path:
     """Return the folder with base.tar: a Debian that systemd can run, and Python."""
     return _debian("systemd", [f"--include={_SYSTEMD}"], say)
@@ -92,7 +98,8 @@ def wheels(say: Callable[[str], None]) -> Path:
     Fetched outside, where pip knows its way to an index.
     """
     # They have all that requirements.txt has, as a test asserts.
-    locks = [ROOT / "deploy" / f"requirements-{extra}.txt" for extra in ("demo", "otel", "fleet")]
+    extras = ("demo", "otel", "fleet", "build")
+    locks = [ROOT / "deploy" / f"requirements-{extra}.txt" for extra in extras]
     with _made_once("wheels", "\n".join(lock.read_text() for lock in locks)) as folder:
         if folder is not None:
             say("== Fetching the image's wheels into .venv/deploy (first time only)")

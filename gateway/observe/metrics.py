@@ -104,6 +104,11 @@ class ServiceMetrics:
         """Return how many requests have begun and not ended."""
         return self.started - self.finished
 
+    @property
+    def placed(self) -> int:
+        """Return how many requests hold a place of the service, or ask for one."""
+        return self.started - self.finished - self.overload.arriving
+
     def admit_methods(self, methods: Iterable[str]) -> None:
         """Give methods that a reload has allowed series of their own; what was counted stays."""
         self._methods.update(methods)

@@ -23,9 +23,11 @@ BREAKER_STATES: Final = ("closed", "open", "half_open")
 class OverloadCounts:
     """What is counted for one service when it has more to do than it can."""
 
-    __slots__ = ("breaker_transitions", "budget_exhausted", "queue_wait", "rejected")
+    __slots__ = ("arriving", "breaker_transitions", "budget_exhausted", "queue_wait", "rejected")
 
     def __init__(self) -> None:
+        self.arriving = 0
+        """Requests at this moment whose body has to arrive before they ask for a place."""
         self.queue_wait = Histogram(QUEUE_WAIT_BUCKETS_S)
         """Of requests that had to wait for a place, whether they got one or not."""
         self.rejected: dict[str, int] = {reason.value: 0 for reason in Rejection}

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.errors import ErrorCode, Rejection, UnavailableError
 from gateway.http.date import DateField
 from gateway.http.request import Request
 from gateway.proxy.admission import Admission, RefusedByServiceError, Rules, admit
@@ -36,10 +35,7 @@ class ExchangeContext:
         except RefusedByServiceError as error:
             seen.count_for(error.service.metrics)
             raise
-        service = admission.service
-        seen.count_for(service.metrics)
-        if service.gate is None and service.metrics.in_flight > service.max_in_flight:
-            raise UnavailableError(ErrorCode.OVERLOADED, Rejection.QUEUE_FULL)
+        seen.count_for(admission.service.metrics)
         return admission
 
     def body_of(self, request: Request, admission: Admission) -> RequestBody:

@@ -17,8 +17,7 @@ from gateway.proxy.answers import answer_to
 from gateway.proxy.attempt import Attempt, AttemptOwner
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.downstream import Downstream
-from gateway.proxy.expiry import expiry_error
-from gateway.proxy.gate import Place
+from gateway.proxy.expiry import deadline_of, expiry_error
 from gateway.proxy.observation import Observation, trace
 from gateway.proxy.obtaining import obtain
 from gateway.proxy.outcome import Outcome, outcome_of_error
@@ -26,10 +25,10 @@ from gateway.proxy.phase import ADMITTING, ENDED, QUEUED, RELAYING, SENDING, TUN
 from gateway.proxy.replay import STALE_CONNECTION, TOKEN_REJECTED, Retry, may_resend
 from gateway.proxy.request_body import RequestBody
 from gateway.proxy.retry import PAUSED, reason_for_error
+from gateway.proxy.turn import CONTINUE, Turn, turn_of
 from gateway.proxy.waits import CONNECTION, CREDENTIAL, PEERS, QUEUE
 from gateway.upstream.connection import Connection
 
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NEVER: Final = float("inf")
 
 _log: Final = logging.getLogger("gateway.proxy")
@@ -48,11 +47,11 @@ class Exchange(AttemptOwner):
         "_body",
         "_context",
         "_downstream",
-        "_place",
         "_progressed_at",
         "_request",
         "_retried",
         "_seen",
+        "_turn",
         "_waiting",
         "attempt",
         "phase",
@@ -76,7 +75,7 @@ class Exchange(AttemptOwner):
         self._seen = Observation(request.head, received_at, context.observer.unrouted)
         self.attempt: Attempt | None = None
         self._body: RequestBody | None = None  # once the request is admitted
-        self._place: Place | None = None  # where its service has a limit
+        self._turn: Turn | None = None  # where its service is busy or has a limit
         self._retried: tuple[Retry, ...] = ()
         self._waiting: asyncio.Task[None] | None = None
         self._progressed_at = 0.0  # when the client's bytes last got further
@@ -92,20 +91,19 @@ class Exchange(AttemptOwner):
                 wait for the one before it on its connection.
         """
         self._seen.waits.end(now)
+        context, request = self._context, self._request
         try:
-            admission = self._context.admit(self._request, self._seen)
-            gate = admission.service.gate
-            if gate is not None:
-                self._place = gate.ask(self._downstream, now)
+            admission = context.admit(request, self._seen)
+            service = admission.service
+            self._body = context.body_of(request, admission)
+            turn = self._turn = turn_of(request, self._body, service, self._downstream, now)
         except GatewayError as error:
             self._fail(error)
             return
-        tracer = self._context.observer.tracer
+        tracer = context.observer.tracer
         if tracer is not None:
             admission = trace(tracer, self._seen, admission)
-        service = admission.service
-        self._body = self._context.body_of(self._request, admission)
-        if gate is not None and self._place is not None and self._place.is_queued:
+        if turn is not None and turn.waits_for is not None:
             self._wait_for(QUEUED, admission, self._body, None, now)
             return
         credential = service.credentials.usable(now)
@@ -119,6 +117,8 @@ class Exchange(AttemptOwner):
         """Pass on what has arrived of the body, or of the protocol that was switched to."""
         attempt, body, request = self.attempt, self._body, self._request
         if attempt is None or body is None:
+            if self._turn is not None:
+                self._turn.body_arrived(self._context.clock())
             return  # what has arrived goes with the head
         if self.phase is TUNNEL:
             attempt.connection.write(body.take_raw())
@@ -143,30 +143,21 @@ class Exchange(AttemptOwner):
 
     def deadline(self) -> float:
         """Return when the exchange must have got further; each wait has a deadline of its own."""
-        attempt = self.attempt
-        if attempt is None:
-            return _NEVER
-        service, ended = attempt.admission.service, self._request.ended
-        if self.phase is SENDING and ended:
-            return self._progressed_at + service.first_byte_s
-        if self.phase is SENDING and self._body is not None:
-            waits = not attempt.connection.writing_paused
-            now = self._context.clock()
-            if self._body.falls_behind(now, service.upload_rate, is_awaited=waits):
-                return 0.0
-        elif self.phase is RELAYING and attempt.awaits_body and ended:
-            return self._progressed_at + service.first_chunk_s
-        return max(self._progressed_at, attempt.last_byte_at) + service.idle_s
+        now = self._context.clock()
+        if self.attempt is None or self._body is None:
+            return _NEVER if self._turn is None else self._turn.deadline(now)
+        return deadline_of(
+            self.phase, self.attempt, self._body, now,
+            request_ended=self._request.ended, progressed_at=self._progressed_at,
+        )  # fmt: skip
 
     def expire(self) -> None:
         """Decide what being past the deadline means."""
         attempt = self.attempt
-        if attempt is None:
-            return
         error = expiry_error(
             self.phase,
             request_ended=self._request.ended,
-            service_paused=attempt.connection.writing_paused,
+            service_paused=attempt is not None and attempt.connection.writing_paused,
             client_paused=self._downstream.writing_paused,
         )
         if error is None:
@@ -262,9 +253,11 @@ class Exchange(AttemptOwner):
         now: float,
     ) -> None:
         self._enter(phase)
-        wait = CREDENTIAL if credential is None else CONNECTION
-        self._seen.waits.begin(QUEUE if phase is QUEUED else wait, now)
-        if not self._request.ended:
+        turn, wait = self._turn, CREDENTIAL if credential is None else CONNECTION
+        if phase is QUEUED and turn is not None:
+            wait = turn.waits_for or QUEUE
+        self._seen.waits.begin(wait, now)
+        if not self._request.ended and wait is not PEERS:
             self._downstream.pause_reading()
         self._waiting = asyncio.create_task(
             self._obtain(admission, body, credential), name="exchange"
@@ -279,8 +272,8 @@ class Exchange(AttemptOwner):
         """
         clock, waits = self._context.clock, self._seen.waits
         try:
-            if self._place is not None and self.phase is QUEUED:
-                await self._place.obtained()
+            if self._turn is not None and self.phase is QUEUED:
+                await self._turn.obtained(waits, clock)
                 self._enter(WAITING)
                 waits.end(now := clock())
                 credential = admission.service.credentials.usable(now)
@@ -330,7 +323,7 @@ class Exchange(AttemptOwner):
         attempt.rejections = self._retried.count(TOKEN_REJECTED)
         if not ended:
             if admission.head.expects_continue and not pieces and not self._retried:
-                downstream.write([_CONTINUE])
+                downstream.write([CONTINUE])
             downstream.resume_reading()
         attempt.start(pieces, now, ended=ended)
 
@@ -338,17 +331,15 @@ class Exchange(AttemptOwner):
         self, reason: Retry | None, admission: Admission, outcome: Outcome, asked_s: float | None
     ) -> bool:
         """Send the request again because of `reason`, unless that is not possible or allowed."""
-        attempt, body, place = self.attempt, self._body, self._place
+        attempt, body, turn = self.attempt, self._body, self._turn
         is_begun = attempt is not None and attempt.relay.started
         if reason is None or is_begun or body is None or not body.can_be_sent_again:
             return False
         now, seen = self._context.clock(), self._seen
         if reason in PAUSED:
             deadline = (seen.sent_at or now) + admission.service.first_byte_s
-            again = place and place.again(reason, outcome, asked_s, deadline, now)
-            if again is None:
+            if turn is None or not turn.again(reason, outcome, asked_s, deadline, now):
                 return False
-            self._place = again
         self.attempt = None
         seen.waits.end(now)
         self._retried += (reason,)
@@ -389,8 +380,8 @@ class Exchange(AttemptOwner):
         if self._body is not None:
             seen.request_bytes = self._body.received_bytes
             self._body.drop()
-        if self._place is not None:
-            self._place.leave(seen.outcome, now)
+        if self._turn is not None:
+            self._turn.leave(seen.outcome, now)
         self._context.observer.observe(seen)
         self._downstream.exchange_ended(keep_alive=keep_alive, now=now)
 

@@ -1,7 +1,40 @@
-"""Whose fault it is that an exchange has got no further. Pure."""
+"""When an exchange must have got further, and whose fault it is if it has not."""
 
 from gateway.errors import DownstreamError, ErrorCode, GatewayError, UpstreamError
-from gateway.proxy.phase import SENDING, TUNNEL, Phase
+from gateway.proxy.attempt import Attempt
+from gateway.proxy.phase import QUEUED, RELAYING, SENDING, TUNNEL, Phase
+from gateway.proxy.request_body import RequestBody
+
+
+def deadline_of(
+    phase: Phase,
+    attempt: Attempt,
+    body: RequestBody,
+    now: float,
+    *,
+    request_ended: bool,
+    progressed_at: float,
+) -> float:
+    """Return when a request that is on its way must have got further; each wait has its own time.
+
+    Args:
+        phase: of the exchange.
+        attempt: under way.
+        body: of the request; it is asked whether it falls behind.
+        now: seconds on the clock of the exchanges, as what is returned.
+        request_ended: the whole request has been read.
+        progressed_at: when the client's bytes last got further.
+    """
+    service = attempt.admission.service
+    if phase is SENDING and request_ended:
+        return progressed_at + service.first_byte_s
+    if phase is SENDING:
+        waits = not attempt.connection.writing_paused
+        if body.falls_behind(now, service.upload_rate, is_awaited=waits):
+            return 0.0
+    elif phase is RELAYING and attempt.awaits_body and request_ended:
+        return progressed_at + service.first_chunk_s
+    return max(progressed_at, attempt.last_byte_at) + service.idle_s
 
 
 def expiry_error(
@@ -15,6 +48,8 @@ def expiry_error(
         service_paused: the service reads more slowly than we write.
         client_paused: the client does.
     """
+    if phase is QUEUED:
+        return DownstreamError(ErrorCode.SLOW_REQUEST)
     if phase is SENDING:
         if request_ended:
             return UpstreamError(ErrorCode.HTTP_RESPONSE_TIMEOUT, "no response")

@@ -138,6 +138,11 @@ class Gate:
             breaker="off" if breaker is None else breaker.state.value,
         )
 
+    @property
+    def is_half_full(self) -> bool:
+        """Whether one more request would hold more than half of the places."""
+        return (self._places.in_flight + 1) * 2 > self._places.limit.current
+
     def ask(self, client: Downstream, now: float) -> "Place":
         """Return a place in flight or in the queue, to be left in the end.
 

@@ -9,7 +9,7 @@ class Phase(Enum):
 
     ADMITTING = auto()
     QUEUED = auto()
-    """It waits for its turn, since its service has a limit."""
+    """It waits for its turn, since its service is busy or has a limit."""
     WAITING = auto()
     """For a credential or a connection."""
     SENDING = auto()

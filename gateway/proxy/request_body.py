@@ -57,9 +57,10 @@ class RequestBody:
         if now < self._window_ends and is_awaited:
             return False
         wanted = rate * _WINDOW_S if self._window_ends and is_awaited else 0
-        is_behind = self.received_bytes - self._window_bytes < wanted
+        received = self.received_bytes + size_of(self._request.body)
+        is_behind = received - self._window_bytes < wanted
         self._window_ends = now + _WINDOW_S
-        self._window_bytes = self.received_bytes
+        self._window_bytes = received
         return is_behind
 
     def take(self) -> list[bytes]:

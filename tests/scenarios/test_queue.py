@@ -132,10 +132,11 @@ async def test_client_that_leaves_the_queue_costs_the_service_nothing(
     assert b"/2" not in stage.service.received
 
 
-async def test_client_that_left_unseen_is_looked_at_before_its_turn(stage: Stage) -> None:
+async def test_client_that_left_unseen_is_looked_at_before_its_turn(open_stage: OpenStage) -> None:
     """
     While its upload is not read, nobody tells us of its end: its socket is asked.
     """
+    stage = open_stage(limits=one_at_a_time(), replay_bytes=len(b"begun"))
     stage.client.sends(GET)
     upload_client = stage.new_client()
     upload_client.sends(upload(10, b"begun"))
@@ -155,10 +156,11 @@ async def test_client_that_left_unseen_is_looked_at_before_its_turn(stage: Stage
     assert [record["error"] for record in stage.records].count("client_disconnected") == 1
 
 
-async def test_waiting_upload_is_not_read(stage: Stage) -> None:
+async def test_waiting_upload_is_not_read(open_stage: OpenStage) -> None:
     """
-    Nothing but the head, and what came with it, waits in memory; its turn reads the rest.
+    No more than the replay buffer holds waits in memory; its turn reads the rest.
     """
+    stage = open_stage(limits=one_at_a_time(), replay_bytes=len(b"begun"))
     stage.client.sends(GET)
     waiting = stage.new_client()
     waiting.sends(upload(10, b"begun"))

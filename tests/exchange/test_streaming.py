@@ -11,7 +11,7 @@ from gateway.http.chunked import LAST_CHUNK, chunk
 from tests.support.client import Caller
 from tests.support.gateway import POST, RunningGateway, running_gateway
 from tests.support.until import PATIENCE_S, until
-from tests.support.upstream import OK, Link, scripted_upstream
+from tests.support.upstream import OK, Link, answer, scripted_upstream
 
 MIB = 2**20
 _PIECE = 64 * 1024
@@ -381,3 +381,21 @@ async def test_100_comes_once_even_when_the_request_is_sent_again() -> None:
         assert (await caller.head()).startswith(b"HTTP/1.1 200 OK")
 
     assert [request.content for request in upstream.requests if request.whole] == [b"{}", b"body"]
+
+
+async def test_a_thousand_pipelined_requests_are_answered_in_order() -> None:
+    """A caller that sends faster than it reads waits; it is never refused."""
+
+    async def script(link: Link) -> None:
+        while True:
+            request = await link.request()
+            link.send(answer(200, request.target.rpartition(b"/")[2]))
+
+    async with scripted_upstream(script) as upstream, running_gateway(upstream.port) as gateway:
+        caller = await gateway.connect()
+        for number in range(1000):
+            caller.send(b"GET /iris/%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % number)
+        async with asyncio.timeout(PATIENCE_S):
+            bodies = [(await caller.reply()).body for _ in range(1000)]
+
+    assert bodies == [b"%d" % number for number in range(1000)]

@@ -150,8 +150,13 @@ class CredentialCache:
         return is_cured_by_waiting or not again
 
     def renewal_pause_s(self) -> float:
-        """Return in how many seconds a rejection may cause a login; 0: nothing is in its way."""
+        """Return in how many seconds a rejection may cause a login that might cure it.
+
+        0: nothing is in its way, or no login would help.
+        """
         now = self._clock()
+        if self._guard.has_given_up(now):
+            return 0.0
         return max(0.0, self._guard.pause_s(now), self._history.opens_at(now) - now)
 
     def locked_out(self, credential: Credential) -> None:

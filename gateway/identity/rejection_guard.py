@@ -41,6 +41,10 @@ class RejectionGuard:
         """Return for how many seconds rejections cause no login; 0 if they do."""
         return max(0.0, self._opens_at - now)
 
+    def has_given_up(self, now: float) -> bool:
+        """Tell whether no login is worth it at `now`, since the last one cured nothing."""
+        return self._barren > 0 and not self.open(now)
+
     def open(self, now: float) -> bool:
         """Tell whether a rejection at `now` may cause a login."""
         return now >= self._opens_at

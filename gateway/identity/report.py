@@ -65,7 +65,9 @@ class IdentityStatus:
 
     def why(self) -> str:
         """Return why nothing is usable, as a sentence with the remedy; empty while usable."""
-        return ": ".join(filter(None, [self.reason, self.detail])) if self.reason else ""
+        if self.reason is None or self.detail.startswith(self.reason):
+            return self.detail if self.reason else ""
+        return ": ".join(filter(None, [self.reason, self.detail]))
 
 
 class LoginLog:

@@ -117,7 +117,7 @@ async def test_f01_iam_refuses_or_resets_connections(tmp_path: Path, fault: str)
         for _ in range(20):
             assert 1 <= await it.unavailable() <= 31
         assert not it.readiness.ready
-        assert it.readiness.services == {"iris": "default: IAM cannot be reached"}
+        assert it.readiness.services["iris"].startswith("default: IAM cannot be reached")
         assert 1 <= it.gateway.logins(result="network") <= 6, "callers or a loop ask IAM"
         await it.gate.open()
         status = it.gateway.cache.status(it.gateway.running.gateway._clock())
@@ -184,7 +184,7 @@ async def test_f05_iam_throttles(tmp_path: Path) -> None:
     async with cloud(tmp_path, fault=fault) as it:
         await until(lambda: it.gateway.logins(result="throttled") == 1)
         throttled_at = time.monotonic()
-        assert it.readiness.services == {"iris": "default: IAM throttles logins"}
+        assert it.readiness.services["iris"].startswith("default: IAM throttles logins")
         assert 1 <= await it.unavailable("Gateway.LoginThrottled") <= 3
         while it.attempts == 1:
             await it.gateway.call()
@@ -399,7 +399,7 @@ async def test_f13_service_that_rejects_every_token(tmp_path: Path) -> None:
         it.twin.plan_faults({"services": [{"faults": {"code": "APIG.0301"}}]})
         replies = [await it.gateway.call() for _ in range(30)]
         assert {(reply.status, error_code(reply)) for reply in replies} == {(401, "APIG.0301")}
-        assert it.attempts == 2
+        assert it.attempts == 3, "the second may have been born dead, and is replaced, too"
         assert it.readiness.ready
 
 

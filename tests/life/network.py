@@ -48,6 +48,10 @@ class Names:
         self._hosts.write_text("".join(f"{address} {NAME}\n" for address in addresses))
 
 
+LOOK_UP_S = 1.1
+"""Longer than a look-up is used for further connections."""
+
+
 class NameServer(asyncio.DatagramProtocol):
     """Says of every name that there is no such name."""
 
@@ -114,7 +118,8 @@ async def address_changes(folder: Path) -> None:
     ):
 
         async def ask_together() -> list[Reply]:
-            """Ask so often at once that there are not connections enough."""
+            """Ask so often at once that there are not connections enough, and look up again."""
+            await asyncio.sleep(LOOK_UP_S)
             first.gate.clear()
             second.gate.clear()
             count = len(at_first.links) + len(at_second.links) + 3

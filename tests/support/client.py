@@ -81,7 +81,9 @@ class Caller:
 
     def reset(self) -> None:
         """Send RST."""
-        sock: socket.socket = self._writer.get_extra_info("socket")
+        sock: socket.socket | None = self._writer.get_extra_info("socket")
+        if sock is None:  # closed already, from the other side
+            return
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._writer.transport.abort()

@@ -148,7 +148,7 @@ class RunningGateway:
         }
 
     def series(self) -> list[str]:
-        """Return every series' name and labels, without the process's own."""
+        """Return every series' name and labels, without those of the process."""
         page, _ = self.gateway._parts.metrics.exposition("")
         return [
             line.rpartition(" ")[0]

@@ -79,7 +79,7 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
             (
                 "zzz: unknown key; allowed: listen, listen_mode, reuse_port, listen_tls, "
                 "admin_listen, token_listen, token_listen_mode, allowed_hosts, "
-                "allowed_origins, drain, limits, quitquitquit, "
+                "allowed_origins, drain, limits, quitquitquit, state_dir, "
                 "fleet, identities, services"
             ),
         ),

@@ -35,12 +35,22 @@ class ClientStream(Downstream):
     client has left.
     """
 
-    __slots__ = ("_is_held", "_is_stopped", "_looking", "_owner", "_writing_paused", "transport")
+    __slots__ = (
+        "_is_held",
+        "_is_stopped",
+        "_looking",
+        "_owner",
+        "_writing_paused",
+        "is_held_up",
+        "transport",
+    )
 
     def __init__(self, owner: StreamOwner) -> None:
         self.transport: asyncio.Transport | None = None
         """While it is open."""
         self._owner = owner
+        self.is_held_up = False
+        """Whether nothing is read from the client now, whatever it sends."""
         self._is_held = False
         self._is_stopped = False
         self._writing_paused = False
@@ -142,13 +152,15 @@ class ClientStream(Downstream):
         self._owner.exchange_ended(keep_alive=keep_alive, now=now)
 
     def _read_no_more(self, transport: asyncio.Transport) -> None:
+        self.is_held_up = True
         if not transport.is_closing():
             transport.pause_reading()
         if self._looking is None:
             self._look_later()
 
     def _read_again(self) -> None:
-        if self._is_held or self._is_stopped:
+        self.is_held_up = self._is_held or self._is_stopped
+        if self.is_held_up:
             return
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
@@ -159,7 +171,7 @@ class ClientStream(Downstream):
     def _look(self) -> None:
         """See whether the client has left; while nothing is read, nobody tells us."""
         self._looking = None
-        if not (self._is_held or self._is_stopped) or self.transport is None:
+        if not self.is_held_up or self.transport is None:
             return
         if not (self.has_left() and self._owner.client_vanished()):
             self._look_later()

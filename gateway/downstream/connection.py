@@ -85,6 +85,10 @@ class Listener(Protocol):
         """Whether there are more than `CROWD` connections, the newest included."""
         ...
 
+    def make_room(self) -> None:
+        """End clients that have stopped in the middle of a request."""
+        ...
+
     def bars(self, transport: asyncio.Transport) -> bool:
         """Return whether the client's certificate is not one of those that may call."""
         ...
@@ -167,6 +171,8 @@ class ClientConnection(Watched):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CROWD_SEND_BYTES)
         self._deadline = self._context.clock() + IDLE_TIMEOUT_S
         self._context.deadlines.watch(self)
+        if listener.full:
+            listener.make_room()
         if listener.flooded:
             self.stream.abort()
         elif listener.full:

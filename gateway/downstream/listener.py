@@ -17,6 +17,10 @@ from gateway.proxy.phase import QUEUED
 GRACE_S = 1.0
 """At the end: how long who has just been answered, or has just connected, may still send a request.
 It is served, for the client could not know."""
+PATIENCE_S = 1.0
+"""When there are too many: how long a client may stop in the middle of a request."""
+ENDED_TOGETHER = 256
+_BETWEEN_LOOKS_S = 0.1
 REFUSED_POLITELY = 16
 """Connections that may be told so at a time; an answer takes up to 2 s to arrive for sure."""
 
@@ -53,6 +57,8 @@ class DataListener(web.Server):
         """Who may call, by client certificate; None: no certificate is asked for."""
         self._max_connections = max_connections
         self._count = 0
+        self._ended: set[ClientConnection] = set()  # no longer counted, and not gone yet
+        self._look_again_at = 0.0
         self._lost = asyncio.Event()
 
     def __call__(self) -> web.RequestHandler:
@@ -73,6 +79,27 @@ class DataListener(web.Server):
         """Whether there are more connections than are served, the newest among them."""
         return self._count > self._max_connections
 
+    def make_room(self) -> None:
+        """End clients that have stopped in the middle of a request, those first that did it first.
+
+        All are looked at, so this is not done more often than ten times a second.
+        """
+        now = self.context.clock()
+        if now < self._look_again_at:
+            return
+        self._look_again_at = now + _BETWEEN_LOOKS_S
+        stuck = [client for client in self.clients() if is_stuck(client, now)]
+        stuck.sort(key=lambda client: client.received_at)
+        for client in stuck[:ENDED_TOGETHER]:
+            self._ended.add(client)
+            self._count -= 1
+            error = UnavailableError(ErrorCode.OVERLOADED, Rejection.CONNECTIONS)
+            if client.exchange is None:
+                client.refuse(error)
+            else:
+                client.exchange.break_off(error)
+            client.stream.abort()  # it may never read
+
     @property
     def flooded(self) -> bool:
         """Whether there are so many that not even a 503 can be sent."""
@@ -92,7 +119,11 @@ class DataListener(web.Server):
         self, handler: web.RequestHandler, exc: BaseException | None = None
     ) -> None:
         """Count one less."""
-        self._count -= 1
+        client = cast(ClientConnection, handler)
+        if client in self._ended:
+            self._ended.remove(client)
+        else:
+            self._count -= 1
         super().connection_lost(handler, exc)
         self._lost.set()
 
@@ -149,6 +180,13 @@ class DataListener(web.Server):
         while not is_so():
             self._lost.clear()
             await self._lost.wait()
+
+
+def is_stuck(client: ClientConnection, now: float) -> bool:
+    """Return whether a client has stopped in the middle of a request, and nobody holds it up."""
+    if now - client.received_at <= PATIENCE_S or client.stream.is_held_up:
+        return False
+    return client.reader.in_head if client.request is None else not client.request.ended
 
 
 def end_when_answered(client: ClientConnection) -> None:

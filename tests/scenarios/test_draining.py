@@ -1,6 +1,8 @@
 """When the gateway takes no more: too many requests, too many connections, and its own end."""
 
-from tests.scenarios.messages import GET, OK, POST, answer, error_in, forwarded
+import pytest
+
+from tests.scenarios.messages import GET, OK, POST, answer, error_in, forwarded, upload
 from tests.support.memory import GRACE_S, LINGER_S, Fate, OpenStage, Stage
 
 
@@ -33,6 +35,48 @@ async def test_connection_above_the_limit_is_refused_politely(open_stage: OpenSt
     assert error_in(second.reply) == (503, "Overloaded")
     assert second.fate is Fate.HALF_CLOSED
     assert stage.client.fate is Fate.OPEN
+
+
+@pytest.mark.parametrize(
+    "begun", [b"POST /iris HTTP/1.1\r\nHo", upload(10, b"begun")], ids=["head", "body"]
+)
+async def test_client_that_stops_in_a_request_makes_room(
+    open_stage: OpenStage, begun: bytes
+) -> None:
+    """
+    When there are too many connections, whoever sends half a request for a second gives way.
+    """
+    stage = open_stage(max_connections=1)
+    stage.client.sends(begun)
+    await stage.settle()
+    early = stage.new_client()
+    assert error_in(early.reply) == (503, "Overloaded")
+    early.leaves()
+    await stage.settle()
+    stage.clock.advance(1.1)
+    second = stage.new_client()
+    await stage.settle()
+    second.sends(GET)
+    await stage.settle()
+    stage.service.answers(OK)
+
+    assert stage.client.fate is Fate.RESET
+    assert second.reply.status == 200
+    assert stage.sample("gateway_requests_rejected_total", reason="connections") >= 1
+
+
+async def test_client_that_waits_makes_no_room(open_stage: OpenStage) -> None:
+    """
+    Whoever is between requests, or waits for a response, stays.
+    """
+    stage = open_stage(max_connections=1)
+    stage.client.sends(GET)
+    stage.clock.advance(2.0)
+    assert error_in(stage.new_client().reply) == (503, "Overloaded")
+    stage.service.answers(OK)
+    stage.clock.advance(2.0)
+    assert error_in(stage.new_client().reply) == (503, "Overloaded")
+    assert stage.client.reply.status == 200
 
 
 async def test_flood_of_connections_is_reset(open_stage: OpenStage) -> None:

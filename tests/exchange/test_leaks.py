@@ -342,7 +342,7 @@ async def test_nothing_leaks_from_serve(tmp_path: Path) -> None:
     assert_played(it)
     assert_answers_hide(it)
     assert running.process.returncode == 0
-    assert b" DEBUG " in running.written
+    assert b'"level": "DEBUG"' in running.written
     assert_hidden("standard output or error", running.written)
     assert_hidden("an admin page", b"\n".join(pages))
     assert_hidden("an admin answer to an attack", b"\n".join(abused), OURS)

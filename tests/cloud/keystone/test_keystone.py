@@ -93,7 +93,9 @@ async def test_calls_over_several_lives_all_succeed(keystone: Keystone, tmp_path
         made = gateway.logins()
         assert gateway.logins(trigger="schedule", result="ok") == made - 1
     assert lives / 0.8 <= made <= lives / 0.5 + 1
-    assert keystone.logins(user.name) == [201] * int(made)
+    under_way = 1  # at most, when the gateway was closed
+    assert made <= len(keystone.logins(user.name)) <= made + under_way
+    assert set(keystone.logins(user.name)) == {201}
     assert set(verdicts(keystone, since)) == {GOOD}
 
 

@@ -43,7 +43,11 @@ def service_gauges(service: Service, pools: BuiltPools) -> ServiceGauges:
         return replace(connections, overload=service.gate.gauges())
     return replace(
         connections,
-        overload=OverloadGauges(in_flight=service.metrics.in_flight, limit=service.max_in_flight),
+        overload=OverloadGauges(
+            in_flight=service.metrics.placed,
+            limit=service.max_in_flight,
+            queued=service.metrics.overload.arriving,
+        ),
     )
 
 

@@ -134,7 +134,7 @@ class Gate:
         return OverloadGauges(
             in_flight=places.in_flight,
             limit=places.limit.current,
-            queued=places.queued,
+            queued=places.queued + self._counts.arriving,
             breaker="off" if breaker is None else breaker.state.value,
         )
 

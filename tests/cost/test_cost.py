@@ -13,6 +13,7 @@ import pytest
 from tests.cost import figures
 from tests.cost.interpreted import interpreted
 from tests.cost.record import Figures, Finding, compare
+from tests.support.tools import LONG
 
 
 def judge(section: str, measure: Callable[[], Figures]) -> None:
@@ -56,7 +57,8 @@ def test_system_calls_are_what_was_recorded() -> None:
     judge(figures.SYSTEM_CALLS, figures.system_call_figures)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.skipif(not LONG, reason="takes a minute of CPU or more: LONG=1")
+@pytest.mark.timeout(600)
 def test_instructions_are_what_was_recorded() -> None:
     """Work inside C shows here only; compared on the very build of Python that was recorded."""
     require("valgrind")

@@ -10,6 +10,9 @@ from typing import NoReturn
 
 import pytest
 
+LONG = os.environ.get("LONG") == "1"
+"""Whether tests take their long form, which `.ci/run` asks for once."""
+
 
 def lacking(what: str) -> NoReturn:
     """Skip, in one line; under `REQUIRE_ALL=1`, which CI sets, fail instead."""

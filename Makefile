@@ -62,11 +62,16 @@ WORKERS ?= 4
 # one worker for each processor.
 ALONE := tests/watch tests/cloud/keystone tests/data_planes tests/exchange/test_leaks.py
 
+# What fails beside other tests is tried once more by itself, and the run says so.
+define tried_twice
+$(BIN)/python -m pytest $(1) $(TEST_ARGS) || { \
+	test $$? -eq 1 && echo "== What failed, once more, by itself: a busy machine breaks bounds on time" \
+	&& $(BIN)/python -m pytest -n 0 --last-failed --last-failed-no-failures none $(TEST_ARGS); }
+endef
+
 test: $(VENV)/.dev-installed ## the whole test suite; one test at a time: TEST_ARGS=-n0
-	@$(BIN)/python -m pytest -n $(WORKERS) --cache-clear $(ALONE:%=--ignore=%) $(TEST_ARGS) || { \
-		test $$? -eq 1 && echo "== What failed, once more, by itself: a busy machine breaks bounds on time" \
-		&& $(BIN)/python -m pytest -n 0 --last-failed --last-failed-no-failures none $(TEST_ARGS); }
-	@$(BIN)/python -m pytest -n 2 $(ALONE) $(TEST_ARGS)
+	@$(call tried_twice,-n $(WORKERS) --cache-clear $(ALONE:%=--ignore=%))
+	@$(call tried_twice,-n 2 $(ALONE))
 
 # What a request passes through, compiled from the same source. The tests run where that source is
 # not, or they would import it.

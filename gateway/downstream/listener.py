@@ -17,7 +17,7 @@ from gateway.proxy.phase import QUEUED
 GRACE_S = 1.0
 """At the end: how long who has just been answered, or has just connected, may still send a request.
 It is served, for the client could not know."""
-PATIENCE_S = 1.0
+PATIENCE_S = 0.3
 """When there are too many: how long a client may stop in the middle of a request."""
 ENDED_TOGETHER = 256
 _BETWEEN_LOOKS_S = 0.1

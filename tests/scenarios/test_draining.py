@@ -44,7 +44,7 @@ async def test_client_that_stops_in_a_request_makes_room(
     open_stage: OpenStage, begun: bytes
 ) -> None:
     """
-    When there are too many connections, whoever sends half a request for a second gives way.
+    When there are too many connections, whoever has stopped in the middle of a request gives way.
     """
     stage = open_stage(max_connections=1)
     stage.client.sends(begun)

@@ -88,7 +88,8 @@ class DataListener(web.Server):
         if now < self._look_again_at:
             return
         self._look_again_at = now + _BETWEEN_LOOKS_S
-        stuck = [client for client in self.clients() if is_stuck(client, now)]
+        clients = [client for client in self.clients() if client not in self._ended]
+        stuck = [client for client in clients if is_stuck(client, now)]
         stuck.sort(key=lambda client: client.received_at)
         for client in stuck[:ENDED_TOGETHER]:
             self._ended.add(client)
@@ -186,7 +187,9 @@ def is_stuck(client: ClientConnection, now: float) -> bool:
     """Return whether a client has stopped in the middle of a request, and nobody holds it up."""
     if now - client.received_at <= PATIENCE_S or client.stream.is_held_up:
         return False
-    return client.reader.in_head if client.request is None else not client.request.ended
+    if client.request is None:
+        return client.reader.in_head and not client.busy  # else it has had its answer
+    return not client.request.ended
 
 
 def end_when_answered(client: ClientConnection) -> None:

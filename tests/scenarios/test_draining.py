@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.downstream.connection import HEAD_TIMEOUT_S
 from tests.scenarios.messages import GET, OK, POST, answer, error_in, forwarded, upload
 from tests.support.memory import GRACE_S, LINGER_S, Fate, OpenStage, Stage
 
@@ -63,6 +64,22 @@ async def test_client_that_stops_in_a_request_makes_room(
     assert stage.client.fate is Fate.RESET
     assert second.reply.status == 200
     assert stage.sample("gateway_requests_rejected_total", reason="connections") >= 1
+
+
+async def test_client_that_has_had_its_answer_is_not_told_twice(open_stage: OpenStage) -> None:
+    """
+    Its connection only waits until it has read that.
+    """
+    stage = open_stage(max_connections=1)
+    stage.client.sends(b"POST /iris HTTP/1.1\r\nHo")
+    stage.pass_time(HEAD_TIMEOUT_S + 1.0)
+    assert stage.client.reply.status == 408
+    stage.clock.advance(0.5)
+    second = stage.new_client()
+
+    assert error_in(second.reply) == (503, "Overloaded")
+    assert stage.client.reply.status == 408
+    assert stage.sample("gateway_requests_rejected_total", reason="connections") == 1
 
 
 async def test_client_that_waits_makes_no_room(open_stage: OpenStage) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 _TESTS = Path(__file__).parents[1]
 
@@ -31,6 +32,22 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # has no types
         """Return the same text for all tests of a group."""
         path = nodeid.removeprefix(f"{_TESTS.name}/")
         return next((group for group in _GROUPS if path.startswith(group)), nodeid)
+
+    def mark_test_complete(
+        self, node: WorkerController, item_index: int, duration: float = 0
+    ) -> None:
+        """Forget a unit of work that is done.
+
+        xdist keeps it, and when the worker crashes later hands it to another one. That one then
+        has nothing to run, reports nothing, gets no more work, and the run never ends.
+        """
+        nodeid = self.registered_collections[node][item_index]
+        scope = self._split_scope(nodeid)
+        units = self.assigned_work[node]
+        units[scope][nodeid] = True
+        if all(units[scope].values()):
+            del units[scope]
+        self._reschedule(node)
 
 
 def sort(items: list[pytest.Item]) -> None:

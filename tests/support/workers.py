@@ -34,7 +34,10 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # has no types
         return next((group for group in _GROUPS if path.startswith(group)), nodeid)
 
     def mark_test_complete(
-        self, node: WorkerController, item_index: int, duration: float = 0
+        self,
+        node: WorkerController,
+        item_index: int,
+        duration: float = 0,  # noqa: ARG002  # the name is xdist's
     ) -> None:
         """Forget a unit of work that is done.
 

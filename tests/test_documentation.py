@@ -65,13 +65,15 @@ def test_every_family_of_metrics_is_in_the_reference() -> None:
     The reference has each family that the code makes, also what is exported only when it is used.
     """
     page = (ROOT / "config" / "metrics.md").read_text()
-    made = re.compile(r"(Counter|Gauge|Histogram|Info)MetricFamily\(\s*\"(gateway_\w+)\"")
-    ending = {"Counter": "_total", "Info": "_info"}
+    made = re.compile(
+        r"\b(counter|gauge|histogram|info)(?:MetricFamily)?\(\s*\"(gateway_\w+)\"", re.IGNORECASE
+    )
+    ending = {"counter": "_total", "info": "_info"}
     found = 0
     for path in (ROOT / "gateway").rglob("*.py"):
         for kind, name in made.findall(path.read_text()):
             found += 1
-            assert f"| `{name}{ending.get(kind, '')}` |" in page, f"{path}: {name}"
+            assert f"| `{name}{ending.get(kind.lower(), '')}` |" in page, f"{path}: {name}"
     assert found > 30
 
 

@@ -42,7 +42,8 @@ from gateway.lifecycle.gateway import Gateway
 from gateway.lifecycle.parts import Parts, Rebuilt
 from gateway.lifecycle.supervisor import Supervisor
 from gateway.observe.access_log import AccessLog
-from gateway.observe.metrics import NO_SERVICE, Metrics, ServiceGauges, ServiceMetrics
+from gateway.observe.metrics import NO_SERVICE, Metrics
+from gateway.observe.service_metrics import ServiceGauges, ServiceMetrics
 from gateway.proxy.admission import Rules
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.deadlines import Deadlines

@@ -37,7 +37,8 @@ from gateway.identity.sink_file import SinkFile
 from gateway.identity.sinks import SinkResult, Sinks
 from gateway.identity.source import CredentialSource, LoginError
 from gateway.identity.store import TokenStore
-from gateway.observe.metrics import IdentityGauges, IdentityMetrics, IdentitySeries, Metrics
+from gateway.observe.identity_metrics import IdentityGauges, IdentityMetrics
+from gateway.observe.metrics import IdentitySeries, Metrics
 from gateway.settings import Identity
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from gateway.assembly.egress import build_proxy
 from gateway.assembly.tls import TlsContexts, tls_context
 from gateway.clock import boottime
 from gateway.http.fields import is_always_dropped
-from gateway.observe.metrics import Metrics, ServiceGauges, ServiceMetrics
+from gateway.observe.metrics import Metrics
 from gateway.observe.overload import OverloadGauges
+from gateway.observe.service_metrics import ServiceGauges, ServiceMetrics
 from gateway.observe.streams import UsageCounts
 from gateway.proxy.gate import Gate, Limits
 from gateway.proxy.replay import Retry

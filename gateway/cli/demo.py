@@ -1,5 +1,6 @@
 """`demo`: the stand-in cloud and a gateway in one process, and `curl` lines that work."""
 
+import os
 import struct
 import tempfile
 import zlib
@@ -17,6 +18,7 @@ from gateway.lifecycle.signals import Signals
 from gateway.observe.access_log import AccessLog
 from gateway.settings import load
 from gateway.settings.effective import effective
+from gateway.settings.environment import LOG_FORMAT_VARIABLE
 from gateway.twin import IMAGE_ID, IRIS_ID, LLM_ID, SLOW_ID, Account, Twin
 
 _TOKEN_TTL_S = 300.0
@@ -27,7 +29,7 @@ gateway         {data}
 admin           {admin}
 status page     {admin}/status
 
-Paste into another terminal. No token anywhere: the gateway adds it.
+Paste these into another terminal. They contain no token: the gateway adds it.
 
   curl -d '{{"data":{{"req_data":[{{"sepal_length":3,"sepal_width":1,"petal_length":2.2,\
 "petal_width":4}}]}}}}' -H 'Content-type: application/json' {data}/iris
@@ -42,14 +44,14 @@ Paste into another terminal. No token anywhere: the gateway adds it.
 -H 'Content-type: application/json' {data}/llm/v1/chat/completions
 
   seq 200 | xargs -P 40 -I@ curl -so /dev/null -w '%{{http_code}} in %{{time_total}} s\\n' -d x \
-{data}/slow     # 4 at a time, 50 ms each: the rest waits its turn, or is told when to come back
+{data}/slow     # 4 at a time, 50 ms each; 30 more wait in a queue, others get 503 at once
 
-What it did, and that it logged in once for all of them (tokens live 5 minutes here):
+What the gateway counted: one login for all requests (tokens live 5 minutes here):
 
   curl -s {admin}/metrics | grep -E 'gateway_(requests|token_refreshes|llm_tokens)_total.* [1-9]'
   curl -s '{admin}/readyz?verbose'
 
-Stop with Ctrl-C. Below: one line per request.
+Stop with Ctrl-C. Below: the log, and one line of JSON per request.
 """
 
 
@@ -68,6 +70,7 @@ def command(listen: str, admin_listen: str) -> None:
     (OpenAI-compatible, streams) and `slow` (4 requests at a time).
     """
     signals = Signals()
+    os.environ.setdefault(LOG_FORMAT_VARIABLE, "text")  # for people, also through a pipe
     set_up_logging()
     twin = Twin(token_ttl_s=_TOKEN_TTL_S)
 

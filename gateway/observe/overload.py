@@ -1,17 +1,13 @@
 """What is counted of limits, queues, breakers and retries, per service."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import Metric
 
 from gateway.errors import Rejection
+from gateway.observe.families import counter, gauge, histogram
 from gateway.observe.histogram import Histogram
 
 QUEUE_WAIT_BUCKETS_S: Final[Sequence[float]] = (
@@ -49,51 +45,51 @@ class OverloadGauges:
     """`off`, or one of `BREAKER_STATES`."""
 
 
-def overload_families(
-    services: Iterable[tuple[str, OverloadCounts, OverloadGauges]],
-) -> Iterator[Metric]:
-    """Yield the families of every service: name, counts and state."""
-    one = ["service"]
-    limit = GaugeMetricFamily(
-        "gateway_in_flight_limit",
-        "How many requests may be in flight at a time (`max_in_flight`).",
-        labels=one,
-    )
-    queued = GaugeMetricFamily("gateway_requests_queued", "Requests in the queue.", labels=one)
-    breaker = GaugeMetricFamily(
-        "gateway_breaker_open", "1 while the breaker refuses requests: the service has failed.",
-        labels=one,
-    )  # fmt: skip
-    transitions = CounterMetricFamily(
-        "gateway_breaker_transitions",
-        "Changes of the breaker's state, by the new state.",
-        labels=["service", "to"],
-    )
-    wait = HistogramMetricFamily(
-        "gateway_queue_wait_seconds",
-        "Time that requests spent in the queue, whether they were forwarded or rejected.",
-        labels=one,
-    )
-    rejected = CounterMetricFamily(
+def overload_families(name: str, counts: OverloadCounts, state: OverloadGauges) -> Iterator[Metric]:
+    """Yield the families of one service; only rejections where nothing is limited."""
+    of_service = ("service",)
+    if state.limit is not None:
+        yield gauge(
+            "gateway_in_flight_limit",
+            "How many requests may be in flight at a time (`max_in_flight`).",
+            of_service,
+            [((name,), state.limit)],
+        )
+        yield gauge(
+            "gateway_requests_queued",
+            "Requests in the queue.",
+            of_service,
+            [((name,), state.queued)],
+        )
+        yield gauge(
+            "gateway_breaker_open",
+            "1 while the breaker refuses requests: the service has failed.",
+            of_service,
+            [((name,), float(state.breaker in {"open", "half_open"}))],
+        )
+        yield counter(
+            "gateway_breaker_transitions",
+            "Changes of the breaker's state, by the new state.",
+            ("service", "to"),
+            [((name, to), count) for to, count in counts.breaker_transitions.items()],
+        )
+        yield histogram(
+            "gateway_queue_wait_seconds",
+            "Time that requests spent in the queue, whether they were forwarded or rejected.",
+            of_service,
+            (name,),
+            counts.queue_wait,
+        )
+    yield counter(
         "gateway_requests_rejected",
         "Requests that the gateway rejected to protect itself or the service, by reason.",
-        labels=["service", "reason"],
+        ("service", "reason"),
+        [((name, reason), count) for reason, count in counts.rejected.items()],
     )
-    exhausted = CounterMetricFamily(
-        "gateway_retry_budget_exhausted",
-        "Requests that were not sent again because the retry budget was used up.",
-        labels=one,
-    )
-    for name, counts, state in services:
-        for reason, count in counts.rejected.items():
-            rejected.add_metric([name, reason], count)
-        if state.limit is None:
-            continue
-        limit.add_metric([name], state.limit)
-        queued.add_metric([name], state.queued)
-        breaker.add_metric([name], float(state.breaker in {"open", "half_open"}))
-        for to, count in counts.breaker_transitions.items():
-            transitions.add_metric([name, to], count)
-        wait.add_metric([name], counts.queue_wait.buckets(), counts.queue_wait.total)
-        exhausted.add_metric([name], counts.budget_exhausted)
-    yield from (limit, queued, breaker, transitions, wait, rejected, exhausted)
+    if state.limit is not None:
+        yield counter(
+            "gateway_retry_budget_exhausted",
+            "Requests that were not sent again because the retry budget was used up.",
+            of_service,
+            [((name,), counts.budget_exhausted)],
+        )

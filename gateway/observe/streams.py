@@ -1,10 +1,11 @@
 """What is counted of the bodies of responses: when they begin, how they go on, what they used."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
 
+from gateway.observe.families import counter, histogram
 from gateway.observe.histogram import Histogram, Shifted
 
 PAUSE_BUCKETS_S: Final[Sequence[float]] = (
@@ -53,44 +54,39 @@ class UsageCounts:
             self.output_tokens += tokens[1]
 
 
-def body_families(
-    services: Iterable[tuple[str, BodyCounts]],
-) -> Iterator[Metric]:
-    """Yield the families of every service: name and counts."""
-    one = ["service"]
-    first_chunk = HistogramMetricFamily(
+def body_families(name: str, bodies: BodyCounts) -> Iterator[Metric]:
+    """Yield the families of one service; token counts only where `usage` is on."""
+    of_service = ("service",)
+    yield histogram(
         "gateway_upstream_first_chunk_seconds",
         "Time from the request sent to the first byte of the response's body.",
-        labels=one,
+        of_service,
+        (name,),
+        bodies.first_chunk.histogram(),
     )
-    pause = HistogramMetricFamily(
+    yield counter(
+        "gateway_stream_chunks",
+        "Chunks of event streams that were forwarded.",
+        of_service,
+        [((name,), bodies.chunks)],
+    )
+    yield histogram(
         "gateway_stream_pause_seconds",
         "Longest pause between two chunks of each event stream (`text/event-stream`).",
-        labels=one,
+        of_service,
+        (name,),
+        bodies.pause,
     )
-    chunks = CounterMetricFamily(
-        "gateway_stream_chunks", "Chunks of event streams that were forwarded.", labels=one
-    )
-    tokens = CounterMetricFamily(
-        "gateway_llm_tokens",
-        "Tokens that language models report as used (`usage: true`).",
-        labels=["service", "type"],
-    )
-    missing = CounterMetricFamily(
-        "gateway_llm_usage_missing",
-        "Responses without token counts (`usage: true`).",
-        labels=one,
-    )
-    for name, bodies in services:
-        begun = bodies.first_chunk.histogram()
-        first_chunk.add_metric([name], begun.exposed(), begun.total)
-        pause.add_metric([name], bodies.pause.buckets(), bodies.pause.total)
-        chunks.add_metric([name], bodies.chunks)
-        usage = bodies.usage
-        if usage is not None:
-            tokens.add_metric([name, "input"], usage.input_tokens)
-            tokens.add_metric([name, "output"], usage.output_tokens)
-            missing.add_metric([name], usage.missing)
-    yield from (first_chunk, chunks, pause)
-    if missing.samples:
-        yield from (tokens, missing)
+    if (usage := bodies.usage) is not None:
+        yield counter(
+            "gateway_llm_tokens",
+            "Tokens that language models report as used (`usage: true`).",
+            ("service", "type"),
+            [((name, "input"), usage.input_tokens), ((name, "output"), usage.output_tokens)],
+        )
+        yield counter(
+            "gateway_llm_usage_missing",
+            "Responses without token counts (`usage: true`).",
+            of_service,
+            [((name,), usage.missing)],
+        )

@@ -18,7 +18,7 @@ from gateway.http.request_head import RequestHead
 from gateway.http.trace_context import trace_id_of
 from gateway.observe.access_log import AccessLog, Record
 from gateway.observe.line_budget import LineBudget
-from gateway.observe.metrics import KEY_REFUSED, ServiceMetrics, upstream_error_of
+from gateway.observe.service_metrics import KEY_REFUSED, ServiceMetrics, upstream_error_of
 from gateway.proxy.admission import Admission
 from gateway.proxy.attempt import Attempt
 from gateway.proxy.body_watch import UnusualBody

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from gateway.errors import DownstreamError, ErrorCode
 from gateway.identity.credential import Credential
-from gateway.observe.metrics import ServiceMetrics
+from gateway.observe.service_metrics import ServiceMetrics
 from gateway.proxy.gate import Gate, Limits
 from gateway.upstream.pool import Pool
 

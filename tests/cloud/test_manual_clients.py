@@ -7,6 +7,7 @@ twin; and calls through `modelarts-gateway demo` without a token, which proves t
 import hashlib
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -214,6 +215,15 @@ def test_twenty_calls_cost_no_login(demo: Demo, pictures: dict[str, Path]) -> No
     assert after["services"]["image"]["predictions"] == seen["predictions"] + 20
     assert after["services"]["image"]["rejected"] == seen["rejected"]
     assert after["logins"] <= before["logins"] + 1
+
+
+def test_demo_logs_for_people(demo: Demo) -> None:
+    """What the demo logs is text, although it goes to a file, where `serve` would write JSON."""
+    printed = demo.printed.read_text()
+
+    assert re.search(
+        r"^[0-9-]+ \S+ INFO gateway\.identity: identity default: ", printed, re.MULTILINE
+    )
 
 
 # Postman

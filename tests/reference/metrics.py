@@ -7,16 +7,15 @@ from prometheus_client.core import Metric
 from gateway.errors import Layer, Rejection
 from gateway.identity.refresh import RefreshResult, RefreshTrigger
 from gateway.identity.sinks import SinkResult
-from gateway.observe.metrics import (
+from gateway.observe.identity_metrics import IdentityGauges, IdentityMetrics
+from gateway.observe.metrics import Metrics
+from gateway.observe.overload import BREAKER_STATES, OverloadGauges
+from gateway.observe.service_metrics import (
     KEY_REFUSED,
     UPSTREAM_ERRORS,
-    IdentityGauges,
-    IdentityMetrics,
-    Metrics,
     ServiceGauges,
     ServiceMetrics,
 )
-from gateway.observe.overload import BREAKER_STATES, OverloadGauges
 from gateway.observe.streams import UsageCounts
 from gateway.proxy.replay import Retry
 

@@ -27,6 +27,8 @@ class Demo:
     admin_url: str
     twin_url: str
     process: subprocess.Popen[bytes]
+    printed: Path
+    """The file that gets its standard output and standard error."""
 
 
 _FROM_SOURCE = (sys.executable, "-m", "gateway", "demo")
@@ -59,7 +61,7 @@ def running_demo(folder: Path, *, command: Sequence[str] = _FROM_SOURCE) -> Iter
                 r"^\s*stand-in cloud\s+(http://127\.0\.0\.1:\d+)", printed.read_text(), re.MULTILINE
             )
             assert found, f"the demo does not tell where its cloud is:\n{printed.read_text()}"
-            yield Demo(f"http://127.0.0.1:{port}", admin_url, found[1], process)
+            yield Demo(f"http://127.0.0.1:{port}", admin_url, found[1], process, printed)
         finally:
             process.terminate()
             try:

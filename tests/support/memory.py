@@ -20,8 +20,9 @@ from gateway.http.host import AllowedHosts
 from gateway.http.request_head import METHODS
 from gateway.identity.credential import Credential
 from gateway.observe.access_log import AccessLog
-from gateway.observe.metrics import NO_SERVICE, Metrics, ServiceGauges, ServiceMetrics
+from gateway.observe.metrics import NO_SERVICE, Metrics
 from gateway.observe.overload import OverloadGauges
+from gateway.observe.service_metrics import ServiceGauges, ServiceMetrics
 from gateway.observe.streams import UsageCounts
 from gateway.proxy.admission import Rules
 from gateway.proxy.context import ExchangeContext

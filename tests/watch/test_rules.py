@@ -11,15 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.errors import ErrorCode, Layer
 from gateway.identity.refresh import RefreshResult, RefreshTrigger
-from gateway.observe.metrics import (
-    UPSTREAM_ERRORS,
-    IdentityGauges,
-    IdentityMetrics,
-    Metrics,
-    ServiceGauges,
-    ServiceMetrics,
-)
+from gateway.observe.identity_metrics import IdentityGauges, IdentityMetrics
+from gateway.observe.metrics import Metrics
 from gateway.observe.overload import OverloadGauges
+from gateway.observe.service_metrics import UPSTREAM_ERRORS, ServiceGauges, ServiceMetrics
 from gateway.observe.streams import UsageCounts
 from gateway.settings.overload import MAX_IN_FLIGHT
 from tests.support.tools import tool

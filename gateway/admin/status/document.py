@@ -13,12 +13,8 @@ from gateway.admin.health import Health, readiness
 from gateway.identity.report import KEY_REFUSED, IdentityStatus
 from gateway.observe.access_log import Record
 from gateway.observe.histogram import Histogram
-from gateway.observe.metrics import (
-    NO_SERVICE,
-    Metrics,
-    ServiceGauges,
-    ServiceMetrics,
-)
+from gateway.observe.metrics import NO_SERVICE, Metrics
+from gateway.observe.service_metrics import ServiceGauges, ServiceMetrics
 
 
 def status_document(health: Health, metrics: Metrics) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from gateway.observe.metrics import NO_SERVICE, Metrics, ServiceMetrics
+from gateway.observe.metrics import NO_SERVICE, Metrics
+from gateway.observe.service_metrics import ServiceMetrics
 
 INTERVAL_S: Final = 10.0
 KEPT_S: Final = 600.0

@@ -12,7 +12,7 @@ from gateway.http.reader_state import DONE
 from gateway.http.request import Request
 from gateway.http.request_head import METHODS
 from gateway.http.request_reader import RequestReader
-from gateway.observe.metrics import ServiceMetrics
+from gateway.observe.service_metrics import ServiceMetrics
 from gateway.proxy.admission import Admission, Rules, admit
 from gateway.proxy.service import RouteTable, Service
 from gateway.upstream.opener import Origin

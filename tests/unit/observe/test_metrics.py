@@ -13,19 +13,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.errors import ErrorCode, Layer, Rejection
 from gateway.observe.exposition import SERIES_AT_A_TIME
 from gateway.observe.histogram import Histogram, Shifted
-from gateway.observe.metrics import (
+from gateway.observe.identity_metrics import REFRESH_BUCKETS_S, IdentityGauges, IdentityMetrics
+from gateway.observe.metrics import Metrics
+from gateway.observe.overload import OverloadGauges
+from gateway.observe.service_metrics import (
     OVERHEAD_BUCKETS_S,
-    REFRESH_BUCKETS_S,
     REQUEST_BUCKETS_S,
     UPSTREAM_ERRORS,
-    IdentityGauges,
-    IdentityMetrics,
-    Metrics,
     ServiceGauges,
     ServiceMetrics,
     upstream_error_of,
 )
-from gateway.observe.overload import OverloadGauges
 from gateway.observe.streams import UsageCounts
 from tests.support.tools import tool
 

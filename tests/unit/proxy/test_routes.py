@@ -10,7 +10,7 @@ from gateway.errors import DownstreamError, ErrorCode
 from gateway.http.host import AllowedHosts
 from gateway.http.request import Request
 from gateway.http.request_reader import RequestReader
-from gateway.observe.metrics import ServiceMetrics
+from gateway.observe.service_metrics import ServiceMetrics
 from gateway.proxy.admission import RefusedByServiceError, Rules, admit
 from gateway.proxy.service import RouteTable, Service, sharing_a_path
 from gateway.upstream.opener import Origin

@@ -9,15 +9,10 @@ from gateway.admin.status.document import status_document
 from gateway.errors import ErrorCode, Rejection
 from gateway.identity.report import Reason
 from gateway.observe.access_log import Record
-from gateway.observe.metrics import (
-    NO_SERVICE,
-    IdentityGauges,
-    IdentityMetrics,
-    Metrics,
-    ServiceGauges,
-    ServiceMetrics,
-)
+from gateway.observe.identity_metrics import IdentityGauges, IdentityMetrics
+from gateway.observe.metrics import NO_SERVICE, Metrics
 from gateway.observe.overload import OverloadGauges
+from gateway.observe.service_metrics import ServiceGauges, ServiceMetrics
 from gateway.observe.streams import UsageCounts
 from gateway.settings.effective import EffectiveValue
 from tests.support.health import BAD, GOOD, State

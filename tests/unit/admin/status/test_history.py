@@ -7,7 +7,8 @@ from typing import Any
 
 from gateway.admin.status.history import INTERVAL_S, KEPT_S, History
 from gateway.errors import ErrorCode
-from gateway.observe.metrics import NO_SERVICE, Metrics, ServiceGauges, ServiceMetrics
+from gateway.observe.metrics import NO_SERVICE, Metrics
+from gateway.observe.service_metrics import ServiceGauges, ServiceMetrics
 
 
 def service_in(metrics: Metrics, name: str) -> ServiceMetrics:

@@ -60,7 +60,7 @@ demo: $(VENV)/.gateway-installed ## the stand-in cloud and the gateway on loopba
 WORKERS ?= 4
 # A whole cloud, Prometheus with all that it watches, every object of a process: after the others,
 # one worker for each processor.
-ALONE := tests/watch tests/cloud/keystone tests/data_planes tests/exchange/test_leaks.py
+ALONE := tests/programs/watch tests/cloud/keystone tests/data_planes tests/exchange/test_leaks.py
 
 # What fails beside other tests is tried once more by itself, and the run says so.
 define tried_twice
@@ -99,7 +99,7 @@ compile: compiled ## the compiled build, and the suites that tell whether it beh
 	@rm -rf $(COMPILED)/project && mkdir $(COMPILED)/project
 	@cp -R $(NOT_COMPILED) $(COMPILED)/project
 	@cd $(COMPILED)/project && ../bin/python -m pytest -n $(WORKERS) $(COMPILED_SUITES) $(TEST_ARGS)
-	@cd $(COMPILED)/project && ../bin/python -m tests.fuzz $(FUZZ_ARGS)
+	@cd $(COMPILED)/project && ../bin/python -m tests.programs.fuzz $(FUZZ_ARGS)
 
 check: $(VENV)/.dev-installed ## format, lint, types, generated documents
 	@$(BIN)/ruff format --check .
@@ -113,37 +113,37 @@ format: $(VENV)/.dev-installed ## rewrite to the project's format; regenerate th
 	@$(BIN)/python -m tests.documents
 
 fuzz: $(VENV)/.dev-installed ## 400 000 messages read by us and by llhttp; 40 000 more against a running gateway
-	@$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
+	@$(BIN)/python -m tests.programs.fuzz $(FUZZ_ARGS)
 
 chaos: $(VENV)/.dev-installed ## 200 000 exchanges with a service that behaves at random; none may go astray
-	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
+	@$(BIN)/python -m tests.programs.chaos $(CHAOS_ARGS)
 
 bench: $(VENV)/.dev-installed ## CPU, latency and memory beside other proxies (needs wrk)
-	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
-	@$(BIN)/python -m tests.bench.overload $(OVERLOAD_ARGS)
-	@$(BIN)/python -m tests.bench.planes $(PLANES_ARGS)
+	@$(BIN)/python -m tests.programs.bench $(BENCH_ARGS)
+	@$(BIN)/python -m tests.programs.bench.overload $(OVERLOAD_ARGS)
+	@$(BIN)/python -m tests.programs.bench.planes $(PLANES_ARGS)
 
 bench-planes: $(VENV)/.dev-installed ## CPU per request of Envoy and nginx with our token; two processes on one port
-	@$(BIN)/python -m tests.bench.planes $(PLANES_ARGS)
+	@$(BIN)/python -m tests.programs.bench.planes $(PLANES_ARGS)
 
 cost: $(VENV)/.dev-installed ## what one exchange costs, counted (needs valgrind and strace)
 	@$(BIN)/python -m tests.cost $(COST_ARGS)
 
 bench-setup: $(VENV)/.dev-installed ## install wrk and the proxies to compare with
-	@$(BIN)/python -m tests.bench setup
+	@$(BIN)/python -m tests.programs.bench setup
 
 .PHONY: scenes
 scenes: $(VENV)/.dev-installed ## attacks in memory cgroups of 256 and 128 MiB (needs root)
-	@$(BIN)/python -m tests.scenes $(SCENES_ARGS)
+	@$(BIN)/python -m tests.programs.scenes $(SCENES_ARGS)
 
 soak: $(VENV)/.dev-installed ## 10 minutes of mixed traffic and faults; nothing may leak or get lost
-	@$(BIN)/python -m tests.soak $(SOAK_ARGS)
+	@$(BIN)/python -m tests.programs.soak $(SOAK_ARGS)
 
 picture: $(VENV)/.dev-installed ## the dashboard's picture, from a run with a real Prometheus (needs Debian's prometheus)
-	@$(BIN)/python -m tests.watch
+	@$(BIN)/python -m tests.programs.watch
 
 deploy-check: $(VENV)/.dev-installed ## build, run and validate what deploy/ ships
-	@$(BIN)/python -m pytest tests/deploy $(TEST_ARGS)
+	@$(BIN)/python -m pytest tests/programs/deploy $(TEST_ARGS)
 
 # The compiled wheel is checked too where `make compiled` has built it.
 .PHONY: release-check
@@ -160,7 +160,7 @@ release-check: $(VENV)/.release-installed ## build, check and try what a release
 		&& sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml >$(VENV)/released/pyproject.toml
 	@$(BIN)/cyclonedx-py environment --pyproject $(VENV)/released/pyproject.toml --output-reproducible \
 		--output-file dist/modelarts-gateway.cdx.json $(VENV)/released
-	@$(BIN)/python -m pytest -n 0 tests/release $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n 0 tests/programs/release $(TEST_ARGS)
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) $(COMPILED) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -32,8 +32,8 @@ from gateway.settings.types import (
     parse_state_folder,
     split_list,
 )
-from tests.bench import planes, summary
 from tests.chart_schema import chart_schema
+from tests.programs.bench import planes, summary
 from tests.reference import access_log, architecture, errors, metrics
 
 ROOT = Path(__file__).parent.parent

@@ -21,8 +21,8 @@ from gateway.observe.access_log import AccessLog
 from gateway.proxy.service import Service
 from gateway.settings import load
 from gateway.upstream.connection import Connection
-from tests.bench.shapes import JSON_BODY
-from tests.bench.upstream import TOKEN, answer
+from tests.programs.bench.shapes import JSON_BODY
+from tests.programs.bench.upstream import TOKEN, answer
 
 WARM_UP = 192
 """Exchanges before counting, so that the interpreter has adapted its code; three log batches."""

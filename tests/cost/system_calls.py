@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench.processes import child, free_port, wait_for_port
 from tests.cost.exchanges import SHAPES
+from tests.programs.bench.processes import child, free_port, wait_for_port
 
 _COUNT = 400
 _FIRST, _LAST = b"/bench/count-from-here", b"/bench/count-to-here"

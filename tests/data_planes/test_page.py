@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.bench import planes
+from tests.programs.bench import planes
 
 
 def test_figures_stand_on_the_page_and_nothing_else_changes(tmp_path: Path) -> None:

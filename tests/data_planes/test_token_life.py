@@ -16,9 +16,9 @@ import yaml
 
 from gateway.twin import IRIS_ID, Account, Twin
 from gateway.twin.iam_faults import IamFault, IamFaultSpec
-from tests.bench.peers import find, how_to_install
 from tests.cloud.serving import FLOWER
 from tests.life.test_token_endpoint import ask
+from tests.programs.bench.peers import find, how_to_install
 from tests.support.client import connect
 from tests.support.keystone import _free_port
 from tests.support.served import served

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.exchange.hostile_rows import BODY_TRICKS, CONNECTION, FRAMING, Row
-from tests.fuzz.campaign import Campaign, workers_at_one_gateway
-from tests.fuzz.cases import Case, from_text, make_answer_case, make_request_case, to_text
-from tests.fuzz.gateway import TOKEN
-from tests.fuzz.oracles import Heard, Place, judge_forwarded, judge_relayed, read_answers
-from tests.fuzz.strict import Request, Response, read_requests
+from tests.programs.fuzz.campaign import Campaign, workers_at_one_gateway
+from tests.programs.fuzz.cases import Case, from_text, make_answer_case, make_request_case, to_text
+from tests.programs.fuzz.gateway import TOKEN
+from tests.programs.fuzz.oracles import Heard, Place, judge_forwarded, judge_relayed, read_answers
+from tests.programs.fuzz.strict import Request, Response, read_requests
 
 _CASES = 500
 _SEED = 4

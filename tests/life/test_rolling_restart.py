@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from tests.bench.peers import find, how_to_install
 from tests.life.test_nothing_lost import ask
+from tests.programs.bench.peers import find, how_to_install
 from tests.support.client import connect
 from tests.support.gateway import POST
 from tests.support.keystone import _free_port

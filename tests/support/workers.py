@@ -11,8 +11,8 @@ _TESTS = Path(__file__).parents[1]
 # Under `tests/`. One worker runs all tests of such a group, one after the other: they share what
 # is expensive to start (Prometheus, Keystone, a browser, a demo).
 _GROUPS = (
-    "watch/", "cloud/keystone/", "data_planes/", "browser/", "cloud/test_manual_clients.py",
-    "cost/",
+    "programs/watch/", "cloud/keystone/", "data_planes/", "browser/",
+    "cloud/test_manual_clients.py", "cost/",
 )  # fmt: skip
 # These tests are independent of each other, but long. Started last, they would run alone.
 _LONG = (

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.oracle.agreement import judge_requests, judge_response
-from tests.oracle.campaign import KINDS, Kind, judge_cases
-from tests.oracle.llhttp import read_by_llhttp
+from tests.programs.oracle.agreement import judge_requests, judge_response
+from tests.programs.oracle.campaign import KINDS, Kind, judge_cases
+from tests.programs.oracle.llhttp import read_by_llhttp
 from tests.unit.http.outcomes import octets_of
 
 _HOST = b"Host: localhost\r\n"

@@ -14,8 +14,8 @@ from gateway.http.request import Request
 from gateway.http.request_head import METHODS
 from gateway.http.request_reader import MAX_FIELD_BYTES, MAX_FIELDS, MAX_HEAD_BYTES, RequestReader
 from gateway.http.target import MAX_TARGET_BYTES
-from tests.fuzz.cases import request_case
-from tests.fuzz.strict import read_requests
+from tests.programs.fuzz.cases import request_case
+from tests.programs.fuzz.strict import read_requests
 from tests.unit.http.outcomes import known_of_request
 
 ONE = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"

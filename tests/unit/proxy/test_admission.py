@@ -15,10 +15,10 @@ from gateway.http.host import AllowedHosts
 from gateway.http.request import Request as InboundRequest
 from gateway.proxy.admission import Rules, admit
 from gateway.proxy.service import RouteTable
-from tests.fuzz.cases import request_case
-from tests.fuzz.gateway import TOKEN
-from tests.fuzz.oracles import Place, judge_forwarded, judge_head
-from tests.fuzz.strict import Request, read_request, read_requests
+from tests.programs.fuzz.cases import request_case
+from tests.programs.fuzz.gateway import TOKEN
+from tests.programs.fuzz.oracles import Place, judge_forwarded, judge_head
+from tests.programs.fuzz.strict import Request, read_request, read_requests
 from tests.unit.proxy.test_routes import read, service
 
 _PLACE = Place("a", 9)

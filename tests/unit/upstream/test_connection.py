@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from gateway.errors import ErrorCode, UpstreamError
 from gateway.http.response_head import ResponseHead
 from gateway.upstream.connection import Connection, ResponseListener
-from tests.fuzz.cases import answer_case
-from tests.fuzz.strict import MalformedError, PartialError, read_response
+from tests.programs.fuzz.cases import answer_case
+from tests.programs.fuzz.strict import MalformedError, PartialError, read_response
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = (

@@ -1,0 +1,191 @@
+"""One gateway in a memory cgroup, attacked, with a well-behaved caller beside it."""
+
+import asyncio
+import json
+import resource
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.programs.scenes.attacks import MIB, Attack, bulk_service
+from tests.programs.scenes.group import Group, memory_group
+from tests.support.served import Served, served
+from tests.support.until import PATIENCE_S
+from tests.support.upstream import scripted_upstream
+
+_HOLD_S = 2.0
+_SERVED_SHARE = 0.8
+"""Of the calls beside an attack. Not all: each is on a new connection, and attackers may have all
+that the memory allows."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack has come to."""
+
+    attack: str
+    peak_rss: int
+    """Of the gateway, in bytes."""
+    limit: int
+    kills: int
+    calls: dict[str, Any]
+    """Of the caller beside it: counts by status, and times."""
+    probes: dict[str, Any]
+    scrapes: dict[str, Any]
+    recovered: dict[str, Any]
+    """Of the same caller, once the attack was over."""
+    waiting: float
+    """Bytes that wait after that, by the gateway's own account."""
+
+    def faults(self) -> list[str]:
+        """Return what is not as it must be."""
+        wrong = []
+        if self.kills:
+            wrong.append("the kernel has killed the gateway")
+        if self.peak_rss > self.limit * 4 // 5:
+            wrong.append(f"it had {self.peak_rss / MIB:.0f} MiB in memory")
+        for name in ("probes", "scrapes", "recovered"):
+            counts = getattr(self, name)["counts"]
+            if set(counts) != {"200"}:
+                wrong.append(f"{name}: {counts}")
+        counts = self.calls["counts"]
+        if counts.get("200", 0) < _SERVED_SHARE * sum(counts.values()):
+            wrong.append(f"calls: {counts}")
+        if self.waiting:
+            wrong.append(f"{self.waiting:.0f} bytes wait after the end")
+        return wrong
+
+    def row(self) -> str:
+        """Return a line for people."""
+        return (
+            f"{self.limit // MIB:4} MiB  {self.attack:20} RSS {self.peak_rss / MIB:4.0f} MiB  "
+            f"calls {self.calls['counts']} p99 {self.calls['p99_ms']} ms  "
+            f"probes {self.probes['counts']} max {self.probes['max_ms']} ms  "
+            f"scrapes {self.scrapes['counts']} max {self.scrapes['max_ms']} ms"
+        )
+
+
+class Beside:
+    """The caller beside the attack (`tests.programs.scenes.beside`)."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def line(self) -> str:
+        """Return the next line that it writes."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            return (await self._process.stdout.readline()).decode()
+
+    def tell(self, text: str) -> None:
+        """Write it a line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(text.encode() + b"\n")
+
+    async def counts(self) -> dict[str, Any]:
+        """Return what it has counted since the last time."""
+        self.tell("counts")
+        counts = json.loads(await self.line())
+        assert isinstance(counts, dict)
+        return counts
+
+
+@asynccontextmanager
+async def beside() -> AsyncIterator[Beside]:
+    """Start the caller; it calls once it has been told the ports."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.programs.scenes.beside",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield Beside(process)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+class Stage:
+    """A gateway that is attacked, as often as one likes."""
+
+    def __init__(self, gateway: Served, group: Group, caller: Beside) -> None:
+        self._gateway = gateway
+        self._group = group
+        self._caller = caller
+
+    async def attack(self, attack: Attack) -> Outcome:
+        """Let an attack go on for two seconds after all its connections are there, then end it."""
+        await self._caller.counts()
+        self._forget_peak()
+        connections = await attack(self._gateway.port)
+        await asyncio.sleep(_HOLD_S)
+        during = await self._caller.counts()
+        for sock in connections:
+            sock.close()
+        waiting = await self._comes_to_rest()
+        await self._caller.counts()
+        after: dict[str, Any] = {"calls": {"counts": {}}}
+        while not after["calls"]["counts"]:
+            await asyncio.sleep(0.5)
+            after = await self._caller.counts()
+        return Outcome(
+            attack=attack.__name__, peak_rss=self._peak(), limit=self._group.limit,
+            kills=self._group.kills, calls=during["calls"], probes=during["probes"],
+            scrapes=during["scrapes"], recovered=after["calls"], waiting=waiting,
+        )  # fmt: skip
+
+    def _forget_peak(self) -> None:
+        with suppress(OSError):  # it has been killed
+            Path(f"/proc/{self._gateway.process.pid}/clear_refs").write_text("5")
+
+    def _peak(self) -> int:
+        """Return the most that was in memory since then, in bytes."""
+        with suppress(OSError):
+            for line in Path(f"/proc/{self._gateway.process.pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        return 0
+
+    async def _comes_to_rest(self) -> float:
+        """Wait until nothing waits any more; return what does in spite of that, in bytes."""
+        waiting, until = 0.0, time.monotonic() + 2 * PATIENCE_S
+        while time.monotonic() < until:
+            with suppress(OSError, EOFError):
+                waiting = await self._gateway.sample("gateway_memory_waiting_bytes") or 0.0
+                if not waiting:
+                    break
+            await asyncio.sleep(0.5)
+        return waiting
+
+
+def raise_file_limit() -> None:
+    """Open as many files as we may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@asynccontextmanager
+async def stage(limit: int, folder: Path) -> AsyncIterator[Stage]:
+    """Run a gateway with default settings in a group with this limit, in bytes."""
+    raise_file_limit()
+    with memory_group(limit) as group:
+        async with scripted_upstream(bulk_service) as bulk, beside() as caller:
+            port = int(await caller.line())
+            settings = {
+                "services": {
+                    "iris": {"url": f"http://127.0.0.1:{port}"},
+                    "bulk": {"url": f"http://127.0.0.1:{bulk.port}", "methods": "GET,POST"},
+                }
+            }
+            async with served(
+                folder,
+                port,
+                settings,
+                prefix=group.prefix,
+            ) as gateway:
+                caller.tell(json.dumps({"data": gateway.port, "admin": gateway.admin_port}))
+                yield Stage(gateway, group, caller)

@@ -101,7 +101,7 @@ class Traffic:
     def _one(self, session: requests.Session, chance: random.Random) -> None:
         draw = chance.random()
         if draw < 0.01:
-            session.get(f"{self._demo.url}/{CALLERS_TEXT}", timeout=10)
+            session.get(f"{self._demo.url}/{CALLERS_TEXT}", timeout=60)
             return
         if draw < 0.015:
             fault = "&twin-code=APIG.0203"
@@ -113,9 +113,9 @@ class Traffic:
             fault = f"&twin-delay={8 + int(chance.lognormvariate(2.3, 0.7))}ms"
         if chance.random() < 0.2:
             files = {"images": _PICTURE}
-            session.post(f"{self._demo.url}/image?{fault[1:]}", files=files, timeout=10)
+            session.post(f"{self._demo.url}/image?{fault[1:]}", files=files, timeout=60)
         else:
-            session.post(f"{self._demo.url}/iris?{fault[1:]}", json=_flower(chance), timeout=10)
+            session.post(f"{self._demo.url}/iris?{fault[1:]}", json=_flower(chance), timeout=60)
 
 
 @contextmanager

@@ -174,16 +174,16 @@ class ServedGateway:
     def call(self) -> requests.Response:
         """Call the service once."""
         headers = {"Content-Type": "application/json"}
-        return self._session.post(f"{self._url}/iris", FLOWER, headers=headers, timeout=10)
+        return self._session.post(f"{self._url}/iris", FLOWER, headers=headers, timeout=60)
 
     def readiness(self) -> tuple[int, dict[str, Any]]:
         """Return status and body of `/readyz?verbose`."""
-        answer = self._session.get(f"{self._admin_url}/readyz?verbose", timeout=10)
+        answer = self._session.get(f"{self._admin_url}/readyz?verbose", timeout=60)
         return answer.status_code, answer.json()
 
     def sample(self, name: str, **labels: str) -> float:
         """Return the sum of the samples called `name` that have these labels."""
-        page = self._session.get(f"{self._admin_url}/metrics", timeout=10).text
+        page = self._session.get(f"{self._admin_url}/metrics", timeout=60).text
         return sum(
             sample.value
             for family in text_string_to_metric_families(page)

@@ -73,8 +73,8 @@ def twin() -> Iterator[Twin]:
 
 def diagnose(folder: Path, twin: Twin, plan: dict[str, Any], **identity: Any) -> Diagnosis:
     """Run the doctor on the cloud's user and service while faults are planned."""
-    requests.put(f"{twin.url}/twin/faults", json=plan, timeout=10).raise_for_status()
-    requests.delete(f"{twin.url}/twin/stats", timeout=10).raise_for_status()
+    requests.put(f"{twin.url}/twin/faults", json=plan, timeout=60).raise_for_status()
+    requests.delete(f"{twin.url}/twin/stats", timeout=60).raise_for_status()
     file = folder / "gateway.yaml"
     limit = "800ms" if "hang" in str(plan) else "40s"
     service = {"url": twin.service_url(IRIS_ID), "timeouts": {"first_byte": limit}}
@@ -92,7 +92,7 @@ def diagnose(folder: Path, twin: Twin, plan: dict[str, Any], **identity: Any) ->
 
 def stats(twin: Twin) -> Any:
     """What the cloud has counted since the doctor began."""
-    return requests.get(f"{twin.url}/twin/stats", timeout=10).json()
+    return requests.get(f"{twin.url}/twin/stats", timeout=60).json()
 
 
 def logins(twin: Twin) -> int:

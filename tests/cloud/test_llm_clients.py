@@ -194,7 +194,7 @@ async def test_httpx_reads_events_as_they_come(base_url: str) -> None:
             params={"twin-gap": "1m"},
             json={**CHAT, "stream": True},
         ) as response,
-        asyncio.timeout(20),
+        asyncio.timeout(100),
     ):
         assert response.headers["content-type"] == "text/event-stream"
         async with aclosing(cast(AsyncGenerator[str], response.aiter_lines())) as lines:

@@ -149,7 +149,7 @@ async def test_what_has_arrived_by_then_is_in_flight() -> None:
         scripted_upstream(OK) as upstream,
         running_gateway(upstream.port) as gateway,
     ):
-        with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as caller:
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as caller:
             await until(lambda: gateway.gateway._parts.data.connections)
             caller.sendall(POST)  # without a turn of the loop
             listener = gateway.gateway._parts.data

@@ -90,7 +90,7 @@ async def assert_prompt(port: int, emitter: Emitter, framing: str) -> None:
 
     The median of many streams: a busy machine delays some, an algorithm delays each.
     """
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         rounds = [await delays(port, emitter, framing) for _ in range(_ROUNDS)]
     typical = [median(place) for place in zip(*rounds, strict=True)]
     assert max(typical) < LIMIT_S, typical

@@ -168,7 +168,7 @@ async def test_every_octet_survives_in_any_pieces(framing: str) -> None:
 
 async def stalled(side: Caller | Link) -> int:
     """Wait until nothing more is taken of what `side` has written; return what is left."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(100):
         last, since = side.unsent, 0
         while since < 15:
             await asyncio.sleep(0.01)

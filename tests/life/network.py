@@ -267,7 +267,7 @@ SCENARIOS: dict[str, Callable[[Path], Awaitable[None]]] = {
 
 
 async def _main() -> None:
-    async with asyncio.timeout(25):
+    async with asyncio.timeout(100):
         await SCENARIOS[sys.argv[1]](Path(sys.argv[2]))
 
 

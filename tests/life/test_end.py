@@ -172,7 +172,7 @@ async def interrupted(number: signal.Signals, folder: Path) -> tuple[int, str]:
     )  # fmt: skip
     assert process.stderr is not None
     said, told = "", False
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         while line := (await process.stderr.readline()).decode():
             if not told and "aiohttp." in line:
                 told = True

@@ -36,7 +36,7 @@ def test_on_a_network_of_its_own(scenario: str, tmp_path: Path) -> None:
 
     ended = subprocess.run(
         [*OWN_NETWORK, sys.executable, "-m", "tests.life.network", scenario, str(tmp_path)],
-        capture_output=True, text=True, timeout=28, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "PATH": "/usr/sbin:/sbin:" + os.environ["PATH"]},
         cwd=Path(__file__).parents[2],
     )  # fmt: skip

@@ -22,7 +22,7 @@ async def start(folder: Path, settings: dict[str, Any]) -> tuple[int, list[str]]
         sys.executable, "-m", "gateway", "serve", "--config", str(file),
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(100):
         _, said = await process.communicate()
     return process.returncode or 0, [json.loads(line)["message"] for line in said.splitlines()]
 

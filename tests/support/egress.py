@@ -41,7 +41,7 @@ async def running_tinyproxy(
         program, "-d", "-c", str(folder / "tinyproxy.conf"), stdout=asyncio.subprocess.DEVNULL
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while not await _accepts(port):  # it does not say when it is ready
                 assert process.returncode is None, "tinyproxy does not start"
                 await asyncio.sleep(0.05)

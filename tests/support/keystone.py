@@ -170,7 +170,7 @@ class Keystone:
         answer = self._session.delete(
             f"{self.auth_url}/auth/tokens",
             headers={"X-Auth-Token": self._admin_token(), "X-Subject-Token": token},
-            timeout=10,
+            timeout=60,
         )
         answer.raise_for_status()
 
@@ -182,7 +182,7 @@ class Keystone:
         answer = self._session.post(
             f"{self.auth_url}/auth/tokens",
             json={"auth": {"identity": identity, "scope": scope}},
-            timeout=10,
+            timeout=60,
         )
         answer.raise_for_status()
         return answer.headers["X-Subject-Token"]
@@ -247,7 +247,7 @@ class Keystone:
             f"{self.auth_url}{path}",
             json=body,
             headers={"X-Auth-Token": token},
-            timeout=10,
+            timeout=60,
         )
         answer.raise_for_status()
         return answer.json() if answer.content else None
@@ -337,7 +337,7 @@ def _until_answered(url: str, process: subprocess.Popen[bytes]) -> None:
     give_up_at = time.monotonic() + _START_S
     while time.monotonic() < give_up_at and process.poll() is None:
         try:
-            requests.get(url, timeout=10)
+            requests.get(url, timeout=60)
         except requests.ConnectionError:
             time.sleep(0.05)
         else:

@@ -43,7 +43,7 @@ class RedisServer:
         self.process = await asyncio.create_subprocess_exec(
             program, str(self.folder / "redis.conf"), stdout=asyncio.subprocess.DEVNULL
         )
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(100):
             while True:
                 with suppress(redis.exceptions.ConnectionError, OSError):
                     await self.do("PING")

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-PATIENCE_S: Final = 25.0
+PATIENCE_S: Final = 100.0
 """How long a test waits for what must happen: reached only when it does not happen at all."""
 
 

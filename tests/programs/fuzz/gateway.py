@@ -42,12 +42,12 @@ class Gateway:
 
     async def started(self) -> None:
         """Wait until it listens."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while not (told := _LISTENING.search(self._log("stderr"))):
                 assert self.is_alive, self._log("stderr")
                 await asyncio.sleep(0.02)
         self.port, self._admin_port = int(told[1]), int(told[2])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while not await self._is_ready():  # noqa: ASYNC110  # nobody tells us
                 await asyncio.sleep(0.02)
 

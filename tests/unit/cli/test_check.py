@@ -26,7 +26,7 @@ LOGGED_IN = (
 
 def login_attempts(twin: Twin) -> int:
     """Logins that IAM has seen."""
-    return int(requests.get(f"{twin.url}/twin/stats", timeout=10).json()["login_attempts"])
+    return int(requests.get(f"{twin.url}/twin/stats", timeout=60).json()["login_attempts"])
 
 
 def configuration(
@@ -239,7 +239,7 @@ def test_failed_login_is_explained(
 ) -> None:
     """Whatever IAM does, one line says it, after one login."""
     with twin_in_thread() as twin:
-        requests.put(f"{twin.url}/twin/faults", json={"iam": [fault]}, timeout=10)
+        requests.put(f"{twin.url}/twin/faults", json={"iam": [fault]}, timeout=60)
         ran = run("check", "--online", config=configuration(twin, tmp_path))
         assert login_attempts(twin) == 1
     assert ran.code == 3

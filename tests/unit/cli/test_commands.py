@@ -59,7 +59,7 @@ async def command(
         env={key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         | dict(environment or {}),
     )  # fmt: skip
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
 

@@ -48,7 +48,7 @@ def test_login_is_shown_without_its_token(run: Run, tmp_path: Path, method: str)
             else credential_identity(twin, tmp_path)
         )
         ran = run("whoami", config=configuration(twin.url, default=identity))
-        stats = requests.get(f"{twin.url}/twin/stats", timeout=10).json()
+        stats = requests.get(f"{twin.url}/twin/stats", timeout=60).json()
     assert ran.code == 0
     assert stats["login_attempts"] == 1
     shown, account = rows(ran), Account()
@@ -118,7 +118,7 @@ def test_refused_login_ends_with_3_after_one_attempt(run: Run, tmp_path: Path) -
             other={"method": "none"},
         )
         ran = run("whoami", config=config)
-        stats = requests.get(f"{twin.url}/twin/stats", timeout=10).json()
+        stats = requests.get(f"{twin.url}/twin/stats", timeout=60).json()
     assert ran.code == 3
     assert stats["login_attempts"] == 1
     assert "identities.default: refused: IAM refuses the password" in ran.err

@@ -93,7 +93,7 @@ async def test_name_servers_that_are_silent_are_given_up() -> None:
         return []
 
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(100):
             [(level, step, text)] = await walked("m.example", 443, lookup=lookup, limit_s=0.1)
     finally:
         release.set()
@@ -110,7 +110,9 @@ def test_look_up_that_hangs_does_not_keep_the_process() -> None:
         "print(asyncio.run(walk('k', 'm.example', 1, tls=None, server_name=None, limit_s=0.1,"
         " lookup=lambda *a, **k: time.sleep(600)))[0].step)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=25, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=120, check=True
+    )
     assert done.stdout == b"dns\n"
 
 

@@ -56,7 +56,7 @@ async def test_a_fault_in_the_event_loop_is_told_without_its_text() -> None:
         stderr=asyncio.subprocess.PIPE,
         env={"PATH": os.environ["PATH"]},
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         out, err = await process.communicate()
 
     assert (process.returncode, out) == (0, b"")
@@ -78,7 +78,7 @@ async def test_the_log_is_json_unless_a_terminal_shows_it(asked: str, is_json: b
         stderr=asyncio.subprocess.PIPE,
         env={"PATH": os.environ["PATH"], "GATEWAY_LOG_FORMAT": asked},
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         _, err = await process.communicate()
 
     if is_json:

@@ -62,7 +62,7 @@ async def test_an_exchange_is_a_span_with_its_parts(tmp_path: Path) -> None:
     began_ns = time.time_ns()
     async with tracing(tmp_path) as (gateway, upstream, receiver):
         assert await ask(gateway, post(TRACEPARENT + "tracestate: a=b\r\n")) == 200
-        await until(lambda: receiver.named("POST iris"), within_s=15)
+        await until(lambda: receiver.named("POST iris"))
 
     [span] = receiver.named("POST iris")
     assert span.kind == Span.SPAN_KIND_SERVER
@@ -107,7 +107,7 @@ async def test_what_is_no_trace_begins_one(tmp_path: Path, fields: str) -> None:
     """None, a void one, two: the service sees one parent, ours, and no state of another's."""
     async with tracing(tmp_path) as (gateway, upstream, receiver):
         await ask(gateway, post(fields))
-        await until(lambda: receiver.named("POST iris"), within_s=15)
+        await until(lambda: receiver.named("POST iris"))
 
     [span] = receiver.named("POST iris")
     assert not span.parent_span_id
@@ -148,7 +148,7 @@ async def test_an_error_is_told_as_in_the_metrics(
 
     async with tracing(tmp_path, reply) as (gateway, _, receiver):
         answered = await ask(gateway, post())
-        await until(lambda: receiver.named("POST iris"), within_s=15)
+        await until(lambda: receiver.named("POST iris"))
 
     [span] = receiver.named("POST iris")
     told = attributes_of(span)
@@ -183,7 +183,7 @@ async def test_a_login_on_the_way_is_a_part(tmp_path: Path) -> None:
             assert await ask(gateway, post(path="/iris")) == 200
             twin.revoke_tokens()
             assert await ask(gateway, post(path="/iris")) == 200
-            await until(lambda: len(receiver.named("POST iris")) == 2, within_s=15)
+            await until(lambda: len(receiver.named("POST iris")) == 2)
 
     again = receiver.named("POST iris")[1]
     assert attributes_of(again)["http.request.resend_count"] == 1
@@ -197,7 +197,7 @@ async def test_a_receiver_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
     async with tracing(tmp_path, environ=queue) as (gateway, _, receiver):
         receiver.open.clear()
         await ask(gateway, post())
-        await until(lambda: receiver.asked, within_s=15)
+        await until(lambda: receiver.asked)
         for _ in range(20):
             assert await ask(gateway, post()) == 200
         gateway.signal(signal.SIGTERM)

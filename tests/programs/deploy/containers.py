@@ -55,8 +55,8 @@ class Containers:
         return ended.stdout + ended.stderr
 
     def build(self, dockerfile: Path, tag: str, context: Path, *further: str) -> str:
-        """Build an image, without asking any registry."""
-        build = ("build", "--pull-never", "--format=docker", f"--tag={tag}")
+        """Build an image, without asking any registry; steps that an image shares are run once."""
+        build = ("build", "--layers", "--pull-never", "--format=docker", f"--tag={tag}")
         command = self._command("buildah", (*build, f"--file={dockerfile}", *further, str(context)))
         return self._ended(command)
 

@@ -43,6 +43,8 @@ class OverloadGauges:
     queued: int = 0
     breaker: str = "off"
     """`off`, or one of `BREAKER_STATES`."""
+    per_s: float | None = None
+    """How many requests a second it may be sent; None: as many as there are."""
 
 
 def overload_families(name: str, counts: OverloadCounts, state: OverloadGauges) -> Iterator[Metric]:

@@ -18,7 +18,7 @@ from gateway.identity.credential import Credential
 from gateway.proxy.admission import Admission
 from gateway.proxy.body_watch import BodyWatch, UnusualBody, watch_for
 from gateway.proxy.downstream import Downstream
-from gateway.proxy.outcome import ANSWERED, Outcome, outcome_of_response
+from gateway.proxy.outcome import ANSWERED, Outcome, is_throttled, outcome_of_response
 from gateway.proxy.relay import Relay
 from gateway.proxy.replay import TOKEN_REJECTED, Retry
 from gateway.proxy.retry import RETRIED_STATUSES, reason_for_response, retry_after_in
@@ -353,6 +353,14 @@ class Attempt(ResponseListener):
         if self._state is not _OVER:
             self._state = _OVER
             self.admission.service.pool.give_back(self.connection, now)
+
+
+def throttled_s(attempt: Attempt) -> float | None:
+    """Return in how many seconds a throttling service wants to be asked again, if it says so."""
+    check, head = attempt.check, attempt.head
+    if check is None or head is None or not is_throttled(head.status, check.vendor_code):
+        return None
+    return retry_after_in(head.lines)
 
 
 _END: Final = b"\r\n"

@@ -14,7 +14,7 @@ from gateway.http.response_head import ResponseHead
 from gateway.identity.credential import Credential
 from gateway.proxy.admission import Admission
 from gateway.proxy.answers import answer_to
-from gateway.proxy.attempt import Attempt, AttemptOwner
+from gateway.proxy.attempt import Attempt, AttemptOwner, throttled_s
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.downstream import Downstream
 from gateway.proxy.expiry import deadline_of, expiry_error
@@ -374,14 +374,15 @@ class Exchange(AttemptOwner):
         self._enter(ENDED)
         seen = self._seen
         seen.ended_at = now = self._context.clock()
-        if self.attempt is not None:
-            seen.note_attempt(self.attempt, now)
-        self.attempt = None
+        attempt, self.attempt = self.attempt, None
+        if attempt is not None:
+            seen.note_attempt(attempt, now)
         if self._body is not None:
             seen.request_bytes = self._body.received_bytes
             self._body.drop()
         if self._turn is not None:
-            self._turn.leave(seen.outcome, now)
+            asked_s = None if attempt is None else throttled_s(attempt)
+            self._turn.leave(seen.outcome, now, asked_s)
         self._context.observer.observe(seen)
         self._downstream.exchange_ended(keep_alive=keep_alive, now=now)
 

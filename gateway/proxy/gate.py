@@ -74,6 +74,7 @@ class Gate:
         "_counts",
         "_draw",
         "_limits",
+        "_look_at",
         "_name",
         "_places",
         "_timer",
@@ -108,6 +109,7 @@ class Gate:
         self._breaker = _breaker_of(limits)
         self._budget = RetryBudget(limits.retry_share)
         self._timer: asyncio.TimerHandle | None = None
+        self._look_at = 0.0  # when it ends
 
     def adopt(self, limits: Limits) -> None:
         """Go by other limits from now on; those who wait or are in flight stay."""
@@ -126,7 +128,7 @@ class Gate:
         if places.queued:
             now = self._clock()
             places.fill(now)
-            self._watch_again(now)
+            self._watch(now)
 
     def gauges(self) -> OverloadGauges:
         """Return the state at this moment."""
@@ -136,6 +138,7 @@ class Gate:
             limit=places.limit.current,
             queued=places.queued + self._counts.arriving,
             breaker="off" if breaker is None else breaker.state.value,
+            per_s=None if places.limit.pace is None else places.limit.pace.per_s(self._clock()),
         )
 
     @property
@@ -204,13 +207,14 @@ class Gate:
             return None
         return pause_s
 
-    def leave(self, place: "Place", outcome: Outcome, now: float) -> None:
+    def leave(self, place: "Place", outcome: Outcome, now: float, asked_s: float | None) -> None:
         """End a place, whatever its state.
 
         Args:
             place: of this gate.
             outcome: what the end of the request says about the service.
             now: seconds on the clock of the exchanges.
+            asked_s: when the service wants to be asked again, if it has said so.
         """
         places = self._places
         if place.state is HELD:
@@ -218,6 +222,8 @@ class Gate:
                 places.limit.note_good(places.in_flight)
             elif outcome in _LOSSES:
                 places.limit.note_loss(now)
+                if outcome is THROTTLED and places.limit.pace is not None:
+                    places.limit.pace.note_throttled(now, asked_s or 0.0)
         else:
             outcome = UNKNOWN
             if place.state is QUEUED:
@@ -225,6 +231,8 @@ class Gate:
         if self._breaker is not None:
             self._tell(self._breaker, place, outcome, now)
         places.give_back(place, now)
+        if places.queued:
+            self._watch(now)
 
     def rejection(self, reason: Rejection) -> UnavailableError:
         """Return the error for a request that gets no place, with the time to try again."""
@@ -232,7 +240,8 @@ class Gate:
         if reason is BREAKER_OPEN and self._breaker is not None:
             after_s = max(1.0, self._breaker.remaining_s(self._clock()))
             return UnavailableError(ErrorCode.SERVICE_DOWN, reason, retry_after_s=after_s)
-        after_s = retry_after_s(places.queued, places.mean_s, places.limit.current, self._draw())
+        until_free_s = places.wait_behind_s(places.queued + 1, self._clock())
+        after_s = retry_after_s(until_free_s, self._draw())
         return UnavailableError(ErrorCode.OVERLOADED, reason, retry_after_s=after_s)
 
     def note_wait(self, place: "Place") -> None:
@@ -271,23 +280,20 @@ class Gate:
             _log.warning("service %s works again: its requests are forwarded", self._name)
 
     def _watch(self, now: float) -> None:
-        """Set the timer to the deadline of the request that has waited longest."""
-        deadline = self._places.next_deadline
-        if deadline is not None and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(
-                max(0.0, deadline - now), self._expire
-            )
-
-    def _watch_again(self, now: float) -> None:
+        """Set the timer to when one of those who wait has waited too long, or may go on."""
+        look_at = self._places.next_look(now)
+        if look_at is None or (self._timer is not None and look_at >= self._look_at):
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        self._watch(now)
+        self._look_at = look_at
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, look_at - now), self._look)
 
-    def _expire(self) -> None:
+    def _look(self) -> None:
         self._timer = None
         now = self._clock()
         self._places.expire(now)
+        self._places.fill(now)
         self._watch(now)
 
 
@@ -334,9 +340,9 @@ class Place(Ticket):
         if self._error is not None:
             raise self._error
 
-    def leave(self, outcome: Outcome, now: float) -> None:
+    def leave(self, outcome: Outcome, now: float, asked_s: float | None) -> None:
         """Give the place back, or stop waiting for it."""
-        self._gate.leave(self, outcome, now)
+        self._gate.leave(self, outcome, now, asked_s)
 
     def again(
         self, reason: Retry, outcome: Outcome, asked_s: float | None, deadline: float, now: float
@@ -358,7 +364,7 @@ class Place(Ticket):
         pause_s = self._gate.retry_pause_s(reason, asked_s, deadline - now, now)
         if pause_s is None:
             return None
-        self.leave(outcome, now)
+        self.leave(outcome, now, asked_s)
         place = Place(self._gate, self._client)
         place._pause_s, place._is_second = pause_s, True
         return place

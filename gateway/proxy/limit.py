@@ -1,11 +1,15 @@
 """How many requests of a service may be in flight: a fixed number, or one that adapts to loss.
 
+A limit that adapts has a pace, too, for what the service refuses at once.
+
 Pure: no I/O, no clock; the caller passes `now`. Adapting follows AIMD (additive increase,
 multiplicative decrease). It looks at losses and not at latency, because the latency of a model
 follows the length of its response, not its load.
 """
 
 from typing import Final
+
+from gateway.proxy.pace import Pace
 
 FIRST_ADAPTIVE: Final = 10
 """Where an adaptive limit begins."""
@@ -22,12 +26,14 @@ class Limit:
     at most once a second.
     """
 
-    __slots__ = ("_decreased_at", "_exact", "_good", "current", "is_adaptive")
+    __slots__ = ("_decreased_at", "_exact", "_good", "current", "is_adaptive", "pace")
 
     def __init__(self, fixed: int | None) -> None:
         """Begin with a fixed limit, or with None for an adaptive one."""
         self.is_adaptive = fixed is None
         self.current = FIRST_ADAPTIVE if fixed is None else fixed
+        self.pace = Pace() if fixed is None else None
+        """How many may be sent per second; None: a fixed limit has none."""
         self._exact = float(self.current)
         self._good = 0  # good responses since the last increase
         self._decreased_at = -_DECREASE_PAUSE_S

@@ -76,6 +76,7 @@ class Places:
         - no more tickets hold a place than the limit was when the last of them got it;
         - a place is free again when its ticket is given back, and every ticket is told its fate;
         - a ticket whose caller has left gets no place;
+        - no place is given before the limit's pace allows it;
         - first come, first served, while the queue was empty within the last `wait_s`; newest
           first while it was not, since then whoever has waited longest is likely to have given up.
     """
@@ -121,6 +122,22 @@ class Places:
             return ticket.arrived_at + self.wait_s
         return None
 
+    def next_look(self, now: float) -> float | None:
+        """Return when `expire` or `fill` has something to do by itself; None: never."""
+        deadline, pace = self.next_deadline, self.limit.pace
+        if deadline is None or pace is None or self.in_flight >= self.limit.current:
+            return deadline
+        return min(deadline, pace.opens_at(now))
+
+    def wait_behind_s(self, queued: int, now: float) -> float:
+        """Return for how long a request waits behind `queued` others, as far as is known."""
+        each_s, pause_s, pace = self.mean_s / self.limit.current, 0.0, self.limit.pace
+        per_s = None if pace is None else pace.per_s(now)
+        if pace is not None and per_s is not None:
+            each_s = max(each_s, 1.0 / per_s)
+            pause_s = max(0.0, pace.opens_at(now) - now)
+        return pause_s + queued * each_s
+
     def ask(self, ticket: Ticket, now: float, *, again: bool = False) -> Rejection | None:
         """Give a new ticket a place, or let it wait; return why neither is possible.
 
@@ -132,12 +149,12 @@ class Places:
         ticket.arrived_at = now
         if not self._queue:
             self._empty_at = now
-            if self.in_flight < self.limit.current:
+            if self._is_open(now):
                 self._hold(ticket, now)
                 return None
-        queued, limit = len(self._queue), self.limit.current
-        depth = DEPTH_FACTOR * limit if self.depth is None else self.depth
-        is_late = self._stands(now) and queued * self.mean_s / limit > self.wait_s
+        queued = len(self._queue)
+        depth = DEPTH_FACTOR * self.limit.current if self.depth is None else self.depth
+        is_late = self._stands(now) and self.wait_behind_s(queued, now) > self.wait_s
         if (queued >= depth or is_late) and not again:
             ticket.state = OVER
             return QUEUE_FULL
@@ -157,7 +174,7 @@ class Places:
 
     def fill(self, now: float) -> None:
         """Give free places to those who wait, and may still do so."""
-        while self._queue and self.in_flight < self.limit.current:
+        while self._queue and self._is_open(now):
             ticket, _ = self._queue.popitem(last=self._stands(now))
             if not self._queue:
                 self._empty_at = now
@@ -184,12 +201,21 @@ class Places:
         while self._queue:
             self._reject(next(iter(self._queue)), reason, now)
 
+    def _is_open(self, now: float) -> bool:
+        """Return whether one more ticket may hold a place."""
+        if self.in_flight >= self.limit.current:
+            return False
+        pace = self.limit.pace
+        return pace is None or pace.opens_at(now) <= now
+
     def _stands(self, now: float) -> bool:
         """Return whether the queue was not empty for longer than anybody may wait."""
         return now - self._empty_at > self.wait_s
 
     def _hold(self, ticket: Ticket, now: float) -> None:
         self.in_flight += 1
+        if self.limit.pace is not None:
+            self.limit.pace.note_sent(now)
         ticket.state = HELD
         ticket.held_at = now
 
@@ -209,16 +235,13 @@ class Places:
         self.mean_s += (held_s - self.mean_s) * share
 
 
-def retry_after_s(queued: int, mean_s: float, limit: int, draw: float) -> float:
+def retry_after_s(until_free_s: float, draw: float) -> float:
     """Return when a rejected caller should try again, in seconds from 1 to 30.
 
     Args:
-        queued: how many requests wait.
-        mean_s: how long a request holds its place on average.
-        limit: how many hold one at a time.
+        until_free_s: when it would get a place behind those who wait now.
         draw: a random number from 0 to 1, which spreads the callers by a fifth either way.
     """
-    until_free_s = (queued + 1) * mean_s / limit
     bounded_s = min(max(until_free_s, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
     spread_s = bounded_s * (1.0 - _JITTER + 2.0 * _JITTER * draw)
     return min(max(spread_s, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)

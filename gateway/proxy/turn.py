@@ -142,11 +142,11 @@ class Turn:
         self.place = again
         return True
 
-    def leave(self, outcome: Outcome, now: float) -> None:
-        """Give the place back, or stop waiting for it."""
+    def leave(self, outcome: Outcome, now: float, asked_s: float | None) -> None:
+        """Give the place back, or stop waiting for it; see `Gate.leave`."""
         self._end_arrival()
         if self.place is not None:
-            self.place.leave(outcome, now)
+            self.place.leave(outcome, now, asked_s)
 
     def _end_arrival(self) -> None:
         if self._enough is not None:

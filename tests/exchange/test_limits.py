@@ -155,7 +155,13 @@ async def test_status_tells_limits_and_reasons() -> None:
         writer.close()
         service = json.loads(page)["services"]["iris"]
 
-        assert service["limits"] == {"in_flight": 1, "limit": 1, "queued": 1, "breaker": "off"}
+        assert service["limits"] == {
+            "in_flight": 1,
+            "limit": 1,
+            "queued": 1,
+            "breaker": "off",
+            "per_s": None,
+        }
         assert service["rejected"] == {"queue_full": 1}
         slots.release.release()
         slots.release.release()

@@ -346,6 +346,29 @@ async def test_adaptive_limit_goes_down_when_the_service_throttles(
     assert stage.sample("gateway_in_flight_limit", service="iris") == limit_after
 
 
+async def test_service_that_throttles_is_left_alone_for_as_long_as_it_asks(
+    open_stage: OpenStage,
+) -> None:
+    """
+    Nine of ten places are free, and the next request waits until `Retry-After` is over.
+    """
+    stage = open_stage(limits=one_at_a_time(limit=None))
+    stage.client.sends(GET)
+    throttled = b'{"error_code":"APIG.0308","error_msg":"x"}'
+    stage.service.answers(answer(429, throttled, b"Retry-After: 1"))
+    assert stage.client.reply.status == 429
+    stage.clock.advance(0.1)
+    waiting = asked(stage, b"/iris/2")
+    await stage.settle()
+    assert stage.sample("gateway_requests_queued", service="iris") == 1
+    assert b"/2" not in stage.service.received
+    stage.clock.advance(0.9)
+    await stage.until(lambda: b"/2" in stage.service.received)
+    stage.service.answers(OK)
+
+    assert waiting.reply.status == 200
+
+
 async def test_adaptive_limit_goes_down_when_the_service_is_too_slow(
     open_stage: OpenStage,
 ) -> None:

@@ -369,6 +369,7 @@ function turns(service) {
   const limits = service.limits || { in_flight: service.in_flight || 0, limit: null, queued: 0, breaker: "off" };
   const refused = total(Object.values(rejected || {}));
   const notes = [];
+  if (limits.per_s) notes.push(`at most ${number(limits.per_s)}/s, which it accepts`);
   if (limits.queued) notes.push(`${number(limits.queued)} waiting`);
   if (wait && total(wait.counts) > wait.counts[0]) notes.push(`90 % waited ${atMost(within(0.9, wait.bounds_s, wait.counts))}`);
   if (refused) notes.push(`${number(refused)} refused: ${Object.keys(rejected).join(", ")}`);

@@ -199,7 +199,7 @@ async def test_limits_change_with_a_reload_and_keep_count(running: Running) -> N
     [same] = [s.gate for s in running.gateway._parts.services if s.gate is not None]
     assert same is gate
     assert (gate.gauges().limit, gate.gauges().in_flight) == (7, 1)
-    place.leave(GOOD, 1.0)
+    place.leave(GOOD, 1.0, None)
     assert gate.gauges().in_flight == 0
     del plain["max_in_flight"]
     await running.reload()

@@ -197,12 +197,49 @@ def test_retry_after_is_when_a_place_is_free() -> None:
     """
     Ten requests of 2 s, four at a time: 5 s, spread by a fifth either way; always 1 to 30 s.
     """
-    assert retry_after_s(9, 2.0, 4, 0.5) == 5.0
-    assert retry_after_s(9, 2.0, 4, 0.0) == pytest.approx(4.0)
-    assert retry_after_s(9, 2.0, 4, 1.0) == pytest.approx(6.0)
-    assert retry_after_s(0, 0.0, 4, 0.0) == 1.0
-    assert retry_after_s(1000, 60.0, 1, 1.0) == 30.0
-    assert retry_after_s(1000, 60.0, 1, 0.0) == pytest.approx(24.0)
+    assert retry_after_s(5.0, 0.5) == 5.0
+    assert retry_after_s(5.0, 0.0) == pytest.approx(4.0)
+    assert retry_after_s(5.0, 1.0) == pytest.approx(6.0)
+    assert retry_after_s(0.0, 0.0) == 1.0
+    assert retry_after_s(60_060.0, 1.0) == 30.0
+    assert retry_after_s(60_060.0, 0.0) == pytest.approx(24.0)
+
+
+def test_pace_of_a_service_that_throttles_is_kept_although_places_are_free() -> None:
+    """
+    Of 4 sent in 0.4 s one was refused: 7.5 a second. The next waits, and goes when it is time.
+    """
+    places = Places(Limit(None), depth=None, wait_s=WAIT_S)
+    for number in range(4):
+        places.ask(Caller(number), number / 10)
+    assert places.limit.pace is not None
+    places.limit.pace.note_throttled(0.4, 0.0)
+    at_once, later = Caller(5), Caller(6)
+    places.ask(at_once, 0.5)
+    places.ask(later, 0.5)
+    look_at = places.next_look(0.5)
+
+    assert (at_once.state, later.state) == (HELD, QUEUED)
+    assert look_at is not None
+    assert look_at == pytest.approx(0.5 - 0.02 + 1 / 7.5)
+    places.fill(look_at - 0.001)
+    assert later.state is QUEUED
+    places.fill(look_at)
+    assert later.told == ["place"]
+    assert places.next_look(look_at) is None
+
+
+def test_retry_after_includes_the_pause_that_the_service_asks_for() -> None:
+    """
+    Nobody is told to come back before the service may be asked.
+    """
+    places = Places(Limit(None), depth=None, wait_s=WAIT_S)
+    places.ask(Caller(0), 0.0)
+    assert places.limit.pace is not None
+    places.limit.pace.note_throttled(0.1, 8.0)
+
+    assert places.wait_behind_s(0, 0.1) == pytest.approx(8.0)
+    assert places.wait_behind_s(2, 1.1) == pytest.approx(7.0 + 2 * 1.0)
 
 
 @settings(max_examples=200, stateful_step_count=60)

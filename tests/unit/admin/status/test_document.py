@@ -84,7 +84,7 @@ def test_counters_are_those_of_the_metrics() -> None:
     """Per service, settled first; zeros are left out where the set is long."""
     metrics = Metrics()
     service = ServiceMetrics("service-0", ["POST"], ["rejected"])
-    limits = OverloadGauges(in_flight=3, limit=4, queued=5)
+    limits = OverloadGauges(in_flight=3, limit=4, queued=5, per_s=7.5)
     metrics.add_service(service, lambda: ServiceGauges(2, 3, limits))
     metrics.add_service(ServiceMetrics(NO_SERVICE, ["POST"], []), lambda: ServiceGauges(0, 0))
 
@@ -118,7 +118,13 @@ def test_counters_are_those_of_the_metrics() -> None:
     assert traffic["responses"] == {"200": 1, "502": 1}
     assert traffic["errors"] == [{"layer": "network", "error": "connection_refused", "count": 1}]
     assert traffic["retries"] == {"rejected": 1}
-    assert traffic["limits"] == {"in_flight": 3, "limit": 4, "queued": 5, "breaker": "off"}
+    assert traffic["limits"] == {
+        "in_flight": 3,
+        "limit": 4,
+        "queued": 5,
+        "breaker": "off",
+        "per_s": 7.5,
+    }
     assert traffic["rejected"] == {"queue_full": 1}
     assert sum(traffic["queue_wait"]["counts"]) == 1
     assert traffic["connections"] == {"active": 2, "idle": 3}

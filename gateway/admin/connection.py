@@ -21,17 +21,17 @@ MAX_HEAD_BYTES: Final = 16 * 1024
 HEAD_TIMEOUT_S: Final = 5.0
 """From the first to the last byte of a head."""
 IDLE_TIMEOUT_S: Final = 75.0
-"""Longer than the minute after which most scrapers ask again; also for whoever reads no answer."""
+"""Longer than a minute, the scrape interval of most; also the limit for reading a response."""
 _ANSWER_S: Final = 60.0
 """How long the handler may take: a reload may have to wait for a disk."""
 _LINGER_S: Final = 1.0
-"""How long the rest of a refused request is dropped, so that the answer arrives."""
+"""How long the rest of a rejected request is read and dropped, so that the response arrives."""
 
 _NO_BODY: Final = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Send no body: nothing here reads one.")
 
 
 class ConnectionOwner(Protocol):
-    """What a connection tells the listener that accepted it."""
+    """The listener that accepted a connection, as the connection sees it."""
 
     def opened(self, connection: "AdminConnection") -> None:
         """Called when the connection has been accepted."""
@@ -47,13 +47,13 @@ class ConnectionOwner(Protocol):
 
 
 class _State(Enum):
-    """What is done with what arrives."""
+    """What a connection does with the bytes that arrive."""
 
     READING = auto()
     ANSWERING = auto()
     """A request is with its handler; nothing more is read meanwhile."""
     LINGERING = auto()
-    """The last answer has been written; what arrives is dropped."""
+    """The last response has been written; bytes that arrive are dropped."""
 
 
 class AdminConnection(asyncio.Protocol):
@@ -102,7 +102,7 @@ class AdminConnection(asyncio.Protocol):
         self._handler.eof_received()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Let everybody forget it."""
+        """Release the owner and aiohttp's handler."""
         self.transport = None
         if self._timer is not None:
             self._timer.cancel()
@@ -110,11 +110,11 @@ class AdminConnection(asyncio.Protocol):
         self._handler.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Let aiohttp wait for whoever reads slowly."""
+        """Make aiohttp wait while the client reads slowly."""
         self._handler.pause_writing()
 
     def resume_writing(self) -> None:
-        """Let it go on."""
+        """Let aiohttp write again."""
         self._handler.resume_writing()
 
     def answered(self) -> None:
@@ -122,7 +122,7 @@ class AdminConnection(asyncio.Protocol):
         asyncio.get_running_loop().call_soon(self._go_on)
 
     def close(self) -> None:
-        """Close at once: somebody else needs the place."""
+        """Close at once, to make room for another connection."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -157,7 +157,7 @@ class AdminConnection(asyncio.Protocol):
             self._limit(HEAD_TIMEOUT_S)
 
     def _hand_over(self, head: RequestHead, end: int) -> None:
-        """Let aiohttp answer a request whose head ends at `end` of what has arrived."""
+        """Hand the request whose head ends at offset `end` to aiohttp."""
         transport = self.transport
         if transport is None:
             return
@@ -196,7 +196,7 @@ class AdminConnection(asyncio.Protocol):
             transport.write_eof()
 
     def _limit(self, seconds: float) -> None:
-        """Let what is under way take so long at most."""
+        """Set the deadline of the present step, in seconds from now."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)

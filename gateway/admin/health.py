@@ -1,4 +1,4 @@
-"""What the admin listener asks of the gateway, and whether that makes it ready."""
+"""The state of the gateway as the admin listener sees it, and whether that is ready."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from gateway.settings.effective import EffectiveValue
 
 
 class Health(Protocol):
-    """What the probes and the status page ask of the gateway."""
+    """What the probes and the status page need to know of the gateway."""
 
     @property
     def started(self) -> bool:
@@ -20,7 +20,7 @@ class Health(Protocol):
 
     @property
     def draining(self) -> bool:
-        """Whether the gateway is on its way out."""
+        """Whether the gateway is shutting down."""
         ...
 
     @property
@@ -67,7 +67,7 @@ class Readiness:
 
 
 def readiness(health: Health) -> Readiness:
-    """Judge readiness: at least one service can be served, and we are not draining."""
+    """Return readiness: at least one service can be served, and the gateway is not draining."""
     identities = health.identities()
     services = {
         name: "ok" if (status := identities[identity]).usable else f"{identity}: {status.why()}"

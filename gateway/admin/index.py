@@ -1,4 +1,4 @@
-"""`GET /`: what the admin listener has to offer, for people and for programs."""
+"""`GET /`: the list of the admin listener's paths, for people and for programs."""
 
 from collections.abc import Sequence
 from html import escape
@@ -10,7 +10,7 @@ from gateway.admin.status.page import HEADERS, prefers_html
 
 
 class Entry(NamedTuple):
-    """One thing that can be asked for."""
+    """One path of the admin listener."""
 
     method: str
     path: str
@@ -50,8 +50,8 @@ def _page(entries: Sequence[Entry]) -> str:
 <body>
 <header><img src="status/icon.svg" alt="" width="32" height="32">
 <div class="name"><h1>modelarts-gateway</h1><p>Admin listener</p></div></header>
-<main><section><div class="scroll"><table class="stacking">
-<caption>What can be asked for</caption>
+<main><section aria-labelledby="paths"><div class="title"><h2 id="paths">Paths</h2></div>
+<div class="scroll"><table class="stacking">
 <tbody>
 {rows}</tbody></table></div></section></main>
 </body>
@@ -60,7 +60,7 @@ def _page(entries: Sequence[Entry]) -> str:
 
 
 def _shown(entry: Entry) -> str:
-    """A link for what can be looked at; a POST is not for browsers."""
+    """Return a link for a GET; only text for a POST, which browsers may not send."""
     path = escape(entry.path)
     if entry.method == "GET":
         return f'<a href="{escape(entry.path.removeprefix("/"))}">{path}</a>'

@@ -20,15 +20,15 @@ from gateway.observe.metrics import Metrics
 from gateway.settings.environment import LOG_LEVELS
 
 _ANY_HOST = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
-"""Asked by machines, under whatever name; they tell a web page nothing that it could use."""
+"""Paths for machines, answered under any Host name; they are of no use to a web page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """What a reload has come to."""
+    """The result of a reload."""
 
     problems: tuple[str, ...]
-    """Why the old configuration stays; none: the new one is in force."""
+    """Why the old configuration is kept; empty if the new one is used."""
     warnings: tuple[str, ...]
 
 
@@ -79,7 +79,7 @@ def admin_application(
     entries = [*_ENTRIES, Entry("POST", "/log-level?level=debug", _LOG_LEVEL)]
     if reload is not None:
         application.router.add_post("/reload", _reload_by(reload, health))
-        entries.append(Entry("POST", "/reload", "put the configuration in force as it reads now"))
+        entries.append(Entry("POST", "/reload", "read the configuration again and use it"))
     if quit_requested is not None:
         application.router.add_post("/quitquitquit", _quit_by(quit_requested))
         entries.append(Entry("POST", "/quitquitquit", "drain, and end"))
@@ -99,19 +99,19 @@ async def _scraped(metrics: Metrics, accept: str) -> tuple[bytes, str]:
         await asyncio.sleep(0)
 
 
-_LOG_LEVEL = f"how much is logged from now on: {', '.join(LOG_LEVELS).lower()}"
+_LOG_LEVEL = f"change the log level: {', '.join(LOG_LEVELS).lower()}"
 _ENTRIES = (
     Entry("GET", "/status", "traffic, services, identities, last requests, configuration"),
     Entry("GET", "/status/history", "counters of the last ten minutes, as JSON"),
     Entry("GET", "/metrics", "for Prometheus"),
     Entry("GET", "/livez", "200 while the process works"),
-    Entry("GET", "/readyz?verbose", "200 when requests may be sent here, 503 and why when not"),
+    Entry("GET", "/readyz?verbose", "200 when requests may be sent here, else 503 and the reason"),
     Entry("GET", "/startupz", "200 once both listeners are open"),
 )
 
 
 def _host_guard(health: Health) -> Middleware:
-    """Make the guard against web pages that rebind a name to us."""
+    """Return the middleware that rejects web pages which have rebound a name to this address."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -154,7 +154,7 @@ def _reload_by(reload: Callable[[], Awaitable[Reload]], health: Health) -> Handl
 
 
 def _refuse_browsers(request: web.Request) -> None:
-    """Refuse what a web page on this machine may send without asking; no program sets these."""
+    """Reject requests with the header fields that browsers add and no program sets."""
     if "Origin" in request.headers or "Sec-Fetch-Site" in request.headers:
         raise web.HTTPForbidden(text="web pages may not do this\n")
 
@@ -162,7 +162,7 @@ def _refuse_browsers(request: web.Request) -> None:
 def _verdict(
     request: web.Request, what: str, is_so: bool, reason: str, **more: Any
 ) -> web.Response:
-    """Answer a probe: in a word, or with `?verbose` as JSON."""
+    """Return the response to a probe: one word, or JSON with `?verbose`."""
     status = 200 if is_so else 503
     if "verbose" in request.query:
         return web.json_response({what: is_so, "reason": reason, **more}, status=status)

@@ -1,4 +1,4 @@
-"""The admin listener's connections: few, and a probe always gets in."""
+"""The admin listener's connections: their number is limited, and a probe always gets one."""
 
 import asyncio
 from typing import Final
@@ -13,15 +13,15 @@ from gateway.http.date import DateField
 MOST_CONNECTIONS: Final = 32
 """More than probes, scrapers and people together need."""
 MOST_FRESH: Final = 64
-"""Until it is known whether what has just been accepted says something."""
+"""Most connections while new ones have not sent anything yet."""
 _FRESH_S: Final = 0.05
 _BACKLOG: Final = 128
 _END_S: Final = 1.0
-"""For how long answers may keep the process from ending."""
+"""Seconds for which responses may delay the end of the process."""
 
 
 class AdminServer:
-    """Serves an application within bounds of its own, so that nobody is kept from asking.
+    """Serves an application within bounds of its own, so that no client can keep others out.
 
     Invariants: at most `MOST_FRESH` connections are open, and soon at most `MOST_CONNECTIONS`: the
     one that has been silent longest is closed for a new one, whoever waits for an answer last.
@@ -79,7 +79,7 @@ class AdminServer:
         for connection in list(self._open):
             connection.close()
 
-    # What a connection tells us (`ConnectionOwner`).
+    # Called by connections: `ConnectionOwner`.
 
     def opened(self, connection: AdminConnection) -> None:
         """Make room for it."""
@@ -91,7 +91,7 @@ class AdminServer:
             self._shedding = loop.call_later(_FRESH_S, self._shed_silent)
 
     def heard(self, connection: AdminConnection) -> None:
-        """Make it the last to be closed for another one."""
+        """Note that it has just been active, so that it is the last one to be closed."""
         if connection in self._open:
             del self._open[connection]
             self._open[connection] = None
@@ -119,7 +119,7 @@ class AdminServer:
         return AdminConnection(self, server(), self._dates)
 
     def _noting_answers(self) -> Middleware:
-        """Make what tells a connection that its request has been answered."""
+        """Return a middleware that tells the connection when its request has been handled."""
 
         @web.middleware
         async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -136,5 +136,5 @@ class AdminServer:
 
 
 async def _without_versions(_request: web.Request, response: web.StreamResponse) -> None:
-    """Tell strangers nothing of what runs here."""
+    """Remove the `Server` field, which names aiohttp and Python."""
     response.headers.pop("Server", None)

@@ -1,4 +1,4 @@
-"""`check`: reports every problem of a configuration at once, and on request of what it names."""
+"""`check`: reports every problem of a configuration at once; --online tries IAM and services."""
 
 import asyncio
 import sys
@@ -15,6 +15,7 @@ from gateway.assembly.secrets import (
     unusable_passwords,
 )
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
+from gateway.diagnose.findings import counted
 from gateway.diagnose.named_files import problems_of
 from gateway.errors import ConfigError
 from gateway.settings import Loaded, Settings
@@ -64,14 +65,13 @@ def command(file: Path | None, online: bool, show: bool) -> None:
         _show(loaded)
     if online:
         _go_online(loaded.settings)
-    click.echo(
-        f"good: {len(loaded.settings.services)} service(s), "
-        f"{len(loaded.settings.identities)} identity(ies)"
-    )
+    services = counted(len(loaded.settings.services), "service", "services")
+    identities = counted(len(loaded.settings.identities), "identity", "identities")
+    click.echo(f"good: {services}, {identities}")
 
 
 def _fleet_warnings(settings: Settings) -> list[str]:
-    """Return what keeps this replica from sharing logins; it would serve all the same."""
+    """Return why this replica cannot share logins; it serves requests nevertheless."""
     try:
         return [] if settings.fleet is None else fleet_problems(settings.fleet)
     except ConfigError:  # among the problems already
@@ -89,7 +89,7 @@ def _show(loaded: Loaded) -> None:
 
 
 def _go_online(settings: Settings) -> None:
-    """Print what is found, and exit unless it is good."""
+    """Print the findings; exit if one is a failure."""
     from gateway.diagnose.findings import Level
     from gateway.diagnose.online import examine
 

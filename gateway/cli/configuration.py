@@ -1,4 +1,4 @@
-"""The options that choose a configuration, and what is said when it is wrong."""
+"""The option `--config`, and the report of configuration problems."""
 
 import os
 import sys

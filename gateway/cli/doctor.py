@@ -1,4 +1,4 @@
-"""`doctor`: tries every step between a configuration and an answer, and says what to do."""
+"""`doctor`: tries each step from the configuration to a response, and says what to do."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ import click
 from gateway.cli import not_followed
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option
 from gateway.diagnose.diagnosis import diagnose
-from gateway.diagnose.findings import Finding, Level, Step, has_failed
+from gateway.diagnose.findings import Finding, Level, Step, counted, has_failed
 from gateway.errors import ConfigError
 from gateway.settings import load
 
@@ -26,7 +26,7 @@ Examples:
   kubectl exec my-pod -c modelarts-gateway -- modelarts-gateway doctor
 
 \b
---json: exit_code, first (place of the finding to see to first, or null) and findings, each with
+--json: exit_code, first (index of the finding to fix first, or null) and findings, each with
 level, about (key of the configuration, or null), step, text, and the vendor's code or null.
 
 \b
@@ -87,7 +87,7 @@ def _line(finding: Finding, key_width: int) -> str:
 
 
 def _first(findings: list[Finding]) -> Finding | None:
-    """Return the failure to see to first: on this machine before others, causes before effects."""
+    """Return the failure to fix first: those of this machine, then causes before effects."""
     failures = [finding for finding in findings if finding.level is Level.FAIL]
     return next((f for f in failures if f.is_local), failures[0] if failures else None)
 
@@ -95,18 +95,14 @@ def _first(findings: list[Finding]) -> Finding | None:
 def _summary(findings: list[Finding]) -> str:
     failures = sum(finding.level is Level.FAIL for finding in findings)
     warnings = sum(finding.level is Level.WARN for finding in findings)
-    aside = f", {_count(warnings, 'warning')}" if warnings else ""
+    aside = f", {counted(warnings, 'warning', 'warnings')}" if warnings else ""
     first = _first(findings)
     if first is None:
         return f"{click.style('good', fg='green', bold=True)}{aside}"
-    failed = click.style(_count(failures, "failure"), fg="red", bold=True)
-    return f"{failed}{aside}; first of all: {' '.join(filter(None, (first.key, first.step)))}: " + (
+    failed = click.style(counted(failures, "failure", "failures"), fg="red", bold=True)
+    return f"{failed}{aside}; fix first: {' '.join(filter(None, (first.key, first.step)))}: " + (
         first.text
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _document(findings: list[Finding], code: int) -> dict[str, object]:

@@ -118,7 +118,7 @@ def _method(target: Target, *, is_asking: bool) -> str:
         usual = target.method
     if not is_asking:
         return usual
-    click.echo("How does the gateway show who it is?")
+    click.echo("How does the gateway log in?")
     for method, kind in KINDS.items():
         click.echo(f"  {method:<24}{kind.text}")
     return str(click.prompt("Kind of credential", type=click.Choice(list(KINDS)), default=usual))

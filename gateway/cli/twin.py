@@ -9,7 +9,7 @@ import click
 from gateway.lifecycle.run import run_loop
 from gateway.settings.addresses import parse_listen_tcp
 from gateway.settings.values import parse_duration
-from gateway.twin import ECHO_ID, IMAGE_ID, IRIS_ID, SLOW_ID, Account, FaultError, Twin
+from gateway.twin import ECHO_ID, IMAGE_ID, IRIS_ID, LLM_ID, SLOW_ID, Account, FaultError, Twin
 
 
 @click.command(
@@ -74,12 +74,13 @@ async def _run(twin: Twin, host: str, port: int) -> None:
     click.echo(f"stand-in cloud  {twin.url}")
     click.echo(
         f"""
-  OS_AUTH_URL={twin.auth_url} OS_USERNAME={account.user} OS_PASSWORD={account.password}
-  OS_USER_DOMAIN_NAME={account.domain} OS_PROJECT_NAME={account.project}
+  export OS_AUTH_URL={twin.auth_url} OS_USERNAME={account.user} OS_PASSWORD={account.password}
+  export OS_USER_DOMAIN_NAME={account.domain} OS_PROJECT_NAME={account.project}
 
   iris   {twin.service_url(IRIS_ID)}
   image  {twin.service_url(IMAGE_ID)}
   echo   {twin.service_url(ECHO_ID)}
+  llm    {twin.service_url(LLM_ID, version="v2")}
   slow   {twin.service_url(SLOW_ID)}
 """
     )

@@ -1,4 +1,4 @@
-"""Asks the admin listener of a running gateway one question; for probes, so it must start fast."""
+"""One GET to the admin listener of a running gateway; for probes, so it must start fast."""
 
 import os
 from http.client import HTTPConnection, HTTPException
@@ -17,7 +17,7 @@ def admin_address(file: Path | None, flag: str | None) -> tuple[str, int]:
     """Return host and port to connect to, or exit with 2.
 
     Raises:
-        SystemExit: the address is no address.
+        SystemExit: the address is not valid.
     """
     try:
         address = find_admin_listen(file=file, environ=os.environ, flag=flag)
@@ -29,18 +29,18 @@ def admin_address(file: Path | None, flag: str | None) -> tuple[str, int]:
 
 
 def reachable_host(address: ListenAddress) -> str:
-    """Return the host to connect to on this machine; an address to bind to may be none."""
+    """Return the host to connect to; loopback for 0.0.0.0 and ::, which are for binding."""
     return _ANY.get(address.host, address.host)
 
 
 def ask(host: str, port: int, path: str) -> tuple[bool, str]:
-    """GET `path`; return whether the answer was 200, and its text or what went wrong."""
+    """GET `path`; return whether the response was 200, and its text or the error."""
     connection = HTTPConnection(host, port, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
         return response.status == 200, response.read(1000).decode("ascii", "replace").strip()
     except (OSError, HTTPException) as error:
-        return False, f"no answer from {host}:{port} ({type(error).__name__})"
+        return False, f"no response from {host}:{port} ({type(error).__name__})"
     finally:
         connection.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gateway.clock import wall_clock
 from gateway.diagnose.environment_checks import surroundings
-from gateway.diagnose.findings import Finding, Level, Step, has_failed
+from gateway.diagnose.findings import Finding, Level, Step, counted, has_failed
 from gateway.diagnose.listeners import examine_listeners
 from gateway.diagnose.local_gateway import advised_limits, refused_logins
 from gateway.diagnose.named_files import problems_of
@@ -23,7 +23,7 @@ from gateway.settings.identity import SECRETS
 async def diagnose(
     loaded: Loaded, file: Path | None, environ: Mapping[str, str]
 ) -> AsyncIterator[Finding]:
-    """Yield what is found, as soon as it is known.
+    """Yield the findings, each as soon as it is known.
 
     Args:
         loaded: the configuration.
@@ -38,10 +38,10 @@ async def diagnose(
         yield finding
     if problems:
         return
-    text = (
-        f"{len(settings.services)} service(s), {len(settings.identities)} identity(ies); from "
-        f"{'' if file is None else f'{file} and '}the environment"
-    )
+    services = counted(len(settings.services), "service", "services")
+    identities = counted(len(settings.identities), "identity", "identities")
+    origin = "the environment" if file is None else f"{file} and the environment"
+    text = f"{services}, {identities}; from {origin}"
     yield Finding(Level.OK, "", Step.CONFIGURATION, text)
     async for finding in _around(settings, environ):
         yield finding
@@ -49,7 +49,7 @@ async def diagnose(
     refused: set[Hashable] = set()
     held_back = await asyncio.to_thread(refused_logins, settings.admin_listen)
     for name, identity in settings.identities.items():
-        # A secret of the environment may be another one here than there.
+        # The running gateway may have another secret in its environment than this process.
         is_same = not any(getattr(identity, key) for key in SECRETS)
         spare = held_back.get(name, "") if is_same else ""
         found, logins[name] = await examine_identity(name, identity, refused, spare=spare)
@@ -76,7 +76,7 @@ async def diagnose(
 
 
 async def _around(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
-    """Look at the environment, the gateway's own listeners and its fleet."""
+    """Return findings about the environment, the gateway's own listeners and its fleet."""
     for finding in surroundings(environ):
         yield finding
     for finding in await asyncio.to_thread(examine_listeners, settings):
@@ -93,7 +93,7 @@ def _of_configuration(problems: Iterable[str], warnings: Iterable[str]) -> Itera
 
 
 async def _examine_limits(settings: Settings) -> list[Finding]:
-    """Ask a gateway that runs here whether limits are far from what the services show."""
+    """Return findings about limits that do not fit, from a gateway that runs on this machine."""
     advice = await asyncio.to_thread(advised_limits, settings.admin_listen)
     return [
         Finding(Level.WARN, f"services.{name}", Step.LIMITS, advice[name])
@@ -105,7 +105,7 @@ async def _examine_limits(settings: Settings) -> list[Finding]:
 async def _examine_service(
     name: str, service: Service, identity: Identity, login: Login | None
 ) -> list[Finding]:
-    """Go to the service and, if there is a credential, ask it something harmless."""
+    """Connect to the service and, if there is a credential, send one harmless request."""
     key = f"services.{name}"
     findings = await examine_way(name, service)
     if has_failed(findings):

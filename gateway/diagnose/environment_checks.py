@@ -1,4 +1,4 @@
-"""What the process's environment would change about connections, if it were followed. Pure."""
+"""Variables such as HTTPS_PROXY that the gateway ignores on purpose. Pure."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,7 +9,7 @@ _OTHERS_AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 def surroundings(environ: Mapping[str, str]) -> list[Finding]:
-    """Return what is set and not followed; values are not shown, since proxies' hold passwords."""
+    """Return a finding for each that is set, without its value: a proxy's may hold a password."""
     found = list(_ignored(environ))
     if not found:
         text = "no proxy or other variable that the gateway would ignore is set"
@@ -28,7 +28,7 @@ def _ignored(environ: Mapping[str, str]) -> Iterator[Finding]:
     if "SSLKEYLOGFILE" in given:
         yield _warning(
             [given["SSLKEYLOGFILE"]],
-            "with the keys of TLS connections anybody could read the tokens sent",
+            "the keys of TLS connections would let anybody read the tokens",
         )
     if bundles := [given[name] for name in _OTHERS_AUTHORITIES if name in given]:
         yield _warning(bundles, "name the authorities to trust in tls.ca_file")

@@ -1,4 +1,4 @@
-"""What has been found out about a configuration and the world around it, one line each. Pure."""
+"""Findings about a configuration and what it names, one line each. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ class Level(StrEnum):
 
     OK = "OK"
     WARN = "WARN"
-    """It works, and deserves a second look."""
+    """It works, but should be checked."""
     FAIL = "FAIL"
 
 
 class Step(StrEnum):
-    """What was tried, in the order in which it is."""
+    """The step that was tried; members are in the order of the steps."""
 
     CONFIGURATION = "configuration"
     ENVIRONMENT = "environment"
@@ -41,14 +41,14 @@ class Finding:
 
     level: Level
     key: str
-    """What it is about, as in the configuration: `services.iris`; empty for all of it."""
+    """The key of the configuration, such as `services.iris`; empty for the whole of it."""
     step: Step
     text: str
     """With the remedy, unless all is well. Holds no secret and no foreign text but names."""
     is_local: bool = False
     """The fault is on this machine: nothing remote was asked."""
     code: str = ""
-    """The vendor's code, if one was answered."""
+    """The vendor's error code, if the response had one."""
 
 
 def has_failed(findings: Iterable[Finding]) -> bool:
@@ -67,3 +67,8 @@ def duration_text(seconds: float) -> str:
 
 def _joined(count: int, unit: str, rest: int, lesser: str) -> str:
     return f"{count} {unit} {rest} {lesser}" if rest else f"{count} {unit}"
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """Return a number with its noun: `1 identity`, `2 identities`."""
+    return f"{number} {one if number == 1 else many}"

@@ -1,19 +1,19 @@
-"""Whether a service's limit is far from what the service shows. Pure."""
+"""Whether a service's limit is far from the load that the service can take. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
 
 _FEW = 20
-"""Fewer requests that were refused, by either side, may be an accident."""
+"""Fewer rejected requests than this, by either side, may be an accident."""
 _REFUSALS = ("queue_full", "queue_timeout")
 _VENDOR_LAYERS = frozenset({"apig", "modelarts"})
 
 
 def limit_advice(status: Mapping[str, Any]) -> dict[str, str]:
-    """Return what to do about limits, by service, from what a running gateway tells.
+    """Return advice about limits, by service, from the status of a running gateway.
 
     Args:
-        status: the document of `/status`; whatever is missing in it says nothing.
+        status: the document of `/status`; a service whose figures are missing gets no advice.
     """
     services = status.get("services")
     if not isinstance(services, dict):
@@ -46,7 +46,7 @@ def _advice_on(service: Mapping[str, Any]) -> str:
 
 
 def _counts(service: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Return how many requests the service throttled, it did not answer in time, we refused."""
+    """Return how many requests the service throttled, how many timed out, how many we rejected."""
     throttled = timeouts = 0
     errors = service.get("errors")
     for error in errors if isinstance(errors, list) else ():

@@ -70,7 +70,7 @@ def _refusal(code: int) -> str:
 
 
 def certificate_in(cert_file: Path, key_file: Path | None) -> dict[str, Any]:
-    """Return what a client sees of a certificate, by a handshake in memory. Blocks on the disk.
+    """Return a certificate as a client sees it, by a handshake in memory. Blocks on the disk.
 
     Raises:
         ssl.SSLCertVerificationError: a client that trusts exactly this certificate refuses it.

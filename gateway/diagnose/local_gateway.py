@@ -1,7 +1,7 @@
-"""What a gateway that runs here has already found out: refused logins, limits that do not fit.
+"""What a gateway that runs on this machine already knows: refused logins, limits that do not fit.
 
-A refused login counts towards the account's lock-out whoever makes it, so it is not made again to
-find out what is known. Forgiving: whatever else listens there, or nothing, tells nothing.
+Every refused login counts towards the account's lock-out, so `doctor` does not repeat one that is
+known. If no gateway listens there, nothing is known.
 """
 
 import json
@@ -18,7 +18,7 @@ _LARGEST_STATUS = 4 * 2**20
 
 
 def refused_logins(admin: ListenAddress) -> dict[str, str]:
-    """Return the identities whose login the gateway at `admin` holds back, and why in words.
+    """Return the identities whose login the gateway at `admin` does not try, and the reason.
 
     Blocks for a few seconds at most.
     """
@@ -32,7 +32,7 @@ def refused_logins(admin: ListenAddress) -> dict[str, str]:
 
 
 def advised_limits(admin: ListenAddress) -> dict[str, str]:
-    """Return the services whose limits look wrong to the gateway at `admin`, and why in words.
+    """Return the services whose limits do not fit, by the gateway at `admin`, and advice.
 
     Blocks for a few seconds at most.
     """

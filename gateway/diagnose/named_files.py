@@ -8,7 +8,7 @@ from gateway.settings import Settings
 
 
 def problems_of(settings: Settings) -> list[str]:
-    """Return what is wrong with the files that the settings name."""
+    """Return the problems of the files that the settings name."""
     problems: list[str] = []
     if settings.fleet is not None:
         try:

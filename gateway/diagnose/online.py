@@ -1,4 +1,4 @@
-"""What IAM and the network say to a configuration: connects everywhere, logs in once per identity.
+"""Tries a configuration against IAM and the network: connects everywhere, logs in per identity.
 
 Nothing here shows a token or a secret, and no login is made that could only lock an account.
 """
@@ -23,19 +23,19 @@ from gateway.settings.addresses import parse_url
 from gateway.settings.identity import SECRETS
 
 LARGEST_SKEW_S = 30.0
-"""Beyond it logs and certificates mislead; a `Date` field tells the time to the second."""
+"""Seconds; with more skew, log times and certificate checks are wrong. `Date` has whole seconds."""
 SOON_S = 14 * 86400.0
-"""A key that ends sooner is warned of, as by the alert GatewayKeyExpiring."""
+"""A key that expires sooner gets a warning, as from the alert GatewayKeyExpiring."""
 _CONNECT_TO_IAM_S = 5.0
 _LOCAL_METHODS = frozenset({"file", "api_key", "header"})
-"""What they send is in a file or the environment; nobody is asked for it."""
+"""Methods whose credential is in a file or the environment, so that no login is made."""
 _SECRET_FILES = (*SECRETS.values(), "token_file", "id_token_file")
 
 
 async def examine(settings: Settings) -> list[Finding]:
     """Log in with each identity, one after the other, and connect to each service.
 
-    Returns what is not well, and of what is well one finding for each identity and service.
+    Returns all warnings and failures, and one finding for each identity and service that is good.
 
     Cancellation: safe; leaves no connection behind.
     """
@@ -72,14 +72,14 @@ async def log_in(name: str, identity: Identity) -> Login:
 async def examine_identity(
     name: str, identity: Identity, refused: set[Hashable], *, spare: str = ""
 ) -> tuple[list[Finding], Login | None]:
-    """Read the secret, go to IAM and log in, once, unless something is wrong before.
+    """Read the secret, connect to IAM and log in once; stop at the first step that fails.
 
     Args:
         name: of the identity.
         identity: its settings.
         refused: accounts that IAM has refused; they are left alone, and this one is added to them
             if it is refused.
-        spare: why not to log in, although nothing is wrong before; empty to do it.
+        spare: why no login is to be made even if the steps before it succeed; empty to log in.
 
     Returns:
         What was found, and the login if there is one.
@@ -135,7 +135,7 @@ async def examine_way(name: str, service: Service) -> list[Finding]:
 
 
 def examine_skew(key: str, skew_s: float | None, whose: str) -> Iterator[Finding]:
-    """Yield what is to be said of our clock, `skew_s` ahead of that of `whose`; None: unknown."""
+    """Yield a finding on our clock, `skew_s` ahead of the clock of `whose`; None: unknown."""
     if skew_s is None:
         return
     if abs(skew_s) <= LARGEST_SKEW_S:
@@ -151,7 +151,7 @@ def examine_skew(key: str, skew_s: float | None, whose: str) -> Iterator[Finding
 
 
 async def _examine_secret(key: str, identity: Identity, built: BuiltIdentity) -> list[Finding]:
-    """Read the secret; it is worth a warning when it looks as if it were written wrongly."""
+    """Read the secret; warn if it has the marks of a mistake, such as white space around it."""
     file = next(filter(None, (getattr(identity, key) for key in _SECRET_FILES)), None)
     given = next(filter(None, (getattr(identity, key) for key in SECRETS)), None)
     try:
@@ -257,7 +257,7 @@ def _key_finding(key: str, facts: TokenFacts) -> Finding:
 
 
 def _in_short(name: str, service: Service, found: list[Finding]) -> Iterator[Finding]:
-    """Yield one finding for a way that is good, and what is not."""
+    """Yield one finding if all steps succeeded, otherwise those that did not."""
     if not has_failed(found):
         way = "over TLS" if service.scheme == "https" else "without TLS"
         text = f"connected to {service.host}:{service.port} {way}"

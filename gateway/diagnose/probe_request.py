@@ -1,10 +1,9 @@
 """One harmless request to a service, sent the way the gateway sends its own.
 
 Harmless: a GET without body and query is safe by definition (RFC 9110 section 9.2.1), and no
-prediction, which is a POST with data: what stands behind the API gateway answers 405, 404 or
-something of the kind, and has been reached. An API gateway that has published POST alone may say
-of a GET what it says of an address that does not exist; only then is an empty POST sent, which no
-model can predict anything from.
+prediction, which is a POST with data. A model that is reached responds with 405, 404 or the like.
+An API gateway that has published POST only may respond to a GET as to an unknown address; only
+then an empty POST is sent, from which no model can make a prediction.
 """
 
 import asyncio
@@ -23,14 +22,14 @@ from gateway.upstream.connection import ResponseListener
 from gateway.upstream.pool import Pool
 
 LONGEST_WAIT_S = 10.0
-"""For the answer to begin; less if `timeouts.first_byte` is less."""
+"""Seconds until the response must begin; less if `timeouts.first_byte` is less."""
 _BODY_S = 2.0
 _CODE = re.compile(r"(?:APIG|ModelArts|MR)\.[0-9]{1,8}")
 _REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{8,40}")
 
 
 async def visit(name: str, service: Service, credential: Credential) -> Visited:
-    """Ask once, twice at most, and say what was answered.
+    """Send the request, at most twice, and return the response.
 
     Raises:
         UpstreamError: there is no whole answer.
@@ -42,7 +41,7 @@ async def visit(name: str, service: Service, credential: Credential) -> Visited:
     if visited.status == 401 and visited.date is not None and credential.signs:
         now = boottime()
         credential.note_date(_host_line(service), visited.date, now)
-        if credential.is_cured(now):  # signed by a clock that is wrong
+        if credential.is_cured(now):  # the signature was made with a wrong clock
             visited = await _ask(name, service, credential, "GET")
     if visited.status == 404 and visited.code and "POST" in service.methods:
         return await _ask(name, service, credential, "POST")
@@ -50,7 +49,7 @@ async def visit(name: str, service: Service, credential: Credential) -> Visited:
 
 
 class _Collector(ResponseListener):
-    """Collects an answer, as much of it as tells who answered."""
+    """Collects as much of a response as shows who sent it."""
 
     def __init__(self) -> None:
         self.head: ResponseHead | None = None
@@ -75,10 +74,10 @@ class _Collector(ResponseListener):
         """See `ResponseListener`; nothing more is written."""
 
     async def wait_for_head(self) -> ResponseHead:
-        """Wait until the answer has begun.
+        """Wait until the response has begun.
 
         Raises:
-            UpstreamError: it will not.
+            UpstreamError: there is no response.
         """
         while self.head is None:
             if self.error is not None:
@@ -124,7 +123,7 @@ async def _ask(name: str, service: Service, credential: Credential, method: str)
             async with asyncio.timeout(_BODY_S):
                 await collector.wait_for_body()
         except TimeoutError:
-            pass  # a stream without end: its head says enough
+            pass  # an endless stream: its head is enough
     finally:
         connection.abort()
     code = vendor_code(collector.body[:PEEK_BYTES])

@@ -1,4 +1,4 @@
-"""The way to a host, step by step: its name, a TCP connection, TLS. Sends nothing and leaves."""
+"""Tries to reach a host step by step: its name, a TCP connection, TLS. Sends no request."""
 
 import asyncio
 import socket
@@ -21,7 +21,7 @@ from gateway.http.connect import (
 )
 
 RENEWAL_DAYS = 14.0
-"""A certificate that ends sooner is worth a warning."""
+"""A certificate that expires sooner gets a warning."""
 _DAY_S = 86400.0
 
 # X509_V_ERR_… of OpenSSL's x509_vfy.h
@@ -30,7 +30,7 @@ _UNKNOWN_ISSUERS = frozenset({2, 18, 19, 20, 21})
 _OTHER_NAMES = frozenset({62, 64})
 
 Lookup = Callable[..., list[Any]]
-"""`socket.getaddrinfo`, or what stands in for it."""
+"""`socket.getaddrinfo`, or a test's replacement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ async def _resolve(host: str, port: int, limit: _Limit, lookup: Lookup) -> list[
             result: list[Any] | Exception = lookup(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             result = error
-        with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: nothing waits for the result
             loop.call_soon_threadsafe(tell, result)
 
     # Not in the loop's own threads: those are waited for at the end, and a resolver may take 30 s.
@@ -255,7 +255,7 @@ def _certificate(key: str, writer: asyncio.StreamWriter) -> Finding:
 
 
 def _names(distinguished: tuple[tuple[tuple[str, str], ...], ...]) -> Iterator[str]:
-    """Yield what an authority calls itself, the common name first."""
+    """Yield the names of a certificate's issuer, the common name first."""
     known = {kind: value for group in distinguished for kind, value in group}
     for kind in ("commonName", "organizationName", "organizationalUnitName"):
         if name := known.get(kind):

@@ -1,4 +1,4 @@
-"""What the gateway shares: a login with its fleet, and tokens with other proxies by files."""
+"""Checks of what the gateway shares: logins through the fleet's Redis, tokens through files."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -14,9 +14,9 @@ _LIMIT_S = 5.0
 
 
 async def examine_fleet(settings: Settings) -> list[Finding]:
-    """Return what the fleet's Redis says to us; nothing without a fleet.
+    """Return a finding on the fleet's Redis; nothing without a fleet.
 
-    Writes the mark that says whose keys are in use, as every replica does.
+    Writes the mark that says which keys are in use, as every replica does.
     """
     if settings.fleet is None:
         return []

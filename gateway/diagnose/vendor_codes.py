@@ -107,7 +107,7 @@ class Visited:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What is to be said of it."""
+    """The explanation, with the remedy."""
 
     level: Level
     step: Step
@@ -115,7 +115,7 @@ class Meaning:
 
 
 def meaning_of(visited: Visited, *, login_method: str) -> Meaning:
-    """Judge an answer: whose it is, whether it is what a healthy service says, and what to do.
+    """Return who sent a response, whether a healthy service sends it, and what to do.
 
     Args:
         visited: the answer.
@@ -173,7 +173,7 @@ def _judge(visited: Visited, login_method: str) -> Meaning:
 
 
 def _judge_model(status: int) -> Meaning:
-    """Judge what the model itself says: it has not been asked for anything it knows."""
+    """Return the verdict on the model's own response to a request that is not a prediction."""
     if status == 401:
         text = (
             "the model has been reached, and wants a login of its own, which callers cannot pass: "
@@ -201,7 +201,7 @@ def _judge_model(status: int) -> Meaning:
 
 
 def _judge_stranger(status: int) -> Meaning:
-    """Judge an answer that neither ModelArts nor its API gateway has given."""
+    """Return the verdict on a response that is neither from ModelArts nor from its API gateway."""
     if status >= 500 and status != 501:
         text = "the server, or a proxy before it, fails: look at its logs"
         return Meaning(Level.FAIL, Step.PROBE, text)

@@ -46,7 +46,7 @@ class AccessKey:
 
 @dataclass(frozen=True, slots=True)
 class TemporaryKey:
-    """What a platform has handed out."""
+    """A temporary access key, as a platform issued it."""
 
     key: AccessKey
     expires: datetime

@@ -89,7 +89,7 @@ def instant_of_date(value: str | None) -> float | None:
 
 
 def failure_of(answer: Answer, *, wall_now: float) -> LoginError:
-    """Return the error that an answer other than 201 is. `wall_now` serves if it has no date."""
+    """Return the error for a response other than 201. `wall_now` is used if it has no date."""
     code = _vendor_code(answer.body)
     result, sentence = _meaning(answer.status, code, _said(answer.body))
     return LoginError(

@@ -1,4 +1,4 @@
-"""One identity's credential: serve it from memory, renew it behind the requests' backs."""
+"""One identity's credential: kept in memory, and renewed in the background."""
 
 import asyncio
 import math
@@ -20,7 +20,7 @@ from gateway.identity.waiters import Waiters
 
 
 class Observer(Protocol):
-    """Told what a cache has done, after it has drawn its conclusions."""
+    """Called by a cache after each change of its state."""
 
     def refreshed(self, trigger: RefreshTrigger, result: RefreshResult, duration_s: float) -> None:
         """Called once for each login that was made. Must not raise."""
@@ -42,7 +42,7 @@ class CredentialCache:
         - a failed login never displaces a credential;
         - a rejection displaces only the very credential rejected, and only when a login can
           start at once;
-        - IAM is left alone as `refresh` says, whoever asks;
+        - IAM is asked only when `refresh` allows it;
         - by itself it ends up with a usable credential once IAM gives one.
 
     Used from one event loop. Between awaits nothing else runs: that is all the locking there is.
@@ -83,13 +83,13 @@ class CredentialCache:
         self._closed = False
 
     def start(self) -> None:
-        """Begin the first login; from here on the cache looks after itself until `aclose`."""
+        """Begin the first login; from here on the cache renews its credential until `aclose`."""
         self._ring()
 
     def usable(self, now: float) -> Credential | None:
         """Return the credential if it may be sent at `now`. The hot path: call it every time.
 
-        By the clock and not by a timer, which may have slept through the expiry.
+        The clock decides, not a timer, which may fire after the expiry.
         """
         credential = self._credential
         return credential if credential is not None and now < credential.expires_at else None
@@ -130,7 +130,7 @@ class CredentialCache:
         """
         login, now = self._login, self._clock()
         if login is None or login.credential is not credential:
-            return True  # a late word about one that is gone already
+            return True  # a late report on a credential that has been replaced
         if not credential.renewable:
             self._history.refused_by_service(now)
             self._log.refused_by_service(now=now)
@@ -238,13 +238,13 @@ class CredentialCache:
         known = self._store.get(await self._source.cache_key())
         mine = self._credential
         if known is not None and (mine is None or known.credential.expires_at > mine.expires_at):
-            self._keep(known)  # even a stale one, at once: it may be the last for a while
+            self._keep(known)  # even a stale one, at once: the next login may fail
             if freshness(known.credential, now) is Freshness.FRESH:
                 return known
         return await self._source.fetch()
 
     def _settle(self, trigger: RefreshTrigger, began: float, task: asyncio.Task[Login]) -> None:
-        """Draw the conclusions of a finished login: first the state, then the telling."""
+        """Process the result of a login: first change the state, then call the observers."""
         now = self._clock()
         self._task = None
         outcome = _outcome_of(task, now)

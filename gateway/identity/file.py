@@ -15,7 +15,7 @@ _NEVER = float("inf")
 
 
 class FileSource:
-    """Method `file`. Its token never expires by itself; whoever writes the file replaces it."""
+    """Method `file`. The token has no known expiry; another program replaces the file."""
 
     def __init__(self, path: Path) -> None:
         self.file = SecretFile(path)
@@ -53,7 +53,7 @@ class FileSource:
 
 
 class AnonymousSource:
-    """Method `none`: nothing is added to requests, and it works for ever."""
+    """Method `none`: nothing is added to requests, and it never expires."""
 
     account: Hashable = ("none",)
 

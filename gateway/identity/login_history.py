@@ -1,4 +1,4 @@
-"""What an identity's logins have come to, and from when on IAM may be asked again."""
+"""The results of an identity's logins, and when IAM may be asked again."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -40,7 +40,7 @@ class LoginHistory:
         self._ledger.begin()
 
     def end(self, now: float, *, refused: bool) -> None:
-        """Note that a login has ended, even one whose outcome nobody wants any more."""
+        """Note that a login has ended, even one whose result is not used."""
         self._ledger.end(now, refused=refused)
 
     def succeeded(self, login: Login, *, began: float, taken_over: bool) -> None:
@@ -53,7 +53,7 @@ class LoginHistory:
             self._quiet_until = began + self._pause_s(RefreshResult.OK, None)
 
     def failed(self, error: LoginError, now: float) -> None:
-        """Note a login that failed, and leave IAM alone for as long as that calls for."""
+        """Note a login that failed, and begin the pause that its result requires."""
         self._note(error.result, error.skew_s)
         self.detail = str(error)
         self.refusal = error.public if error.result is RefreshResult.REFUSED else ""
@@ -93,12 +93,12 @@ class LoginHistory:
         return max(self._quiet_until, self._ledger.opens_at(now))
 
     def waits_for_others(self, now: float) -> bool:
-        """Tell whether nothing but the account's one login at a time is in the way."""
+        """Return whether a login must wait only because another one of the account is under way."""
         ledger = self._ledger
         return ledger.one_at_a_time and self._quiet_until <= now and ledger.is_busy(now)
 
     def locked(self, now: float) -> bool:
-        """Tell whether a refusal is what stands in the way of the next login."""
+        """Return whether the next login must wait because of a refused one."""
         return self.last is RefreshResult.REFUSED or self._ledger.exhausted(now)
 
     def reason(self) -> Reason:

@@ -1,4 +1,4 @@
-"""When a cache is to log in by itself, and why."""
+"""The timer for a cache's next login in the background, and its reason."""
 
 import math
 from collections.abc import Callable
@@ -8,20 +8,20 @@ from gateway.identity.refresh import RefreshTrigger
 
 
 class NextLogin:
-    """Owns the one alarm that is set for the next login."""
+    """Owns the timer of the next login."""
 
     def __init__(self, alarm: Alarm, begin: Callable[[], None]) -> None:
-        """Set no alarm yet; `begin` is called whenever one rings."""
+        """Begin without a timer; `begin` is called whenever one fires."""
         self._alarm = alarm
         self._begin = begin
         self._cancel: Callable[[], None] = _nothing
         self.due_at = math.inf
-        """For when the alarm was set last; `inf`: none is set."""
+        """The instant of the timer; `inf`: none is set."""
         self.trigger = RefreshTrigger.STARTUP
         """Why that login is made."""
 
     def set_for(self, instant: float) -> None:
-        """Set the alarm for `instant`, and not for any earlier choice; never if it is `inf`."""
+        """Set the timer to `instant` in place of any earlier one; `inf` sets none."""
         self._cancel()
         self._cancel = _nothing
         self.due_at = instant

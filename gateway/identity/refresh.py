@@ -62,7 +62,7 @@ def pause_after(
         failures_in_a_row: how many of its family there were since the last success, it included.
         retry_after_s: what IAM asked for when it throttles, or what is left of the pause after an
             earlier refusal; counted from now, and not used otherwise.
-        spread: makes a fleet that failed together come back apart.
+        spread: random, so that replicas that failed together do not retry together.
     """
     growth = 2.0 ** min(max(failures_in_a_row, 1) - 1, 16)
     match result:
@@ -86,7 +86,7 @@ def _at_least(pause_s: float, most_s: float, spread: float) -> float:
 
 
 def stale_at(asked_at: float, life_s: float, spread: float) -> float:
-    """Return when to replace a token: at 50-80 % of its life, so that a fleet does not march.
+    """Return when to replace a token: at 50-80 % of its life, at random, so that replicas differ.
 
     A tenth of the life at least is left for the login, which matters to very short ones.
     """
@@ -104,7 +104,7 @@ def expires_at(asked_at: float, life_s: float) -> float:
 
 
 class RefusalLedger:
-    """Counts the refused logins of one account, whoever made them.
+    """Counts the refused logins of one account, over all its identities.
 
     Invariant: not more than 2 are refused in any 15 minutes, those under way taken for refused.
     IAM locks an account after 5 by default and after 3 at its strictest; the third is left to a

@@ -1,4 +1,4 @@
-"""Refused logins that the next process must know of, in a file of the state directory.
+"""Refused logins, kept in a file of the state directory for the next process.
 
 IAM locks an account after a few wrong logins, whoever makes them: a gateway that crashes and is
 started again, with a wrong password, would be enough.
@@ -21,13 +21,13 @@ from gateway.identity.refresh import RefusalLedger
 _LOG = logging.getLogger("gateway.identity")
 FILE_NAME = "refused-logins.json"
 _ROUNDS = 200_000
-"""About a tenth of a second for each guess at a password by somebody who has got the file."""
+"""Makes each guess at a password cost about 0.1 s for an attacker who has the file."""
 _SALT_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What the file says about the logins that somebody is about to make."""
+    """What the file says about logins that are about to be made."""
 
     pauses_s: tuple[float, ...]
     """For each login, for how many seconds it must not be made; 0: it may be."""

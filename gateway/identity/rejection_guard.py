@@ -2,7 +2,7 @@
 
 
 class RejectionGuard:
-    """Decides whether a rejected token is worth a login: some rejections no token can cure.
+    """Decides whether a rejected token causes a login: a new token does not cure every rejection.
 
     Invariants: after a login that cured nothing, no other for 30 s, growing to 10 min; after
     ones that did cure, four in a row at once, then 1 s apart, growing to 10 min. Ten quiet
@@ -42,11 +42,11 @@ class RejectionGuard:
         return max(0.0, self._opens_at - now)
 
     def has_given_up(self, now: float) -> bool:
-        """Tell whether no login is worth it at `now`, since the last one cured nothing."""
+        """Return whether a login at `now` would be useless, because the last one cured nothing."""
         return self._barren > 0 and not self.open(now)
 
     def open(self, now: float) -> bool:
-        """Tell whether a rejection at `now` may cause a login."""
+        """Return whether a rejection at `now` may cause a login."""
         return now >= self._opens_at
 
     def login_caused(self, now: float) -> None:

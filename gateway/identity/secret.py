@@ -34,7 +34,7 @@ def is_placeholder(path: Path) -> bool:
 
 
 def digest(secret: SecretStr) -> bytes:
-    """Return what tells secrets apart in this process, and in no other."""
+    """Return a digest of a secret, with a random salt of this process."""
     value = secret.get_secret_value().encode()
     return hashlib.blake2b(value, key=_PROCESS_KEY, digest_size=16).digest()
 

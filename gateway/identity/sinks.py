@@ -1,4 +1,4 @@
-"""Keeps an identity's sinks right: the token in use is in each of them, and no dead one."""
+"""Keeps an identity's sinks up to date: each holds the token in use, and none that has expired."""
 
 import asyncio
 import logging
@@ -160,7 +160,7 @@ class Sinks:
             cancel_alarm()
 
     async def _look_at(self, sink: _Sink) -> None:
-        """Find out whether the file holds a token that may stay for now."""
+        """Check whether the file holds a token that may stay until the first login has ended."""
         try:
             found = await asyncio.to_thread(sink.file.read)
         except OSError:

@@ -1,4 +1,4 @@
-"""What outlives a cache: tokens by everything they depend on, and what is known of accounts."""
+"""State that outlives a cache: tokens, by everything they depend on, and the accounts' ledgers."""
 
 from collections.abc import Hashable
 

@@ -1,4 +1,4 @@
-"""Those who wait for a login, each for a limited time."""
+"""The requests that wait for a login, each for a limited time."""
 
 import asyncio
 from functools import partial
@@ -10,7 +10,7 @@ class Waiters:
     """Owns one future per waiting caller; none outlives its caller's wait."""
 
     def __init__(self, alarm: Alarm, longest_s: float) -> None:
-        """Let nobody wait for more than `longest_s`."""
+        """Limit each wait to `longest_s`."""
         self._alarm = alarm
         self._longest_s = longest_s
         self._waiting: set[asyncio.Future[None]] = set()

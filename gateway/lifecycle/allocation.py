@@ -1,4 +1,4 @@
-"""How the C library gives memory back to the system."""
+"""Settings of the C library's allocator: when it gives memory back to the system."""
 
 import ctypes
 import os
@@ -29,7 +29,7 @@ def keep_freed_memory(environ: Mapping[str, str] = os.environ) -> bool:
     back and the kernel makes them anew, 90 faults for a body of 1 MiB (`gateway/README.md`).
 
     Returns:
-        Whether that was set; not so without glibc, or when the user has set the allocator.
+        Whether that was set; False without glibc, or when the user has set the allocator.
     """
     if platform.libc_ver()[0] != "glibc" or is_left_to_the_user(environ):
         return False
@@ -41,7 +41,7 @@ def keep_freed_memory(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def freed_memory_returner() -> Callable[[], object]:
-    """Return what has the C library give unused memory back to the system, in milliseconds."""
+    """Return a function that makes the C library give unused memory back; it takes milliseconds."""
     if platform.libc_ver()[0] != "glibc":
         return int  # nothing is done
     return partial(ctypes.CDLL(None).malloc_trim, 0)

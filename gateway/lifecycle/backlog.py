@@ -1,4 +1,4 @@
-"""The connections that have been made and not been accepted yet, when a listener is to close."""
+"""Before a listener closes: connections that clients have opened and nobody has accepted yet."""
 
 import asyncio
 import ctypes
@@ -18,11 +18,11 @@ _TURNS: Final = 3
 
 
 async def accept_the_last(listeners: Iterable[socket.socket]) -> None:
-    """Return when nothing waits to be accepted any more; closing would reset what does.
+    """Return when no connection waits to be accepted; closing would reset those that wait.
 
-    New connections are not answered meanwhile, so there is no end to miss: a client's system tries
-    again after a second, when whoever listens by then gets it. (Where that cannot be had, and on a
-    Unix socket, whose file must be gone before, connections are merely accepted.)
+    New connection attempts are dropped meanwhile, so the wait ends. A client's system tries again
+    after a second, and reaches the process that listens by then. (Without packet filters, and on
+    a Unix socket, whose file must be removed before, connections are accepted as usual.)
     """
     poll = select.poll()
     for listener in listeners:

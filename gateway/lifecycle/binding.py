@@ -1,4 +1,4 @@
-"""Addresses that cannot be listened on: what is said of them, with the key and the remedy."""
+"""Error messages for addresses that cannot be listened on, with the key and the remedy."""
 
 import errno
 import socket
@@ -10,12 +10,12 @@ from gateway.settings import ListenAddress
 
 _PROMETHEUS_PORT: Final = 9090
 _FIRST_FREE_PORT: Final = 1024
-"""Ports below it are for root, or for whoever has CAP_NET_BIND_SERVICE."""
+"""Ports below it require root or CAP_NET_BIND_SERVICE."""
 
 
 @contextmanager
 def binding(key: str, address: ListenAddress) -> Iterator[None]:
-    """Turn an `OSError` of what is done inside into one whose text names `key` and the remedy."""
+    """Turn an `OSError` raised inside into one whose text names `key` and the remedy."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A listening socket from which many connections are accepted at a time, if many wait.
+"""A listening socket that accepts many connections in one turn of the loop, if many wait.
 
 libuv accepts one connection per turn of the loop. A turn is long when a thousand clients send at
 once, so a new client would wait for as many turns as there are others before it in the queue.
@@ -24,7 +24,7 @@ Factory = Callable[[], Any]
 
 
 class BurstServer:
-    """An `asyncio.Server`, and what it leaves in the queue. Owns both."""
+    """An `asyncio.Server` that also accepts what uvloop leaves in the queue. Owns its sockets."""
 
     def __init__(self, make: Factory, tls: ssl.SSLContext | None) -> None:
         self._make = make
@@ -69,7 +69,7 @@ class BurstServer:
 
     @property
     def sockets(self) -> Sequence[socket.socket]:
-        """What is listened on; nothing once it is closed."""
+        """The listening sockets; empty once closed."""
         return self._queues
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class BurstServer:
             self._queues.pop().close()
 
     def _accepted(self) -> Any:
-        """Make the protocol of a connection that the loop has accepted; accept what else waits."""
+        """Return the protocol of an accepted connection; accept others that wait."""
         for fd, _ in self._poll.poll(0) if self._queues else ():
             self._accept_more(next(queue for queue in self._queues if queue.fileno() == fd))
         return self._make()
@@ -94,7 +94,7 @@ class BurstServer:
                 task.add_done_callback(self._joining.discard)
 
     async def _join(self, connection: socket.socket) -> None:
-        """Let the loop have a connection; one that fails at once is nobody's concern."""
+        """Hand a connection to the loop; ignore one that fails at once."""
         connection.setblocking(False)  # as above
         with suppress(OSError, TimeoutError):
             await asyncio.get_running_loop().connect_accepted_socket(

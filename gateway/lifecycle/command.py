@@ -1,4 +1,4 @@
-"""A gateway around one command: it begins when the gateway is ready, and ends with the command."""
+"""A gateway around one command: the command starts when the gateway is ready; both end together."""
 
 import asyncio
 import os
@@ -69,7 +69,7 @@ def command_environment(
 def run_around(
     build: Build, command: Sequence[str], environment_of: EnvironmentOf, *, patience_s: float
 ) -> None:
-    """Run the gateway and the command, and exit with the command's code.
+    """Run the gateway and the command, and exit with the command's exit code.
 
     128 and a signal's number if a signal ended it; 126 and 127 if it cannot be started; 2 if the
     gateway cannot be; 3 if no service can be served within 30 s.
@@ -77,7 +77,7 @@ def run_around(
     Args:
         build: makes the gateway.
         command: program and arguments.
-        environment_of: see there.
+        environment_of: returns the command's environment.
         patience_s: how long the command has to end after SIGTERM; then it is killed.
     """
     code = 0
@@ -100,8 +100,7 @@ def run_around(
 class _Wrapped:
     """One gateway and the one command that it is there for.
 
-    Invariant: the command gets every signal that we get, but for those of a terminal, which it has
-    got already.
+    Invariant: the command gets every signal that we get, but those that a terminal sends to both.
     """
 
     def __init__(self, gateway: Gateway, patience_s: float) -> None:
@@ -149,7 +148,7 @@ class _Wrapped:
         return code if code >= 0 else 128 - code
 
     async def _until_ready(self) -> str | None:
-        """Wait; return None, or why not. A signal ends the wait as well."""
+        """Wait until ready, or until a signal comes; return why it is not ready, or None."""
         state = readiness(self._gateway)
         with suppress(TimeoutError):
             async with asyncio.timeout(READY_S):

@@ -39,7 +39,7 @@ class Gateway:
         rebuild: Rebuild | None = None,
         supervisor: Supervisor | None = None,
     ) -> None:
-        """Take what has been built; without `rebuild` the configuration stays as it is."""
+        """Take the parts; without `rebuild` the configuration cannot be reloaded."""
         self._supervisor = supervisor or Supervisor()
         self._reloader = Reloader(parts, rebuild, self._supervisor)
         self._clock = parts.data.context.clock
@@ -64,7 +64,7 @@ class Gateway:
 
     @property
     def draining(self) -> bool:
-        """Whether the gateway is on its way out."""
+        """Whether the gateway is shutting down."""
         return self._parts.data.draining
 
     def services(self) -> dict[str, str]:

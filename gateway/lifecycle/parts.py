@@ -79,14 +79,14 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What has been built of the configuration when it was read again."""
+    """The parts that a reload has built from the configuration."""
 
     parts: Parts
     warnings: tuple[str, ...]
     changed_secrets: frozenset[str]
-    """Identities whose cache stays and whose secret is another now."""
+    """Identities that keep their cache and whose secret has changed."""
 
 
 Rebuild = Callable[[], Rebuilt]
-"""Reads the configuration and builds other parts; blocks, and changes nothing that is at work.
-Raises ConfigError: it cannot be used."""
+"""Reads the configuration and builds new parts; blocks, and leaves the parts in use unchanged.
+Raises ConfigError: the configuration cannot be used."""

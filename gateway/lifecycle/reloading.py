@@ -14,25 +14,25 @@ from gateway.lifecycle.parts import Parts, Rebuild, Rebuilt
 from gateway.lifecycle.supervisor import Supervisor
 
 _RETIRE_S = 2.0
-"""For how long a replaced cache goes on: whoever waits for its login waits 1.8 s at most."""
+"""Seconds that a replaced cache keeps running: requests wait for its login for 1.8 s at most."""
 
 _log = logging.getLogger("gateway.lifecycle")
 
 
 class CachesAtWork:
-    """Owns the tasks around credential caches: those that watch secrets, those that retire."""
+    """Owns the tasks around credential caches: they watch secrets, and close replaced caches."""
 
     def __init__(self) -> None:
         self._watching: dict[str, list[asyncio.Task[None]]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
     def start(self, parts: Parts) -> None:
-        """Let every cache log in, and watch its secrets."""
+        """Start every cache, which logs in, and watch its secrets."""
         for name in parts.credential_caches:
             self._begin(name, parts)
 
     def replace(self, old: Parts, rebuilt: Rebuilt) -> None:
-        """Retire the caches that are gone, start those that are new, tell of new secrets."""
+        """Close removed caches, start new ones, and report new secrets to the others."""
         new = rebuilt.parts.credential_caches
         left = frozenset().union(*(sinks.paths() for sinks in rebuilt.parts.sinks.values()))
         closing = []
@@ -50,11 +50,11 @@ class CachesAtWork:
                 cache.secret_changed()
 
     def tasks(self) -> list[asyncio.Task[None]]:
-        """Return all tasks that have not ended, for whoever ends them."""
+        """Return all tasks that have not ended, so that the caller can end them."""
         return [*self._retiring, *chain(*self._watching.values())]
 
     def _close_sinks(self, sinks: Sinks, left: Collection[Path]) -> asyncio.Task[None]:
-        """End sinks, but leave those files alone that somebody else writes from now on."""
+        """End sinks; leave the files alone that another identity's sinks write from now on."""
         task = asyncio.create_task(sinks.aclose(left), name="close-sinks")
         self._hold(task)
         return task
@@ -89,7 +89,7 @@ class Reloader:
         self._watching_fleet: asyncio.Task[None] | None = None
         self._watching_certificate: asyncio.Task[None] | None = None
         self.parts = parts
-        """What every request that begins now goes by."""
+        """The parts that new requests use."""
         self.started = False
         """Whether `start` has been called."""
         self.listen_again: Callable[[], Awaitable[None]] = _nothing
@@ -110,7 +110,7 @@ class Reloader:
         self.started = True
 
     async def reload(self) -> Reload:
-        """Read the configuration anew and put it in force, or say why not and keep the old one.
+        """Read the configuration again and use it; or return why not, and keep the old one.
 
         Requests in flight keep what they began with. A call that comes before another has begun to
         read shares its outcome, so that callers cannot queue up work.
@@ -145,7 +145,8 @@ class Reloader:
 
     async def _reload_in_turn(self) -> Reload:
         async with self._one_at_a_time:
-            self._next = None  # who asks from here on may have written after we have read
+            # From here on the file is being read: a later caller needs another reload.
+            self._next = None
             if self._rebuild is None or self.parts.data.draining or not self.started:
                 return Reload(("the gateway is starting or ending; nothing was read",), ())
             self._supervisor.reloading()
@@ -219,11 +220,11 @@ class Reloader:
 
 
 async def _nothing() -> None:
-    """Stand where nobody listens yet."""
+    """Do nothing: used until a listener registers."""
 
 
 async def _retire(cache: CredentialCache) -> None:
-    """Let those who wait for a login have it; then no other is made."""
+    """Close `cache` once requests that wait for its login have had their time."""
     try:
         await asyncio.sleep(_RETIRE_S)
     finally:

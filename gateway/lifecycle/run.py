@@ -38,7 +38,7 @@ _log = logging.getLogger("gateway")
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
-    """Writes what standard error takes at once: who does not read it cannot stop the gateway."""
+    """Writes to standard error without waiting: a reader that stops cannot block the gateway."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -50,11 +50,11 @@ class _StandardError(logging.StreamHandler[TextIO]):
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
-        """Go on: there is nobody left to tell."""
+        """Ignore the error: it cannot be logged anywhere."""
 
 
 def logs_json(environ: Mapping[str, str]) -> bool:
-    """Whether our own log is JSON: as `GATEWAY_LOG_FORMAT` says; by itself, not on a terminal."""
+    """Return whether the log is JSON: as `GATEWAY_LOG_FORMAT` says, or not on a terminal."""
     match find_log_format(environ):
         case "json":
             return True
@@ -69,8 +69,8 @@ def set_up_logging() -> None:
 
     Lines are text on a terminal, and JSON for a program that collects them; see `logs_json`.
 
-    A standard stream that was closed at the start is replaced by nothing at all: else the next
-    socket to be opened would take its number, and our lines.
+    A standard stream that is closed at the start is opened on /dev/null: otherwise the next socket
+    would get its number, and our log lines.
     """
     for fd in (0, _STDOUT, _STDERR):
         try:
@@ -84,14 +84,14 @@ def set_up_logging() -> None:
 
 
 def raise_file_limit() -> None:
-    """Open as many files as we may: each caller takes two, and the soft limit is select()'s."""
+    """Raise the soft limit of open files, often 1024, to the hard one: a caller takes two."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def forbid_core_dumps() -> None:
-    """Leave no image of the memory, with password and token, when the process dies.
+    """Prevent core dumps, which would hold password and token.
 
     A limit of one byte also holds where cores go to a program; a limit of none does not (core(5)).
     """
@@ -101,7 +101,7 @@ def forbid_core_dumps() -> None:
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal, if there is one who can be told."""
+    """Write `text` to standard error; ignore it if that is closed."""
     with suppress(OSError):
         click.echo(text, err=True)
 
@@ -161,10 +161,10 @@ def run_until_told(build: Build, announce: Callable[[str, str], None], signals: 
 
 
 def _exit_in_time(code: int) -> None:
-    """See to it that the process ends, although threads cannot be told to.
+    """End the process after a second, even if a thread is blocked.
 
-    One that reads a secret from a disk that hangs, or looks a name up at a server that does not
-    answer, would be waited for, and everything that needs an end in order has had it.
+    Python would wait for a thread that reads from a disk that hangs, or resolves a name at a
+    server that does not respond. Everything that needs an orderly end has ended before.
     """
     last = threading.Timer(_LAST_S, os._exit, [code])
     last.daemon = True
@@ -198,7 +198,7 @@ async def _run(build: Build, announce: Callable[[str, str], None], signals: Sign
         with suppress(OSError):
             announce(data_url, admin_url)
         gc.collect()
-        gc.freeze()  # what lives as long as the process need not be looked at again
+        gc.freeze()  # objects that live as long as the process need no more garbage collection
         await _until_told(gateway, heard)
         code = await _stop(gateway, heard)
         _log.info("ended, exit code %d", code)
@@ -208,7 +208,7 @@ async def _run(build: Build, announce: Callable[[str, str], None], signals: Sign
 def _call_soon(
     loop: asyncio.AbstractEventLoop, heard: asyncio.Queue[signal.Signals], number: signal.Signals
 ) -> None:
-    with suppress(RuntimeError):  # the loop has been closed: there is nothing left to end
+    with suppress(RuntimeError):  # the loop is closed: nothing is left to end
         loop.call_soon_threadsafe(heard.put_nowait, number)
 
 

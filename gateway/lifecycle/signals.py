@@ -1,4 +1,4 @@
-"""What the process is told by signals, from its first moments on. Imports nothing that is slow."""
+"""Signal handlers, in place from the start of the process. Imports nothing that is slow."""
 
 import signal
 from collections.abc import Callable
@@ -8,14 +8,14 @@ _END = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
-    """Hears SIGTERM, SIGINT and, where reloading makes sense, SIGHUP; forgets none.
+    """Receives SIGTERM, SIGINT and, where a reload is possible, SIGHUP; loses none.
 
-    What is heard before `follow` is kept: whoever sends SIGTERM while libraries are still being
-    imported gets an end in good order, and SIGHUP, which ends other programs, is a reload.
+    Signals before `follow` are kept: SIGTERM while libraries are still being imported is an orderly
+    end, and SIGHUP, which ends other programs, is a reload.
     """
 
     def __init__(self, *, reload: bool = False) -> None:
-        """Begin to hear; only in the main thread."""
+        """Install the handlers; only in the main thread."""
         self._ends = 0
         self._early: list[signal.Signals] = []
         self._notify: Callable[[signal.Signals], None] | None = None
@@ -24,11 +24,11 @@ class Signals:
 
     @property
     def told_to_end(self) -> bool:
-        """Whether one of the two that mean it has been heard."""
+        """Whether SIGTERM or SIGINT has been received."""
         return self._ends > 0
 
     def follow(self, notify: Callable[[signal.Signals], None]) -> None:
-        """Call `notify` for each signal from now on, and at once for those heard before.
+        """Call `notify` for each signal from now on, and at once for those received before.
 
         It is called between two bytecodes, whatever is running: it must do next to nothing.
         """
@@ -40,7 +40,7 @@ class Signals:
         if number in _END:
             self._ends += 1
             if self._ends > (2 if self._notify is not None else 1):
-                # Whoever should act on the one before hangs: do what the signal does by itself.
+                # The event loop hangs: it did not act on the previous one. Use the default action.
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
         if self._notify is not None:

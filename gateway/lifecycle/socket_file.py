@@ -1,4 +1,4 @@
-"""Listening on a socket file: whose file it is, who may connect, and that it goes when we go."""
+"""A Unix socket's file: who owns it, who may connect, and its removal at the end."""
 
 import os
 import socket
@@ -41,7 +41,7 @@ class SocketFile:
 
 
 def _make_way(path: Path) -> None:
-    """Remove what a process that was killed has left at `path`."""
+    """Remove the socket file that a killed process has left at `path`."""
     try:
         kind = path.lstat().st_mode
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What the service manager is told: sd_notify(3), the protocol that systemd and others speak."""
+"""Notifications to the service manager, such as systemd: the protocol of sd_notify(3)."""
 
 import asyncio
 import logging
@@ -16,16 +16,16 @@ _log = logging.getLogger("gateway.lifecycle")
 
 
 class Supervisor:
-    """Whoever started us and wants to know how we are.
+    """The service manager that started this process and watches it.
 
-    Invariants: never blocks and never raises, since nobody may keep the gateway from serving by
-    not listening; without an address it does nothing.
+    Invariants: never blocks and never raises, so that a service manager that does not read cannot
+    stop the gateway; without an address it does nothing.
     """
 
     def __init__(self, address: str = "", *, watchdog_s: float | None = None) -> None:
-        """Take the datagram socket to write to, `@` first for an abstract one.
+        """Prepare to write to a datagram socket; `@` begins the name of an abstract one.
 
-        `watchdog_s` is the silence after which it takes us for hung; None: it never does.
+        `watchdog_s` is the silence after which it restarts us; None: it does not watch.
         """
         self.alive_every_s = None if watchdog_s is None else watchdog_s / 2
         """How often `alive` is to be called, as sd_watchdog_enabled(3) recommends; None: never."""
@@ -42,19 +42,19 @@ class Supervisor:
             _log.warning("NOTIFY_SOCKET cannot be written to: %s", error.strerror)
 
     def ready(self, status: str) -> None:
-        """Say that requests are taken, after a start or a reload."""
+        """Report that requests are accepted, after a start or a reload."""
         self._tell("READY=1", f"STATUS={status[:_LONGEST_STATUS]}")
 
     def reloading(self) -> None:
-        """Say that the configuration is being read; `ready` must follow."""
+        """Report that the configuration is being read; `ready` must follow."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={monotonic_microseconds()}")
 
     def stopping(self) -> None:
-        """Say that the end has begun."""
+        """Report that the gateway is shutting down."""
         self._tell("STOPPING=1", "STATUS=draining")
 
     def alive(self) -> None:
-        """Say that the event loop turns."""
+        """Report that the event loop works."""
         self._tell("WATCHDOG=1")
 
     def close(self) -> None:
@@ -65,14 +65,15 @@ class Supervisor:
 
     def _tell(self, *lines: str) -> None:
         if self._socket is not None:
-            with suppress(OSError):  # it is restarting, or its queue is full: it will hear the next
+            # While the service manager restarts, or its queue is full, this one is lost.
+            with suppress(OSError):
                 self._socket.send("\n".join(line.replace("\n", " ") for line in lines).encode())
 
 
 def supervisor_of(environ: Mapping[str, str], *, pid: int) -> Supervisor:
-    """Return the supervisor that the environment names, if it names one.
+    """Return the service manager that the environment names, if it names one.
 
-    `WATCHDOG_PID`, when set, says whose watchdog it is: a wrapper's is none of ours.
+    `WATCHDOG_PID`, when set, names the process that is watched: it may be a wrapper and not us.
     """
     watchdog_s = None
     if environ.get("WATCHDOG_PID", str(pid)) == str(pid):
@@ -82,7 +83,7 @@ def supervisor_of(environ: Mapping[str, str], *, pid: int) -> Supervisor:
 
 
 async def heartbeat(supervisor: Supervisor, lag: Histogram) -> None:
-    """Tell the supervisor that the event loop turns, and observe by how many seconds it is late.
+    """Report that the event loop works, and observe by how many seconds it is late.
 
     Cancellation: the only way out.
     """

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 _MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
-"""Above this, lines are dropped and counted: about 15 000 lines behind."""
+"""Bytes that may wait, about 15 000 lines; further lines are dropped and counted."""
 _CHUNK_BYTES: Final = 4096
 """What a pipe that is ready to be written takes without blocking (PIPE_BUF on Linux)."""
 _NO_WAITS: Final = ',"queue_us":0,"credential_us":0,"connect_us":0,"first_byte_us":'
@@ -149,7 +149,7 @@ class AccessLog:
         self.flush()
 
     def flush(self) -> None:
-        """Write what is pending as far as that is possible at once."""
+        """Write as much of what is pending as can be written without blocking."""
         pending = self._pending
         while pending:
             if not self._is_file and not self._poll.poll(0):
@@ -160,6 +160,6 @@ class AccessLog:
                 )
             except OSError:
                 self.lost += pending.count(b"\n")
-                self._pending = bytearray()  # whoever traces the error still holds the other
+                self._pending = bytearray()  # tracebacks may still refer to the other one
                 return
             del pending[:written]

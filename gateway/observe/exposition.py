@@ -1,4 +1,4 @@
-"""The page for Prometheus, written a little at a time, so that a scrape holds nobody up.
+"""The page for Prometheus, written in pieces, so that a scrape does not delay requests.
 
 prometheus-client writes the text, 4 to 10 µs a series; a hundred services have tens of thousands.
 """
@@ -11,13 +11,13 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 SERIES_AT_A_TIME: Final = 100
-"""After that many the event loop goes on; a family of one service that has more is one piece."""
+"""After this many series other work may run; one family of one service is never split."""
 _END: Final = b"# EOF\n"
-"""Ends a page of OpenMetrics."""
+"""The last line of an OpenMetrics page."""
 
 
 class _Piece(Collector):
-    """Some series, as an encoder takes them."""
+    """One family, in the form that prometheus-client's encoders accept."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric

@@ -1,4 +1,4 @@
-"""How many lines of one kind may be written: a bound on what a flood of them costs."""
+"""A limit on lines of one kind, so that a flood of them cannot fill the log."""
 
 
 class LineBudget:
@@ -15,7 +15,7 @@ class LineBudget:
         self._seen_at = float("-inf")
 
     def take(self, now: float) -> bool:
-        """Say whether a line may be written at `now`, seconds on a clock that never goes back."""
+        """Return whether a line may be written at `now`, in seconds on a monotonic clock."""
         self._left = min(self._burst, self._left + (now - self._seen_at) * self._per_s)
         self._seen_at = now
         if self._left < 1:
@@ -25,6 +25,6 @@ class LineBudget:
         return True
 
     def told(self) -> int:
-        """Return `held_back`, and begin to count anew."""
+        """Return `held_back`, and set it to zero."""
         held_back, self.held_back = self.held_back, 0
         return held_back

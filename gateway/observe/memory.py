@@ -1,4 +1,4 @@
-"""How much waits in memory, as Prometheus is told."""
+"""The metrics of what waits in memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""All that Prometheus is told of one gateway. Counting is plain integers; a scrape makes series.
+"""All metrics of one gateway. Counters are plain integers; series are made at a scrape.
 
 prometheus-client's own children cost 1.1 to 1.7 µs a call, eight calls a request (2026-11, Python
 3.11, 2 cores); an addition costs 0.1. It still owns the exposition formats.
@@ -46,7 +46,7 @@ class Metrics:
         self.reload_success_at = 0.0
         """Seconds since the epoch."""
         self.before_scrape: Callable[[], None] = lambda: None
-        """Called first, so that what has been put aside is counted."""
+        """Called before each scrape, so that requests that have ended are counted."""
         self.client_connections: Mapping[str, int] = {}
         """Connections by the name in the client's certificate; empty: none is asked for."""
         self.fleet: Callable[[], tuple[bool, int]] | None = None
@@ -79,7 +79,7 @@ class Metrics:
         return None if known is None else known[0]
 
     def remove_service(self, name: str) -> None:
-        """Export a service once more after its last request has ended, and then no longer."""
+        """Stop exporting a service, after one more scrape when its last request has ended."""
         if name in self._services:
             self._leaving.add(name)
 
@@ -112,7 +112,7 @@ class Metrics:
                 return page
 
     def write_exposition(self, accept: str) -> Generator[int, None, tuple[bytes, str]]:
-        """Do what `exposition` does, a little at a time; see `write_page`."""
+        """Do what `exposition` does, in pieces; see `write_page`."""
         return write_page(self._families(), accept)
 
     def collect(self) -> Iterator[Metric]:
@@ -120,7 +120,7 @@ class Metrics:
         return merged(self._own_families())
 
     def _families(self) -> Iterator[Metric]:
-        """Yield everything; what belongs to a service or an identity comes one by one."""
+        """Yield all families; those of several services or identities have the same name."""
         yield from self._own_families()
         yield from self._process.collect()
 
@@ -155,7 +155,9 @@ class Metrics:
         yield from memory_families(self.waiting())
         yield from self._process_families()
         for name in leaving:
-            if name in self._leaving:  # else it has come back meanwhile, or gone
+            if (
+                name in self._leaving
+            ):  # unless a reload has added it again, or another scrape has removed it
                 self._leaving.discard(name)
                 del self._services[name]
 

@@ -17,7 +17,7 @@ BREAKER_STATES: Final = ("closed", "open", "half_open")
 
 
 class OverloadCounts:
-    """What is counted for one service when it has more to do than it can."""
+    """The counts of one service that has more requests than it can take."""
 
     __slots__ = ("arriving", "breaker_transitions", "budget_exhausted", "queue_wait", "rejected")
 
@@ -39,7 +39,7 @@ class OverloadGauges:
     in_flight: int = 0
     """Requests that hold a place."""
     limit: int | None = None
-    """How many may; None: requests that belong to no service have no limit."""
+    """How many requests may; None: for requests that belong to no service there is no limit."""
     queued: int = 0
     breaker: str = "off"
     """`off`, or one of `BREAKER_STATES`."""

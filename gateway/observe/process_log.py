@@ -1,7 +1,7 @@
 """The process's own log: bounded lines, a bounded number of them, and no text of foreign errors.
 
-Parsers and libraries quote in their errors what they could not make sense of, be it a token, a
-password or a caller's header. So an error is told by its type and its places in the code.
+Parsers and libraries quote in their errors the text that they could not parse, which may be a
+token, a password or a caller's header. So an error is logged as its type and places in the code.
 """
 
 import asyncio
@@ -69,20 +69,20 @@ class JsonFormatter(logging.Formatter):
         message = record.getMessage()
         said["message"] = message
         while (over := len(line := _json(said)) - MAX_LINE_BYTES + 1) > 0:
-            # No character takes more than 12 octets, so this never cuts away too much by far.
+            # A character takes 12 octets at most, so this cuts away little more than it must.
             message = message[: min(len(message) - 1 - over // 12, MAX_LINE_BYTES)]
             said["message"] = message + "…"
         return line.decode()
 
 
 class FloodFilter(logging.Filter):
-    """Bounds how often each place in the code may log; the next line tells what was left out."""
+    """Limits how often each place in the code may log; the next line counts what was left out."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """Prepare; `clock` returns seconds and never goes back."""
         super().__init__()
         self._clock = clock
-        self._budgets: dict[tuple[str, int], LineBudget] = {}  # as many as places that log
+        self._budgets: dict[tuple[str, int], LineBudget] = {}  # one for each place that logs
 
     def filter(self, record: logging.LogRecord) -> bool:
         """See `logging.Filter`."""
@@ -96,13 +96,13 @@ class FloodFilter(logging.Filter):
 
 
 def log_loop_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what the event loop has caught; asyncio's own handler quotes arguments and errors."""
+    """Log an error that the event loop has caught; asyncio's handler would quote arguments."""
     said = re.split(r"[(<{\[]", str(context.get("message", "")))[0].strip()
     _log.error("event loop: %s", said or "fault", exc_info=context.get("exception"))
 
 
 def _told(error: BaseException) -> Iterator[str]:
-    """Yield type and places of an error, the innermost first, and of those it came after."""
+    """Yield type and places of an error, the innermost first, and of the errors that caused it."""
     seen: BaseException | None = error
     for _ in range(_CAUSES):
         if seen is None:

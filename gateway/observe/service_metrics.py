@@ -42,7 +42,7 @@ _CODES: Final = {status: str(status) for status in _STATUSES} | {
 
 
 def upstream_error_of(status: int) -> str:
-    """Name an error status (400 to 599) of the service: one of `UPSTREAM_ERRORS`."""
+    """Return the name of a service's error status (400 to 599): one of `UPSTREAM_ERRORS`."""
     match status:
         case 401:
             return "unauthorized"
@@ -71,7 +71,7 @@ class ServiceMetrics:
         self.overload = OverloadCounts()
         self.bodies = BodyCounts(self.first_byte)
         self._methods = {*methods, "other"}
-        self._requests: dict[tuple[str, int], int] = {}  # only what has been seen: few of hundreds
+        self._requests: dict[tuple[str, int], int] = {}  # few of hundreds occur
         self._errors = {(code.layer.value, code.label): 0 for code in ErrorCode} | {
             (layer.value, error): 0 for layer in _UPSTREAM_LAYERS for error in UPSTREAM_ERRORS
         }

@@ -1,4 +1,4 @@
-"""What is counted of the bodies of responses: when they begin, how they go on, what they used."""
+"""The counts of response bodies: their first byte, the pace of streams, tokens used."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final

@@ -95,7 +95,7 @@ class Service(Section):
     max_body: Size = 12 * 2**20
     """Largest request body in bytes, as the cloud's own limit; beyond it 413."""
     replay_buffer: Size = 2**20
-    """A body up to this size is kept in memory until the answer begins, so that it can be sent
+    """A body up to this size is kept in memory until the response begins, so that it can be sent
     again with a new token; a larger one gets 503 `TokenRenewed` if its token is rejected, as does
     one beyond 6 MiB of all requests together."""
     websocket: bool = False

@@ -193,7 +193,7 @@ def configuration_text(
         "# Configuration of modelarts-gateway. Every other key, with its default and its meaning:",
         "# config/gateway.yaml and config/README.md. Then: modelarts-gateway check --online",
         "",
-        "# listen: 127.0.0.1:8080         # where callers connect; whoever can connect may call",
+        "# listen: 127.0.0.1:8080         # where callers connect; every program that can may call",
         "# admin_listen: 127.0.0.1:9090   # probes, metrics, status page",
         "",
         "identities:",
@@ -204,7 +204,7 @@ def configuration_text(
     lines += [_line(key, value, comments.get(key, "")) for key, value in answers.items()]
     lines += [_line(key, value, "") for key, value in kind.fixed]
     if kind.secret_key:
-        lines.append(_line(kind.secret_key, secret_file, "the secret is there, never here"))
+        lines.append(_line(kind.secret_key, secret_file, "holds the secret; never write it here"))
     lines += [f"    # {remark}" for remark in kind.remarks]
     methods = "[GET, POST]" if target.speaks_openai or method == "api_key" else "[POST]"
     why = "GET: clients of OpenAI's protocol ask for /v1/models" if "GET" in methods else ""
@@ -215,7 +215,7 @@ def configuration_text(
         _line("url", str(target.url), f"at /{name}, and at the URL's own path"),
         f"    methods: {methods}".ljust(40) + (f"  # {why}" if why else ""),
         "    # max_body: 12MiB              # larger: 413",
-        "    # timeouts: {first_byte: 40s}  # until the answer begins",
+        "    # timeouts: {first_byte: 40s}  # until the response begins",
     ]
     if target.speaks_openai:
         lines.append(f"    # base_url for clients: http://127.0.0.1:8080/{name}/v1")

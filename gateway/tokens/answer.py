@@ -1,4 +1,4 @@
-"""What the token endpoint is asked, and its responses. Pure: no I/O, no clock."""
+"""Requests to the token endpoint, and its responses. Pure: no I/O, no clock."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from gateway.http.request_head import RequestHead
 from gateway.identity.credential import Credential
 
 FRESH_S: Final = 5
-"""For how many seconds a data plane may use a response again."""
+"""Seconds for which a data plane may cache a response."""
 
 _PREFIX: Final = b"/auth/"
 _REPORT: Final = b"rejected"
@@ -28,17 +28,17 @@ class Question:
 
     service: str
     is_report: bool
-    """A service has rejected a token; else the token is asked for."""
+    """True for a report that a service has rejected a token; False for a request for one."""
     query: bytes
     as_json: bool
-    """The token is wanted in a body, too."""
+    """True if the token is to be written into the body as well."""
 
 
 def question_in(head: RequestHead) -> Question:
     """Return what a request asks for.
 
-    Only the service's name counts: data planes append their own caller's path and query, and send
-    its method and fields.
+    Only the service's name matters: data planes append their caller's path and query, and send its
+    method and header fields.
 
     Raises:
         DownstreamError: a web page asks, or the path is not below `/auth/`.
@@ -76,7 +76,7 @@ def fingerprint_in(query: bytes, body: bytes) -> str:
 def granted(
     credential: Credential, fingerprint: str, *, now: float, as_json: bool, close: bool
 ) -> bytes:
-    """Return the response that hands a credential out.
+    """Return the response that contains a credential.
 
     Args:
         credential: usable at `now`.
@@ -89,7 +89,7 @@ def granted(
     body = _json_of(credential) if as_json else b""
     lines = [
         b"HTTP/1.1 200 OK",
-        b"X-Accel-Expires: %d" % fresh_s,  # first: for nginx, which does not keep what is private
+        b"X-Accel-Expires: %d" % fresh_s,  # first: nginx does not cache a private response
         b"Cache-Control: private, max-age=%d" % fresh_s,
         b"Content-Length: %d" % len(body),
     ]
@@ -103,7 +103,7 @@ def granted(
 
 
 def noted(*, renewing: bool, close: bool) -> bytes:
-    """Return the response to a report: whether another token is there or on its way."""
+    """Return the response to a report: whether another token is available or being obtained."""
     body = json.dumps({"renewing": renewing}).encode()
     ending = b"Connection: close\r\n" if close else b""
     return (

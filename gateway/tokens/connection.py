@@ -23,14 +23,14 @@ _LONGEST_REPORT: Final = 1024
 
 
 class CredentialsOfIdentity(Protocol):
-    """What the endpoint asks of an identity."""
+    """What the endpoint needs from an identity's credential cache."""
 
     def usable(self, now: float) -> Credential | None:
         """Return a credential that may be used at `now`, from memory, or None."""
         ...
 
     async def obtain(self) -> Credential:
-        """Return a usable credential, waiting if need be; raises CredentialError."""
+        """Return a usable credential, if need be after a login; raises CredentialError."""
         ...
 
     def reject(self, credential: Credential) -> bool:
@@ -43,18 +43,18 @@ class CredentialsOfIdentity(Protocol):
 
 
 class TokenOwner(Protocol):
-    """What a connection asks of the listener that accepted it."""
+    """What a connection needs from the listener that accepted it."""
 
     def now(self) -> float:
         """Return the time by the clock of credentials."""
         ...
 
     def admit(self, host: bytes | None) -> None:
-        """Return if a request may have this Host value; raises DownstreamError."""
+        """Return if this Host value is allowed; otherwise raise DownstreamError."""
         ...
 
     def find(self, service: str) -> CredentialsOfIdentity:
-        """Return the credentials of a service; raises DownstreamError: there is no such one."""
+        """Return the credentials of a service; raise DownstreamError for an unknown one."""
         ...
 
     def opened(self, connection: "TokenConnection") -> None:
@@ -88,7 +88,7 @@ class TokenConnection(asyncio.Protocol):
         self._owner.opened(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002  # asyncio's
-        """Give up what is under way."""
+        """Cancel the request under way."""
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
@@ -97,7 +97,7 @@ class TokenConnection(asyncio.Protocol):
         self._owner.lost(self)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, and answer what is complete."""
+        """Add bytes, and respond to each request that is complete."""
         was_idle = self._reader.request is None and not self._reader.in_head
         self._reader.feed(data)
         self._go_on(was_idle=was_idle)
@@ -121,7 +121,7 @@ class TokenConnection(asyncio.Protocol):
             self._answer(request)
 
     def _is_whole(self, request: Request) -> bool:
-        """Take what has arrived of a request's body; return whether it has ended."""
+        """Collect a request's body as far as it has arrived; return whether it is complete."""
         for piece in request.take_body():
             self._body += piece
         if len(self._body) > MAX_BODY:
@@ -214,7 +214,7 @@ class TokenConnection(asyncio.Protocol):
             self._reader.begin_next()
 
     def _limit(self, seconds: float) -> None:
-        """Let what is under way take so long at most."""
+        """Set the deadline of the present step, in seconds from now."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(seconds, self.close)

@@ -1,6 +1,6 @@
 """The token endpoint: other data planes ask it for the credential that they send.
 
-It has a listener of its own, because whoever can connect to it gets the token.
+It has a listener of its own, because every program that can connect to it gets the token.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from gateway.http.host import AllowedHosts
 from gateway.tokens.connection import CredentialsOfIdentity, TokenConnection
 
 MOST_CONNECTIONS: Final = 512
-"""The oldest is closed for a further one."""
+"""Most connections at a time; a further one closes the oldest."""
 _BACKLOG: Final = 1024
 
 
@@ -58,14 +58,14 @@ class TokenListener:
         for connection in list(self._open):
             connection.close()
 
-    # What a connection asks (`TokenOwner`).
+    # For the connections: `TokenOwner`.
 
     def now(self) -> float:
         """Return the time by the clock of credentials."""
         return self._clock()
 
     def admit(self, host: bytes | None) -> None:
-        """Return if a request may have this Host value.
+        """Return if this Host value is allowed.
 
         Raises:
             DownstreamError: it may not.

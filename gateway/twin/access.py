@@ -21,10 +21,10 @@ _BEARER = "bearer "
 def refusal_of(
     request: web.Request, state: CloudState, *, is_new: bool, request_id: str
 ) -> Reply | None:
-    """Return what the API gateway has against a request's credential; None: it may pass.
+    """Return the API gateway's error for a request's credential; None: it is accepted.
 
     Args:
-        request: its head is looked at.
+        request: its path and header fields are read, its body is not.
         state: who is known, and what has been issued.
         is_new: the service is one of the new version, at `/v2/infers`.
         request_id: for the error.
@@ -33,7 +33,7 @@ def refusal_of(
     authorization = fields.get("Authorization", "")
     if authorization.lower().startswith(_BEARER):
         if not is_new:
-            # The real one reads this field instead of the token's, and cannot.
+            # The real one tries this field instead of the token, and fails.
             return known_error("APIG.0301", request_id)
         key = authorization[len(_BEARER) :]
         return _key_refusal(key, [a.api_key for a in state.accounts], "API key", request_id)

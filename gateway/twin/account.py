@@ -6,13 +6,13 @@ from hashlib import sha256
 
 
 def identifier(*names: str) -> str:
-    """A stable Keystone-style id, 32 hexadecimal digits, of something that has names."""
+    """Return a Keystone-style id, 32 hexadecimal digits; equal names have equal ids."""
     return sha256("/".join(names).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One user of the stand-in cloud, with one project. None of it is a secret of anyone."""
+    """One user of the stand-in cloud, with one project. Its secrets protect nothing real."""
 
     user: str = "infer"
     password: str = field(default="twin-password", repr=False)
@@ -61,11 +61,11 @@ class Lockout:
         self._locked_until = float("-inf")
 
     def is_locked(self, now: float) -> bool:
-        """Tell whether even the right password is refused at `now`."""
+        """Return whether even the right password is refused at `now`."""
         return now < self._locked_until
 
     def note_failure(self, now: float) -> None:
-        """Count a wrong password; the fifth locks."""
+        """Count a wrong password; the fifth one locks the account."""
         self._failures.append(now)
         while self._failures[0] <= now - self.WINDOW_S:
             self._failures.popleft()
@@ -73,5 +73,5 @@ class Lockout:
             self._locked_until = now + self.LOCKED_S
 
     def note_success(self) -> None:
-        """Forget the wrong passwords before a right one."""
+        """Set the count of wrong passwords to zero, after a right one."""
         self._failures.clear()

@@ -14,12 +14,12 @@ _MOST = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the service `slow` can do."""
+    """How much load the service `slow` can take."""
 
     slots: int = 4
-    """Requests that it works on at a time; others wait."""
+    """Requests that it processes at a time; others wait."""
     service_time_s: float = 0.05
-    """For how long it works on one."""
+    """Seconds that it takes for each request."""
     waiting: int = 100
     """Requests that may wait for a slot; further ones get 500 `ModelArts.4302`."""
     rate: int = 0
@@ -60,11 +60,11 @@ def parse_capacity(wanted: Any, before: Capacity) -> Capacity:
 
 
 class FullError(Exception):
-    """As many requests wait for a slot as may."""
+    """The queue for slots is full."""
 
 
 class Slots:
-    """The slots of one service. A new capacity needs new ones.
+    """The slots of one service; `PUT /twin/capacity` replaces the object.
 
     Invariant: no more requests than `slots` are worked on at a time; first come, first served.
     """
@@ -76,7 +76,7 @@ class Slots:
         self._let_through: deque[float] = deque()
 
     def throttles(self, now: float) -> bool:
-        """Return whether the request that comes at `now`, in seconds, is one too many."""
+        """Return whether a request at `now`, in seconds, exceeds the rate; count it if not."""
         rate, passed = self.capacity.rate, self._let_through
         if not rate:
             return False
@@ -88,7 +88,7 @@ class Slots:
         return False
 
     async def work(self) -> None:
-        """Wait for a slot, and then as long as the work takes.
+        """Wait for a slot, and then for the time that processing takes.
 
         Raises:
             FullError: too many wait already.

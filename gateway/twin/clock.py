@@ -1,4 +1,4 @@
-"""The twin's idea of time, passed in so that a test can move hours in no time. Owns no state."""
+"""The twin's clocks, passed in so that a test can skip hours. Owns no state."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ def _utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Two clocks: what the cloud says the time is, and how fast it really passes."""
+    """Two clocks: the time of day that the cloud reports, and a monotonic one."""
 
     wall: Callable[[], datetime] = _utc_now
     """Aware UTC time; for `Date`, `issued_at` and `expires_at`. May be wrong on purpose."""

@@ -86,7 +86,7 @@ class Twin:
         self._url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{bound}"
 
     async def _set_date(self, _request: web.Request, response: web.StreamResponse) -> None:
-        """Tell the time by the cloud's clock, which may be wrong on purpose."""
+        """Set `Date` from the cloud's clock, which may be wrong on purpose."""
         response.headers["Date"] = format_datetime(self._state.clock.wall(), usegmt=True)
 
     async def stop(self) -> None:
@@ -94,12 +94,12 @@ class Twin:
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        await _turns()  # what is being accepted cannot be closed before it is (Python 3.11)
+        await _turns()  # a connection that is being accepted cannot be closed yet (Python 3.11)
         for site in tuple(runner.sites):
             await site.stop()
-        await _turns()  # what has been accepted becomes a connection, to be closed below
+        await _turns()  # accepted sockets become connections, which are closed below
         await runner.cleanup()
-        await _turns()  # what has been closed lets go of its socket
+        await _turns()  # closed connections release their sockets
 
     @property
     def url(self) -> str:
@@ -151,6 +151,6 @@ class Twin:
 
 
 async def _turns() -> None:
-    """Let the loop go round: three times are needed from accepting to `connection_made`."""
+    """Let the event loop turn: it needs three turns from accepting to `connection_made`."""
     for _ in range(5):
         await asyncio.sleep(0)

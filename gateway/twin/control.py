@@ -75,7 +75,7 @@ class Control:
         return _json(200, {"expired": self._state.tokens.expire_all()})
 
     async def _issue_id_token(self, request: web.Request) -> web.Response:
-        """Give an ID token, as a cluster gives one to a pod; `sub`, `aud` and `ttl` change it."""
+        """Return an ID token like a cluster's for a pod; `sub`, `aud` and `ttl` change it."""
         query = request.query
         try:
             life_s = float(query.get("ttl", "3600"))

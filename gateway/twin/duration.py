@@ -7,7 +7,7 @@ _UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in `text`.
+    """Return the seconds in `text`.
 
     Raises:
         ValueError: it is no duration.

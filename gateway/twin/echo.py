@@ -1,4 +1,4 @@
-"""The `echo` model: what arrived, so that a test can see what its client or proxy sent. Pure."""
+"""The `echo` model: returns the request that arrived, so that tests can check it. Pure."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ from gateway.twin.reply import MODELARTS, Reply, json_body
 
 
 def answer(call: Call) -> Reply:
-    """Tell everything about the call but its secret."""
+    """Return everything about the call except its credential."""
     seen = {
         "method": call.method,
         "target": call.target,

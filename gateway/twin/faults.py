@@ -1,4 +1,4 @@
-"""What can be made to go wrong in a real-time service's answer, and how to ask for it. Pure.
+"""Faults of a real-time service's response, and the syntax that asks for them. Pure.
 
 One grammar for both ways of asking: `twin-<name>=<value>` in the query of a call, and
 `{"<name>": <value>}` for the next calls through the control API.
@@ -17,12 +17,12 @@ MAX_SIZE = 1 << 30
 
 
 class FaultError(Exception):
-    """A fault was asked for that does not exist or makes no sense; the text names what does."""
+    """An unknown fault, or a value that does not fit; the text lists what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What goes wrong with one answer; the default is nothing."""
+    """The faults of one response; by default there are none."""
 
     delay_s: float = 0.0
     """Wait this long before the head of the answer."""
@@ -33,7 +33,7 @@ class Faults:
     status: int = 0
     """Answer this instead of the model; 0 for no such fault."""
     code: str = ""
-    """Error code of that answer; none: the model itself says it, `{"message": …}`."""
+    """Error code of that answer; empty: the model's own error, `{"message": …}`."""
     retry_after_s: int = 0
     """`Retry-After` of that answer; 0 for none."""
     size: int = -1

@@ -1,6 +1,6 @@
-"""Federated logins: an issuer of ID tokens for demos, and what IAM makes of them. No I/O.
+"""Federated logins: an issuer of ID tokens for demos, and IAM's check of them. No I/O.
 
-Real issuers sign with a private key; this one, which is its own only audience, with a shared one.
+Real issuers sign with a private key. This one uses a shared key, since only it checks them.
 """
 
 import base64
@@ -46,10 +46,10 @@ class Issuer:
         return f"{signed}.{_encoded(self._sign(signed))}"
 
     def subject_of(self, token: str, now: float) -> str:
-        """Return whom a good ID token is about.
+        """Return the subject of a valid ID token.
 
         Raises:
-            LoginRefusedError: it is not good.
+            LoginRefusedError: the ID token is not valid.
         """
         signed, _, signature = token.rpartition(".")
         if not hmac.compare_digest(signature, _encoded(self._sign(signed))):

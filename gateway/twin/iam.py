@@ -95,7 +95,7 @@ class Iam:
         except LoginRefusedError as error:
             if error.status == 404:
                 return self._counted(_error(404, "IAM.0004", str(error)))
-            # The web server's module says no, before Keystone is asked.
+            # The web server's module rejects it before Keystone sees it.
             return self._counted(Reply(401, _PAGE, "Apache", content_type="text/html"))
         try:
             account = self._mapped(token)
@@ -118,7 +118,7 @@ class Iam:
         return self._send(reply)
 
     def _rescope(self, body: Any) -> Reply:
-        """Return a token for a project, made from a token, until whose end it lives."""
+        """Return a token for a project, made from another token; both expire together."""
         auth = body["auth"]
         verdict, grant = self._state.tokens.judge(str(auth["identity"]["token"].get("id")))
         if verdict is not Verdict.GOOD or grant is None:

@@ -1,4 +1,4 @@
-"""What can be made to go wrong with a login, and how to ask for it. Pure."""
+"""Faults of a login, and the syntax that asks for them. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,9 +36,9 @@ class IamFault(StrEnum):
     LARGE_TOKEN = "large-token"  # noqa: S105  # as above
     """A good token of `size` bytes (default 32768)."""
     EXPIRED = "expired"
-    """A token that `expires_at` says died an hour ago."""
+    """A token whose `expires_at` is an hour ago."""
     FAR_EXPIRY = "far-expiry"
-    """A token that `expires_at` says dies in the year 9999; it lives as long as any."""
+    """A token whose `expires_at` is in the year 9999, although it lives as long as any other."""
     NO_EXPIRY = "no-expiry"
     """201 whose body has no `expires_at`."""
     BIG_BODY = "big-body"
@@ -68,11 +68,11 @@ class ErrorShape(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IamFaultSpec:
-    """One fault with its parameters; see the members of `IamFault` for which it heeds."""
+    """One fault with its parameters; `IamFault` says which parameters each fault uses."""
 
     fault: IamFault
     times: int | None = None
-    """How many logins it spoils; None: all, until it is taken away."""
+    """How many logins it affects; None: all, until the fault is removed."""
     delay_s: float = 0.0
     """Waited before the answer, whatever that is."""
     status: int | None = None

@@ -1,4 +1,4 @@
-"""The `image` model: what it sees in the files of form field `images`. Pure."""
+"""The `image` model: describes the pictures in form field `images`. Pure."""
 
 import hashlib
 import math
@@ -30,7 +30,7 @@ def colour_name(rgb: tuple[int, int, int]) -> str:
 
 
 def answer(call: Call) -> Reply:
-    """Look at every file in field `images`, one result each.
+    """Return one result for each file in field `images`.
 
     Raises:
         ModelError: no form, no such field, or a file that is no readable PNG or JPEG.

@@ -1,4 +1,4 @@
-"""Decides a login: who asks, with what proof, for which scope. No I/O, no clock.
+"""Decides whether a login is accepted: its user, its proof, its scope. No I/O, no clock.
 
 As strict as Keystone: names need a domain, scopes must exist, application credentials bring
 their own. Source: Keystone Identity API v3, "Password authentication with scoped authorization".
@@ -35,7 +35,7 @@ class Login:
 
 
 def named_account(body: Any, accounts: Iterable[Account]) -> Account | None:
-    """The account that a login is for, whatever its proof; None if there is none such."""
+    """Return the account that a login names, whatever its proof; None if it is unknown."""
     identity = _maybe(_maybe(body, "auth"), "identity")
     user = _maybe(_maybe(identity, "password"), "user")
     credential = _maybe(identity, "application_credential")
@@ -46,7 +46,7 @@ def named_account(body: Any, accounts: Iterable[Account]) -> Account | None:
 
 
 def is_by_token(body: Any) -> bool:
-    """Tell whether a login is for another scope of a token that there is already."""
+    """Return whether a login asks for another scope of an existing token."""
     identity = _maybe(_maybe(body, "auth"), "identity")
     has_token = isinstance(_maybe(identity, "token"), dict)
     return _maybe(identity, "methods") == ["token"] and has_token
@@ -108,7 +108,7 @@ def _check_credential(identity: dict[str, Any], account: Account | None) -> None
 
 
 def decide_scope(scope: Any, account: Account) -> Scope:
-    """Decide what a token is to be good for; raises as `decide_login` does."""
+    """Return the scope of the token; raises as `decide_login` does."""
     if scope is None or scope == "unscoped" or _maybe(scope, "unscoped") is not None:
         return Scope.NONE
     if not isinstance(scope, dict) or len(scope) != 1:

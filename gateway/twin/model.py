@@ -1,4 +1,4 @@
-"""The contract between the real-time services and their models, and how a model refuses. Pure."""
+"""What a model is given, returns and raises. Pure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Call:
 
 
 class ModelError(Exception):
-    """The model cannot make sense of its input: 400 `MR.0105`. The text is for the caller."""
+    """The model's input is not valid: 400 `MR.0105`. The text is for the caller."""
 
 
 Model = Callable[[Call], Reply]

@@ -1,4 +1,4 @@
-"""Reads PNG and JPEG files for the image model. Pillow does; it comes with the extra `demo`."""
+"""Reads PNG and JPEG files for the image model, with Pillow from the extra `demo`."""
 
 import io
 import math

@@ -18,12 +18,12 @@ POD_TOKEN = "twin-pod-token"  # noqa: S105  # of nobody
 
 
 class MetadataMode(StrEnum):
-    """What the metadata service is like."""
+    """How the metadata service behaves."""
 
     V2 = "v2"
-    """Wants a token of its own, got by PUT."""
+    """Requires a token of its own, which PUT returns."""
     V1 = "v1"
-    """Knows no token: 404 to PUT."""
+    """Has no tokens: 404 to PUT."""
     NO_AGENCY = "no-agency"
     """The server has no agency: 401, as the real one says it."""
     DOWN = "down"

@@ -1,4 +1,4 @@
-"""What the cloud answers, as values: the vendor's error bodies, codes and layers. Pure."""
+"""The cloud's responses as values: the vendor's error bodies, codes and layers. Pure."""
 
 import json
 from dataclasses import dataclass

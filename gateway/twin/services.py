@@ -69,7 +69,7 @@ class _BodyTooLargeError(Exception):
 
 
 class Services:
-    """Handler of everything below `/v1/infers/` and of every path that nobody else wants."""
+    """Handles everything below `/v1/infers/`, and every path without another handler."""
 
     def __init__(self, state: CloudState) -> None:
         self._state = state
@@ -161,7 +161,7 @@ def _service_at(target: str) -> Service | None:
 
 
 def _head_refusal(request: web.Request, request_id: str) -> Reply | None:
-    """What the API gateway has against the size of the request."""
+    """Return the API gateway's error for the request's size; None: it is accepted."""
     fields = request.raw_headers
     if (
         any(len(name) + len(value) > MAX_FIELD + 16 for name, value in fields)
@@ -192,12 +192,12 @@ def _shown_fields(request: web.Request) -> tuple[tuple[str, str], ...]:
 
 
 def fingerprint(token: bytes) -> str:
-    """What is shown of a token: enough to tell two apart, useless to call with."""
+    """Return a token's fingerprint: it tells two tokens apart and cannot be used to call."""
     return "sha256:" + hashlib.sha256(token).hexdigest()[:16]
 
 
 def _instead_of_model(faults: Faults, request_id: str) -> Reply | None:
-    """The answer that the faults put in the model's place; None if they do not."""
+    """Return the response that a fault sends instead of the model's; None without one."""
     if faults.sse:
         events = b"".join(b'data: {"event":%d}\n\n' % number for number in range(faults.sse))
         return Reply(faults.status or 200, events, MODELARTS, content_type="text/event-stream")

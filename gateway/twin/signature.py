@@ -1,6 +1,6 @@
 """Checks signatures made with an access key (SDK-HMAC-SHA256), as an API gateway does. Pure.
 
-Written from the vendor's description, and not from the gateway's own signer: they check each other.
+Written from the vendor's description, not from the gateway's own signer: each tests the other.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _NEEDED = {"host", "x-sdk-date"}
 
 
 class Judgement(Enum):
-    """What is to be said of a signature; the value is the API gateway's message."""
+    """The result of checking a signature; the value is the API gateway's message."""
 
     GOOD = ""
     MALFORMED = "Incorrect IAM authentication information: authorization format is incorrect."
@@ -74,7 +74,7 @@ def judge(
     security_token: str,
     now: datetime,
 ) -> Judgement:
-    """Judge the signature of a request whose body is not signed.
+    """Check the signature of a request whose body is not signed; return the result.
 
     Args:
         method: of the request.

@@ -21,11 +21,11 @@ class ServiceStats:
     """What one service has seen."""
 
     calls: int = 0
-    """All requests, whatever came of them."""
+    """All requests, whatever their result."""
     rejected: int = 0
     """Those refused for their token: missing, unknown, expired, revoked, without a project."""
     predictions: int = 0
-    """Those that a model worked on."""
+    """Those that a model processed."""
     status: Counter[int] = field(default_factory=Counter)
 
 

@@ -1,4 +1,4 @@
-"""The tokens that the stand-in cloud has given out, and what it thinks of each. No I/O."""
+"""The tokens that the stand-in cloud has issued, and whether each is valid. No I/O."""
 
 import secrets
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ MAX_TOKENS = 10_000
 
 
 class Scope(StrEnum):
-    """What a token is good for; ModelArts wants a project."""
+    """The user and scope of a token; ModelArts requires a project."""
 
     PROJECT = "project"
     DOMAIN = "domain"
@@ -20,7 +20,7 @@ class Scope(StrEnum):
 
 
 class Verdict(Enum):
-    """What the API gateway finds out about a token."""
+    """The result of the API gateway's check of a token."""
 
     GOOD = "good"
     UNKNOWN = "unknown"
@@ -94,14 +94,14 @@ class TokenStore:
         return Verdict.GOOD, grant
 
     def revoke_all(self) -> int:
-        """Revoke every good token, as a change of password does; returns how many."""
+        """Revoke every valid token, as a change of password does; return how many."""
         good = self._good()
         for grant in good:
             grant.is_revoked = True
         return len(good)
 
     def expire_all(self) -> int:
-        """Let every good token die now; returns how many. Their `expires_at` was a lie then."""
+        """Expire every valid token now, before its `expires_at`; return how many."""
         good = self._good()
         for grant in good:
             grant.dies_at = self._clock.monotonic()

@@ -1,4 +1,4 @@
-"""Puts answers on the wire, whole or broken on purpose. The only place that touches transports."""
+"""Sends responses, whole or broken on purpose. No other module of the twin uses transports."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ def new_request_id() -> str:
 
 
 def whole(reply: Reply, request_id: str) -> web.Response:
-    """The answer as it should be."""
+    """Return the response without faults."""
     response = web.Response(status=reply.status, body=reply.body)
     _set_head(response, reply, request_id)
     return response
@@ -46,7 +46,7 @@ async def hang() -> None:
 
 
 def reset(request: web.Request) -> web.Response:
-    """Break the connection with a TCP reset; returns an answer that nobody will see."""
+    """Reset the TCP connection; return a response only because aiohttp requires one."""
     transport = request.transport
     if transport is not None:
         sock = transport.get_extra_info("socket")
@@ -60,7 +60,7 @@ def reset(request: web.Request) -> web.Response:
 async def deliver(
     request: web.Request, reply: Reply, faults: Faults, request_id: str
 ) -> web.StreamResponse:
-    """Send `reply` with everything wrong with it that `faults` say.
+    """Send `reply` with the given faults.
 
     Cancellation: the caller has gone away; nothing is left to clean up.
     """

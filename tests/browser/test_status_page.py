@@ -177,7 +177,7 @@ def test_configuration_shows_values_and_origins_but_no_secret(browser: Browser, 
         assert password.locator("td").all_inner_texts() == ["********", "env OS_PASSWORD"]
         count = rows.count()
         assert rows.filter(has_text="drain.timeout").count() == 1
-        visit.page.get_by_label("without defaults").check()
+        visit.page.get_by_label("hide defaults").check()
         assert rows.count() < count
         assert rows.filter(has_text="drain.timeout").count() == 0
         shown = visit.page.content()

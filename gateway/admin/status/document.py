@@ -1,6 +1,6 @@
-"""What `/status` tells, as JSON: our own state, without secrets. Of callers it has request ids.
+"""The JSON of `/status`: the gateway's state, without secrets. Of callers it has request ids.
 
-Rates and quantiles are left to the reader: whoever asks twice has two sets of counters.
+Rates and quantiles are left to the reader, who can subtract two sets of counters.
 """
 
 import math
@@ -127,7 +127,7 @@ def _identity(status: IdentityStatus, logins: Mapping[str, int]) -> dict[str, An
 
 
 def _request(ended_at: float, record: Record) -> dict[str, Any]:
-    """Return what the access log says of it: ids of plain characters, no path, no body."""
+    """Return a request as the access log has it: ids of plain characters, no path, no body."""
     return {
         "time": round(ended_at, 3),
         "service": record.service,
@@ -148,5 +148,5 @@ def _request(ended_at: float, record: Record) -> dict[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
-    """JSON has no infinity; what never ends has no end to show."""
+    """Return None for infinity, which JSON lacks: what never expires has no expiry."""
     return None if value is None or math.isinf(value) else round(value, 3)

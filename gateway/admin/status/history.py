@@ -1,4 +1,4 @@
-"""Ten minutes of counters, for whoever opens the status page after something has happened.
+"""Ten minutes of counters, for people who open the status page after an incident.
 
 A mark holds the counters of each service at one instant, as the JSON text that is sent later: that
 takes less memory than the numbers as objects, and nothing is done while nobody asks.

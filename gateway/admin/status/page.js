@@ -8,9 +8,9 @@ const WINDOW_S = 10; // figures and points of the plots are over so long
 const LAYERS = {
   client: "the request itself",
   gateway: "this program",
-  identity: "logging in",
-  network: "the way to the service",
-  apig: "in front of the service",
+  identity: "login at IAM",
+  network: "the connection to the service",
+  apig: "the API gateway in front of the service",
   modelarts: "the platform",
   model: "the container’s own code",
 };
@@ -463,12 +463,12 @@ function showIdentities(data) {
     if (!card.life.hidden) showLife(card, left, life, identity.next_login_s);
     const logins = Object.entries(identity.logins).filter(([, count]) => count);
     const facts = [
-      ["Token expires", left === null ? (token ? "never" : "") : `in ${span(left)}, ${clock(identity.expires_at)} UTC`],
+      ["Token expires", left === null ? (token ? "never" : "") : `in ${span(left)},\n${clock(identity.expires_at)} UTC`],
       [identity.usable ? "Next refresh" : "Next login", identity.next_login_s === null ? "none due" : `in ${span(identity.next_login_s)}`],
       ["Last login", identity.last_result || "none yet"],
       ["Logins", logins.map(([result, count]) => `${count} ${result}`).join(", ") || "none"],
       ["Token", token ? `${token.fingerprint} (${bytes(token.length)})` : "none"],
-      ["User", token && token.user ? `${token.user} at ${token.project || "no project"}` : ""],
+      ["User", token && token.user ? `${token.user}\nat ${token.project || "no project"}` : ""],
       ["Clock skew", identity.clock_skew_s === null ? "" : `${identity.clock_skew_s.toFixed(1)} s`],
     ];
     facts.forEach(([term, text], index) => {

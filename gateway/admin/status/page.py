@@ -63,7 +63,7 @@ def add_status_page(
 
 
 def prefers_html(accept: str) -> bool:
-    """Tell whether an Accept value names HTML, and JSON not as gladly.
+    """Return whether an Accept value prefers HTML to JSON.
 
     Browsers name HTML. Wildcards do not count: curl sends `*/*`, and wants JSON.
     """
@@ -83,6 +83,6 @@ def _weight(parameter: str) -> float:
 
 
 async def _file(name: str, content_type: str, headers: dict[str, str]) -> web.Response:
-    """Read it each time, off the loop: nothing of the page is kept while nobody looks."""
+    """Return a file's content. It is read each time, in a thread, so it takes no memory."""
     body = await asyncio.to_thread((_FOLDER / name).read_bytes)
     return web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)

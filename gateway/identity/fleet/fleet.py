@@ -10,9 +10,9 @@ from gateway.identity.fleet.shelf import Shelf, ShelfError
 
 _LOG = logging.getLogger("gateway.identity")
 _STEP_S = 0.8
-"""A login must not wait long for a Redis that hangs: its callers have their answer within 2 s."""
+"""Seconds. A login must not wait long for a Redis that hangs: callers get a response within 2 s."""
 _CONNECT_S = 1.2
-"""Until the first answer, after which a gateway that has just started logs in by itself."""
+"""Seconds until Redis must have responded after the start; then the gateway logs in by itself."""
 _PROBE_DOWN_S, _PROBE_UP_S = 1.0, 5.0
 _LAST_TURNS = 8
 _MARK = b"modelarts-gateway"
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 class FleetDownError(Exception):
-    """The fleet's store cannot be used now: act as without it."""
+    """The fleet's store cannot be used now: continue without it."""
 
 
 class Fleet:
@@ -48,7 +48,7 @@ class Fleet:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def watch(self) -> None:
-        """Find out whether the shelf works, again and again.
+        """Check at intervals whether the shelf works.
 
         Cancellation: the only way out.
         """
@@ -90,7 +90,7 @@ class Fleet:
             return str(error)
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do `work`, which raises nothing but FleetDownError, without anybody waiting for it."""
+        """Run `work` in the background; it must raise nothing but FleetDownError."""
 
         async def quietly() -> None:
             try:
@@ -103,7 +103,7 @@ class Fleet:
         task.add_done_callback(self._tasks.discard)
 
     async def aclose(self) -> None:
-        """Finish what is under way, and close connections."""
+        """Wait for work in the background, and close connections."""
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=_STEP_S)
             for task in late:
@@ -128,7 +128,7 @@ class Fleet:
         found = await self.shelf.check(self.keys.encrypt(_MARK))
         if self.keys.decrypt(found) != _MARK:
             return False
-        if not self.keys.is_by_first(found):  # the others get to know the new key
+        if not self.keys.is_by_first(found):  # tells the other replicas that the new key is in use
             await self.shelf.check(self.keys.encrypt(_MARK), replace=True)
         return True
 

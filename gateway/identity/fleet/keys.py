@@ -1,4 +1,4 @@
-"""The fleet's keys: they name entries and encrypt them, so that Redis learns nothing."""
+"""The fleet's keys: they hash names of entries and encrypt contents, so Redis has neither."""
 
 import base64
 import binascii

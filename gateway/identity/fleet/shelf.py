@@ -1,4 +1,4 @@
-"""What the fleet keeps in one place, as the few steps that are needed. Each step is atomic."""
+"""The operations on the fleet's shared store. Each is atomic."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class Found:
     refusals: int
     """Refused logins of the last 15 minutes."""
     pause: bytes | None
-    """Why IAM must be left alone; None: it need not."""
+    """Why IAM must not be asked now; None: it may be."""
     pause_left_s: float
 
 
@@ -53,7 +53,7 @@ class Shelf:
         raise NotImplementedError
 
     async def pause(self, account: str, reason: bytes, life_s: float) -> None:
-        """Ask all replicas to leave IAM alone for `life_s`."""
+        """Tell all replicas not to ask IAM for `life_s`."""
         raise NotImplementedError
 
     async def report(self, entry: str, fingerprint: str, life_s: float) -> None:
@@ -65,7 +65,7 @@ class Shelf:
         raise NotImplementedError
 
     async def check(self, mark: bytes, *, replace: bool = False) -> bytes:
-        """Return the mark that says whose keys are in use; `mark` if there is none yet.
+        """Return the mark of the keys in use; store and return `mark` if there is none.
 
         Args:
             mark: ours.

@@ -15,14 +15,14 @@ from gateway.identity.source import CredentialSource, Login, LoginError, TokenFa
 from gateway.identity.store import TokenStore
 
 LOCK_S: Final = 1.5
-"""A replica that was killed while it logged in stands in the others' way for no longer."""
+"""Seconds. A replica that is killed during its login blocks the others for this long at most."""
 _EXTEND_S: Final = 0.5
 _POLL_LEAST_S, _POLL_MOST_S = 0.1, 0.3
 _LONGEST_WAIT_S: Final = 12.0
 """More than a login may take."""
 _REPORTED_S: Final = 30.0
 _FAILED_S: Final = 1.0
-"""After a login that failed no other replica asks IAM for so long."""
+"""Seconds for which no other replica asks IAM after a failed login."""
 _THROTTLED_S: Final = 30.0
 _LONGEST_PAUSE_S: Final = 3600.0
 
@@ -132,7 +132,7 @@ class FleetSource:
         raise FleetDownError
 
     async def _look(self, key: Hashable, entry: str, account: str) -> None:
-        """Raise what makes a login of ours needless or harmful, if there is any."""
+        """Raise if a login of ours is not needed or not allowed."""
         asked_at = self._clock()
         found = await self._fleet.do(self._fleet.shelf.read(entry, account))
         login = self._login_of(found, key, asked_at)
@@ -172,7 +172,7 @@ class FleetSource:
         if mine is not None and expires_at <= mine.credential.expires_at:
             return None
         if rejected is not None and _is_older(entry.facts, rejected.facts):
-            return None  # from before an outage of the store: what killed ours killed it, too
+            return None  # stored before an outage of the store, and revoked together with ours
         begun_at = expires_at - entry.usable_s
         credential = Credential(
             entry.field_lines,
@@ -212,7 +212,7 @@ class FleetSource:
     async def _publish(
         self, entry: str, login: Login, began: float, fence: int, owner: str
     ) -> None:
-        """Give the others a login, and then the lock."""
+        """Store a login for the others, and then release the lock."""
         fleet = self._fleet
         content = encode(login, login.credential.expires_at - began)
         left_s = login.credential.expires_at - self._clock()
@@ -222,7 +222,7 @@ class FleetSource:
         await fleet.do(fleet.shelf.release(entry, owner))
 
     async def _tell(self, entry: str, account: str, owner: str, error: LoginError) -> None:
-        """Tell the others why a login failed, and then give them the lock."""
+        """Store why a login failed, and then release the lock."""
         fleet = self._fleet
         if error.is_remembered:
             pass  # the others have been told when it was refused
@@ -238,7 +238,7 @@ class FleetSource:
 
 
 class _TakenOverError(Exception):
-    """Another replica has what we were about to log in for."""
+    """Another replica has logged in; its credential is used."""
 
     def __init__(self, login: Login) -> None:
         super().__init__("taken over")
@@ -246,7 +246,7 @@ class _TakenOverError(Exception):
 
 
 def _is_older(facts: TokenFacts, than: TokenFacts | None) -> bool:
-    """True if IAM has issued the one before the other, as far as it says so."""
+    """Return whether IAM issued the one before the other; False if it does not say."""
     if than is None or facts.issued_at is None or than.issued_at is None:
         return False
     return facts.issued_at < than.issued_at

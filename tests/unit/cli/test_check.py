@@ -55,7 +55,7 @@ def test_good_configuration_is_good_without_asking_anybody(run: Run, tmp_path: P
     identity = password_identity("http://127.0.0.1:1/v3", tmp_path)
     services = {"iris": {"url": "http://127.0.0.1:1/x"}}
     ran = run("check", config={"identities": {"default": identity}, "services": services})
-    assert (ran.code, ran.out) == (0, "good: 1 service(s), 1 identity(ies)\n")
+    assert (ran.code, ran.out) == (0, "good: 1 service, 1 identity\n")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_all_is_well(run: Run, tmp_path: Path) -> None:
     assert ran.lines == [
         LOGGED_IN,
         f"OK    services.iris  connected to {where} without TLS",
-        "good: 1 service(s), 1 identity(ies)",
+        "good: 1 service, 1 identity",
     ]
     assert ran.code == 0
     assert "MIIS" not in ran.out + ran.err

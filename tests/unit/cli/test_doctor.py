@@ -106,7 +106,7 @@ def test_lines_and_summary_of_a_healthy_cloud(tmp_path: Path) -> None:
     assert said.code == 0
     assert said.lines[-1] == "good"
     assert said.lines[0] == (
-        f"OK    configuration  1 service(s), 1 identity(ies); from {tmp_path / 'gateway.yaml'} and "
+        f"OK    configuration  1 service, 1 identity; from {tmp_path / 'gateway.yaml'} and "
         "the environment"
     )
     assert f"OK    services.iris       tcp     connected to {where}" in said.lines
@@ -119,7 +119,7 @@ def test_summary_says_what_to_do_first(tmp_path: Path) -> None:
     said = Doctor(config, tmp_path)
     assert said.code == 3
     assert said.lines[-1] == (
-        "2 failures; first of all: identities.default tcp: 127.0.0.1:1 refuses connections: check "
+        "2 failures; fix first: identities.default tcp: 127.0.0.1:1 refuses connections: check "
         "address and port, and whether it is running"
     )
     config["identities"]["other"] = config["identities"]["default"] | {
@@ -129,7 +129,7 @@ def test_summary_says_what_to_do_first(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     said = Doctor(config, tmp_path)
     assert said.code == 2
-    assert said.lines[-1].startswith("4 failures; first of all: identities.other secret: secret fi")
+    assert said.lines[-1].startswith("4 failures; fix first: identities.other secret: secret fi")
 
 
 def of_twin_that_is_not_there(folder: Path) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def test_every_problem_of_the_configuration_is_a_line_and_nobody_is_asked(tmp_pa
         ["FAIL", "configuration", "servces:"],
         ["FAIL", "configuration", "listen:"],
     ]
-    assert said.lines[-1].startswith("2 failures; first of all: configuration: servces: unknown")
+    assert said.lines[-1].startswith("2 failures; fix first: configuration: servces: unknown")
 
 
 def test_bad_certificate_file_is_the_configurations_fault(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_nothing_set_is_well() -> None:
             {"ALL_PROXY": "canary", "HTTPS_PROXY": "canary"},
             "HTTPS_PROXY, ALL_PROXY are set and ignored: a token is not shown to proxies",
         ),
-        ({"SSLKEYLOGFILE": "canary"}, "SSLKEYLOGFILE is set and ignored: with the keys"),
+        ({"SSLKEYLOGFILE": "canary"}, "SSLKEYLOGFILE is set and ignored: the keys of TLS"),
         (
             {"REQUESTS_CA_BUNDLE": "canary"},
             "REQUESTS_CA_BUNDLE is set and ignored: name the authorities to trust in tls.ca_file",

@@ -79,21 +79,24 @@ COMPILED := .venv-compiled
 COMPILED_SUITES ?= tests/unit tests/scenarios tests/exchange tests/cost
 NOT_COMPILED := Makefile *.md llms.txt LICENSE NOTICE pyproject.toml config deploy tests .ci .dockerignore
 
-$(COMPILED)/.dev-installed: pyproject.toml $(VENV)/.dev-installed
-	@echo "== Installing what tests need into $(COMPILED) (first time only)"
-	@$(BIN)/python -m venv $(COMPILED)
-	@$(COMPILED)/bin/python -m pip install --quiet --editable '.[dev]'
-	@touch $@
+# Built again when a file or a folder of the gateway has changed. All but the gateway is what $(VENV) has.
+SOURCES := $(shell find gateway -name __pycache__ -prune -o -print)
+PACKAGES := import sysconfig; print(sysconfig.get_path("purelib"))
 
-.PHONY: compiled
-compiled: $(COMPILED)/.dev-installed ## build the compiled wheel, and install it into .venv-compiled
+$(COMPILED)/.installed: pyproject.toml $(SOURCES) | $(VENV)/.dev-installed
 	@echo "== Compiling (about a minute)"
-	@rm -rf $(COMPILED)/source $(COMPILED)/wheel && mkdir $(COMPILED)/source
+	@rm -rf $(COMPILED) && mkdir -p $(COMPILED)/source
 	@cp -R pyproject.toml README.md LICENSE NOTICE config gateway $(COMPILED)/source
 	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m pip wheel --quiet --no-deps \
 		--wheel-dir $(COMPILED)/wheel $(COMPILED)/source
-	@$(COMPILED)/bin/python -m pip install --quiet --no-deps --force-reinstall $(COMPILED)/wheel/*.whl
+	@$(BIN)/python -m venv --without-pip $(COMPILED)
+	@$(BIN)/python -m pip --python $(COMPILED)/bin/python install --quiet --no-deps $(COMPILED)/wheel/*.whl
+	@$(BIN)/python -c '$(PACKAGES)' >"$$($(COMPILED)/bin/python -c '$(PACKAGES)')/packages.pth"
 	@$(COMPILED)/bin/modelarts-gateway --version
+	@touch $@
+
+.PHONY: compiled
+compiled: $(COMPILED)/.installed ## build the compiled wheel, and install it into .venv-compiled
 
 compile: compiled ## the compiled build, and the suites that tell whether it behaves alike
 	@rm -rf $(COMPILED)/project && mkdir $(COMPILED)/project

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,28 @@ _BUILDER_IMAGE = "docker.io/library/python:3.13"
 Say = Callable[[str], None]
 Part = Callable[[str], Path]
 Build = Callable[..., str]
+Made = dict[str, Future[Path]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each check time for what its fixtures install, build and run."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(3000))
+    """Give each check time for what its fixtures install, build and run; images come last."""
+    ours = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in ours:
+        item.add_marker(pytest.mark.timeout(3000))
+    if len(ours) == len(items):
+        items.sort(key=_needs_image)
+
+
+def _needs_image(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and "first_image" in item.fixturenames
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _image_is_begun(request: pytest.FixtureRequest) -> None:
+    """Begin with what takes longest, beside the checks that need no image."""
+    if any(map(_needs_image, request.session.items)):
+        with suppress(pytest.skip.Exception, pytest.fail.Exception):  # whoever needs it says so
+            request.getfixturevalue("first_image")
 
 
 @pytest.fixture(scope="session")
@@ -42,25 +58,27 @@ def say(pytestconfig: pytest.Config) -> Say:
 
 
 @pytest.fixture(scope="session")
-def part(say: Say) -> Iterator[Part]:
-    """Return a part's folder by its name; all are made at once, at the first question."""
+def made(say: Say) -> Iterator[Made]:
+    """Every part by its name, in the making."""
     lines: list[str] = []  # the capture is this thread's
-    makers = (parts.tools, parts.base, parts.builder, parts.wheels, parts.programs, parts.systemd)
+    makers = (parts.tools, parts.builder, parts.base, parts.wheels, parts.programs, parts.systemd)
     with ThreadPoolExecutor(2) as pool:
-        futures: dict[str, Future[Path]] = {
-            make.__name__: pool.submit(make, lines.append) for make in makers
-        }
+        yield {make.__name__: pool.submit(make, lines.append) for make in makers}
+    for line in lines:
+        say(line)
 
-        def get(name: str) -> Path:
-            try:
-                return futures[name].result()
-            except PartMissingError as error:
-                lacking(str(error))
-            finally:
-                while lines:
-                    say(lines.pop(0))
 
-        yield get
+@pytest.fixture(scope="session")
+def part(made: Made) -> Part:
+    """Return a part's folder by its name."""
+
+    def get(name: str) -> Path:
+        try:
+            return made[name].result()
+        except PartMissingError as error:
+            lacking(str(error))
+
+    return get
 
 
 @pytest.fixture(scope="session")
@@ -86,10 +104,13 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
 
 
 @pytest.fixture(scope="session")
-def build(containers: Containers, part: Part, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Builds deploy/Dockerfile as it is, under a name, with arguments; the bases are our own."""
-    containers.build(part("base") / "Dockerfile", _BASE_IMAGE, part("base"))
-    containers.build(part("builder") / "Dockerfile", _BUILDER_IMAGE, part("builder"))
+def first_image(
+    containers: Containers, made: Made, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Future[Build]]:
+    """The image, in the making; with it comes what builds further ones.
+
+    That builds deploy/Dockerfile as it is, under a name, with arguments; the bases are our own.
+    """
     pip = tmp_path_factory.mktemp("pip") / "pip.conf"
     pip.write_text("[global]\nno-index = true\nfind-links = /wheels\n")
 
@@ -98,17 +119,34 @@ def build(containers: Containers, part: Part, tmp_path_factory: pytest.TempPathF
             ROOT / "deploy" / "Dockerfile",
             name,
             ROOT,
-            f"--volume={part('wheels')}:/wheels:ro",
+            f"--volume={made['wheels'].result()}:/wheels:ro",
             f"--secret=id=pip,src={pip}",
             f"--ignorefile={ROOT / '.dockerignore'}",
             *arguments,
         )
         return name
 
-    return run
+    def begin() -> Build:
+        for part, name in (("base", _BASE_IMAGE), ("builder", _BUILDER_IMAGE)):
+            folder = made[part].result()
+            containers.build(folder / "Dockerfile", name, folder)
+        run(IMAGE)
+        return run
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(begin)
 
 
 @pytest.fixture(scope="session")
-def image(build: Build) -> str:
+def build(first_image: Future[Build]) -> Build:
+    """Builds further images; what they share with the first is there."""
+    try:
+        return first_image.result()
+    except PartMissingError as error:
+        lacking(str(error))
+
+
+@pytest.fixture(scope="session")
+def image(build: Build) -> str:  # it comes with the first image
     """The image."""
-    return build(IMAGE)
+    return IMAGE

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.programs.deploy.parts import PartMissingError, require
 
 _NEEDED = ("podman", "buildah", "crun", "catatonit", "slirp4netns", "unshare", "nsenter", "ip")
-_LIMIT_S = 900
+_LIMIT_S = 1400
 """Of one command. Building the image compiles, on a busy machine for minutes."""
 # Limits that somebody without CAP_SYS_RESOURCE may set; podman mixes the two up when they differ.
 _CONF = """\

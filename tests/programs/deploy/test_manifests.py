@@ -48,12 +48,21 @@ def test_sidecar_is_valid(
 
 def test_injection_is_valid(tools: Path) -> None:
     """
-    Strictly valid since its kind is stable, and what it injects is this version. The expressions
-    are the API server's to check.
+    Strictly valid since its kind is stable, and what it injects is this version, in namespaces
+    that enforce the Pod Security Standard "restricted", too. The expressions are the API server's
+    to check.
     """
     file = KUBERNETES / "injection.yaml"
     check_schema(tools, file, "1.36", "1.37")
-    assert f'image: "modelarts-gateway:{__version__}"' in file.read_text()
+    injected = file.read_text()
+    assert f'image: "modelarts-gateway:{__version__}"' in injected
+    for wanted in (
+        "runAsNonRoot: true",
+        "allowPrivilegeEscalation: false",
+        'type: "RuntimeDefault"',
+        'drop: ["ALL"]',
+    ):
+        assert wanted in injected, wanted
 
 
 def test_token_gate_is_valid(tools: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.programs.deploy.test_image import IRIS
 from tests.support.tools import tool
 
 UNIT = ROOT / "deploy" / "systemd" / "modelarts-gateway.service"
+TEMPLATE = UNIT.with_stem("modelarts-gateway@")  # several processes on one port
 PROGRAM = "/opt/modelarts-gateway/bin/modelarts-gateway"
 NAME = UNIT.name
 _BOOT_S = 30.0
@@ -40,14 +41,15 @@ def analyze() -> str:
     return tool("systemd-analyze", "systemd")
 
 
-def test_unit_is_verified_without_a_word(analyze: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shipped", [UNIT, TEMPLATE], ids=["one", "several"])
+def test_unit_is_verified_without_a_word(analyze: str, tmp_path: Path, shipped: Path) -> None:
     """
     systemd-analyze, which exits with 0 whatever it finds, finds nothing to say.
     """
     program = tmp_path / "modelarts-gateway"  # it looks whether the program is there
     program.symlink_to("/bin/true")
-    unit = tmp_path / NAME
-    unit.write_text(UNIT.read_text().replace(PROGRAM, str(program)))
+    unit = tmp_path / shipped.name.replace("@", "@0")
+    unit.write_text(shipped.read_text().replace(PROGRAM, str(program)))
 
     ended = subprocess.run(
         [analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
@@ -56,12 +58,13 @@ def test_unit_is_verified_without_a_word(analyze: str, tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
-def test_unit_is_hardly_exposed(analyze: str, say: Say) -> None:
+@pytest.mark.parametrize("shipped", [UNIT, TEMPLATE], ids=["one", "several"])
+def test_unit_is_hardly_exposed(analyze: str, say: Say, shipped: Path) -> None:
     """
     systemd-analyze rates its exposure 2.0 of 10 at most.
     """
     ended = subprocess.run(
-        [analyze, "security", "--offline=yes", "--threshold=20", "--no-pager", str(UNIT)],
+        [analyze, "security", "--offline=yes", "--threshold=20", "--no-pager", str(shipped)],
         capture_output=True,
         text=True,
         check=False,
@@ -70,6 +73,21 @@ def test_unit_is_hardly_exposed(analyze: str, say: Say) -> None:
     (rating,) = (line for line in ended.stdout.splitlines() if _RATED in line)
     say(f"systemd: {rating[rating.index('Overall') :]}")
     assert ended.returncode == 0, ended.stdout
+
+
+def test_template_is_the_unit_but_for_what_instances_differ_in() -> None:
+    """
+    Whatever is changed in one of the two is changed in the other.
+    """
+    one, several = (set(map(str.strip, unit.read_text().splitlines())) for unit in (UNIT, TEMPLATE))
+    changed = {line for line in one ^ several if not line.startswith(("#", "Description="))}
+
+    assert changed == {
+        "User=modelarts-gateway",
+        "Environment=GATEWAY_REUSE_PORT=true GATEWAY_ADMIN_LISTEN=127.0.0.1:909%i",
+        "RuntimeDirectory=modelarts-gateway",
+        "RuntimeDirectory=modelarts-gateway-%i",
+    }
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections import deque
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from gateway.identity.fleet.keys import FleetKeys
@@ -15,6 +16,7 @@ _CONNECT_S = 1.2
 """Seconds until Redis must have responded after the start; then the gateway logs in by itself."""
 _PROBE_DOWN_S, _PROBE_UP_S = 1.0, 5.0
 _LAST_TURNS = 8
+_MOST_OWED = 64
 _MARK = b"modelarts-gateway"
 _OTHER_KEY = "another gateway uses another key; give all replicas the same key_file"
 
@@ -46,6 +48,7 @@ class Fleet:
         self._known = asyncio.Event()
         self._warned = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._owed: deque[Callable[[], Coroutine[Any, Any, None]]] = deque(maxlen=_MOST_OWED)
 
     async def watch(self) -> None:
         """Check at intervals whether the shelf works.
@@ -102,6 +105,13 @@ class Fleet:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def once_up(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do `work`, as `in_background` does, as soon as the shelf works."""
+        if self.up:
+            self.in_background(work())
+        else:
+            self._owed.append(work)
+
     async def aclose(self) -> None:
         """Wait for work in the background, and close connections."""
         if self._tasks:
@@ -122,6 +132,8 @@ class Fleet:
         if self._warned:
             _LOG.info("fleet: Redis works again; logins are shared")
         self.up, self._warned = True, False
+        while self._owed:
+            self.in_background(self._owed.popleft()())
 
     async def _check(self) -> bool:
         """Return whether the shelf holds what our keys can read."""

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Final, Protocol
 
 from gateway.clock import Clock
@@ -89,14 +90,14 @@ class FleetSource:
     async def fetch(self) -> Login:
         """Return what another replica got, or log in for all; see `CredentialSource`."""
         if not await self._fleet.ready():
-            return await self._inner.fetch()
+            return await self._log_in_alone()
         key = await self._inner.cache_key()
         entry, account = await self._inner.shared_name(self._fleet.keys.name)
         try:
             await self._report(key, entry)
             fence, owner = await self._turn(key, entry, account)
         except FleetDownError:
-            return await self._inner.fetch()
+            return await self._log_in_alone()
         except _TakenOverError as taken:
             return taken.login
         return await self._log_in(entry, account, fence, owner)
@@ -198,6 +199,22 @@ class FleetSource:
             extending.cancel()
         fleet.in_background(self._publish(entry, login, began, fence, owner))
         return login
+
+    async def _log_in_alone(self) -> Login:
+        """Log in without the store; a refusal is counted for the others as soon as it works."""
+        try:
+            return await self._inner.fetch()
+        except LoginError as error:
+            if error.result is RefreshResult.REFUSED and not error.is_remembered:
+                entry, _ = await self._inner.shared_name(self._fleet.keys.name)
+                counts_until = self._clock() + RefusalLedger.WINDOW_S
+                self._fleet.once_up(partial(self._count_late, entry, counts_until))
+            raise
+
+    async def _count_late(self, entry: str, counts_until: float) -> None:
+        left_s = counts_until - self._clock()
+        if left_s > 0:
+            await self._fleet.do(self._fleet.shelf.count_refusal(entry, left_s))
 
     async def _extend(self, entry: str, owner: str) -> None:
         """Keep the lock for as long as the login goes on."""

@@ -243,6 +243,27 @@ def test_a_wrong_password_is_refused_twice_for_the_whole_fleet() -> None:
     run(5, story)
 
 
+def test_a_wrong_password_that_was_refused_without_the_store_counts_when_it_works() -> None:
+    """One replica was refused while nobody could be told; the others come to one more, not two."""
+
+    async def story(world: World) -> None:
+        world.iam.failure = failing(RefreshResult.REFUSED)
+        world.shelf.broken = True
+        world.replicas[0].start()
+        await asyncio.sleep(1.0)
+        assert len(world.iam.asked_at) == 1
+        world.shelf.broken = False
+        await asyncio.sleep(2.0)
+        for one in world.replicas[1:]:
+            one.start()
+        await asyncio.sleep(30.0)
+        assert len(world.iam.asked_at) == 2
+        for one in world.replicas:
+            assert one.cache.status(world.machine.clock()).locked
+
+    run(5, story, started=False)
+
+
 def test_what_iam_asked_one_replica_for_holds_for_all() -> None:
     """A 429 with Retry-After: nobody asks before it is over."""
 

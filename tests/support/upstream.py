@@ -244,6 +244,12 @@ class Upstream:
         if self.failures:
             raise self.failures[0]
 
+    def forget(self) -> None:
+        """Forget what has come so far; connections stay."""
+        for link in self.links:
+            link.received.clear()
+            link.requests.clear()
+
     @property
     def requests(self) -> list[Request]:
         """Every request that came, by connection."""

@@ -14,6 +14,7 @@ import yaml
 from tests.programs.watch.shift import LIMIT_S, Shift
 from tests.programs.watch.short import PROMETHEUS
 from tests.programs.watch.test_rules import NOT_OURS, exported
+from tests.support.rows import every_row
 from tests.support.tools import npm_program
 
 GRAFANA = PROMETHEUS.parent / "grafana"
@@ -21,13 +22,11 @@ SCHEMA = Path(__file__).parents[3] / ".venv" / "grafana-schema"
 DASHBOARD: dict[str, Any] = json.loads((GRAFANA / "modelarts-gateway.json").read_text())
 PANELS: list[dict[str, Any]] = [one for one in DASHBOARD["panels"] if one["type"] != "row"]
 VARIABLES: list[dict[str, Any]] = DASHBOARD["templating"]["list"]
-QUERIES = [
-    pytest.param(target["expr"], id=f"{panel['title']}-{number}")
-    for panel in PANELS
-    for number, target in enumerate(panel["targets"])
-]
 ANNOTATIONS: list[dict[str, Any]] = DASHBOARD["annotations"]["list"]
-QUERIES += [pytest.param(one["target"]["expr"], id=one["name"]) for one in ANNOTATIONS]
+QUERIES: list[str] = [
+    *(target["expr"] for panel in PANELS for target in panel["targets"]),
+    *(one["target"]["expr"] for one in ANNOTATIONS),
+]
 _OF_PROMETHEUS = {"target", "useValueForTime", "titleFormat", "textFormat"}
 """Keys of an annotation that only Grafana's plug-in for Prometheus knows; its types do not."""
 
@@ -144,13 +143,15 @@ def test_outside_kubernetes_all_fits_what_has_no_namespace() -> None:
     assert (found["namespace"], found["pod"]) == (".*", ".*")
 
 
-@pytest.mark.parametrize("expression", QUERIES)
-def test_panels_ask_for_what_is_there(expression: str) -> None:
+def test_panels_ask_for_what_is_there() -> None:
     """Every metric that a query names is exported."""
-    names = set(re.findall(r"\b(?:gateway_\w+|process_\w+|up(?=\{))", expression))
-
-    assert names
-    assert names <= {*exported(), *NOT_OURS}
+    known = {*exported(), *NOT_OURS}
+    with every_row() as trying:
+        for expression in QUERIES:
+            with trying(expression):
+                names = set(re.findall(r"\b(?:gateway_\w+|process_\w+|up(?=\{))", expression))
+                assert names
+                assert names <= known
 
 
 def test_grafana_is_provisioned_with_what_is_here() -> None:
@@ -168,16 +169,21 @@ def test_grafana_is_provisioned_with_what_is_here() -> None:
 
 
 @pytest.mark.timeout(3 * LIMIT_S)
-@pytest.mark.parametrize("expression", QUERIES)
-def test_no_query_is_empty(shift: Shift, expression: str) -> None:
+def test_no_query_is_empty(shift: Shift) -> None:
     """A real Prometheus that watched real gateways has something to show for each."""
-    found = shift.stack.ask(
-        "query_range", query=filled(expression), start=shift.began, end=shift.ended, step=1
-    )
-
-    values = list(_values(found))
-    assert any(math.isfinite(value) for value in values)
-    assert not any(math.isinf(value) for value in values), "no graph has room for it"
+    with every_row() as trying:
+        for expression in QUERIES:
+            with trying(expression):
+                found = shift.stack.ask(
+                    "query_range",
+                    query=filled(expression),
+                    start=shift.began,
+                    end=shift.ended,
+                    step=1,
+                )
+                values = list(_values(found))
+                assert any(math.isfinite(value) for value in values)
+                assert not any(math.isinf(value) for value in values), "no graph has room for it"
 
 
 def _values(found: Any) -> Iterator[float]:

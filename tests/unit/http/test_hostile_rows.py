@@ -20,6 +20,7 @@ from gateway.upstream.pool import Pool
 from tests.exchange.hostile_rows import CLASSES, Row
 from tests.support import upstream
 from tests.support.gateway import FakeCredentials
+from tests.support.rows import every_row
 
 _CLOSING = {400, 414, 431, 501, 505}
 """After these nobody can say for sure where the next request begins."""
@@ -132,18 +133,24 @@ def cuts_of(size: int) -> Iterator[int]:
 _ROWS = [row for rows in CLASSES.values() for row in rows]
 
 
-@pytest.mark.parametrize("row", _ROWS, ids=lambda row: row.name)
-def test_row_is_the_same_whole_and_at_every_cut(row: Row) -> None:
+@pytest.mark.parametrize("rows", CLASSES.values(), ids=CLASSES)
+def test_row_is_the_same_whole_and_at_every_cut(rows: list[Row]) -> None:
     """The statuses, in order, and the requests that go on."""
-    assert_outcome(row, [row.sent] if row.sent else [])
-    for cut in cuts_of(len(row.sent)):
-        assert_outcome(row, [row.sent[:cut], row.sent[cut:]])
+    with every_row() as trying:
+        for row in rows:
+            with trying(row.name):
+                assert_outcome(row, [row.sent] if row.sent else [])
+                for cut in cuts_of(len(row.sent)):
+                    assert_outcome(row, [row.sent[:cut], row.sent[cut:]])
 
 
-@pytest.mark.parametrize("row", _ROWS, ids=lambda row: row.name)
-def test_row_is_the_same_octet_by_octet(row: Row) -> None:
+@pytest.mark.parametrize("rows", CLASSES.values(), ids=CLASSES)
+def test_row_is_the_same_octet_by_octet(rows: list[Row]) -> None:
     """As it is whole."""
-    assert_outcome(row, [row.sent[at : at + 1] for at in range(len(row.sent))])
+    with every_row() as trying:
+        for row in rows:
+            with trying(row.name):
+                assert_outcome(row, [row.sent[at : at + 1] for at in range(len(row.sent))])
 
 
 def test_rows_are_the_same_in_random_pieces() -> None:

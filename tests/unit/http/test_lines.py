@@ -186,10 +186,9 @@ def test_control_octets_are_found(block: bytes, line_ends: int, clean: bool) -> 
     assert are_clean(block, line_ends) == clean
 
 
-@pytest.mark.parametrize("octet", range(256))
-def test_every_octet_of_a_name_is_judged(octet: int) -> None:
+def test_every_octet_of_a_name_is_judged() -> None:
     """RFC 9110 section 5.6.2: visible ASCII without delimiters."""
-    is_good = chr(octet).isascii() and (chr(octet).isalnum() or octet in b"!#$%&'*+-.^_`|~")
+    good = {octet for octet in range(128) if chr(octet).isalnum() or octet in b"!#$%&'*+-.^_`|~"}
 
-    assert is_token(b"a%cb" % octet) == is_good
+    assert {octet for octet in range(256) if is_token(b"a%cb" % octet)} == good
     assert not is_token(b"")

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.errors import ErrorCode
 from gateway.http.reader_state import REFUSED
+from tests.support.rows import every_row
 from tests.unit.http.outcomes import Outcome, octets_of, read_response
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -141,14 +142,26 @@ def assert_refused(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "has_head"),
+    ("rows", "have_heads"),
     [
-        *((said, False) for said in (*FRAMING, *STATUS_LINES, *FIELD_LINES, *TOO_MUCH)),
-        *((said, True) for said in CHUNKS),
+        (FRAMING, False),
+        (STATUS_LINES, False),
+        (FIELD_LINES, False),
+        (TOO_MUCH, False),
+        (CHUNKS, True),
     ],
+    ids=["framing", "status lines", "field lines", "too much", "chunks"],
 )
-def test_row_is_refused_however_it_is_cut(said: bytes, has_head: bool) -> None:
+def test_row_is_refused_however_it_is_cut(rows: list[bytes], have_heads: bool) -> None:
     """Once, and nothing is read behind that."""
+    with every_row() as trying:
+        for said in rows:
+            with trying(said[:200]):
+                assert_refused_however_cut(said, has_head=have_heads)
+
+
+def assert_refused_however_cut(said: bytes, *, has_head: bool) -> None:
+    """Hold one row against that: whole, at its cuts, octet by octet."""
     expected = read_response(said)
     assert_refused(expected)
     assert (expected.head is not None) == has_head

@@ -25,6 +25,7 @@ from gateway.observe.service_metrics import (
     upstream_error_of,
 )
 from gateway.observe.streams import UsageCounts
+from tests.support.rows import every_row
 from tests.support.tools import tool
 
 LABELS = (
@@ -208,15 +209,16 @@ def test_any_status_counts_once(method: str, status: int) -> None:
     assert sum(requests.values()) == 1
 
 
-@pytest.mark.parametrize("status", range(400, 600))
-def test_every_error_status_has_a_name(status: int) -> None:
+def test_every_error_status_has_a_name() -> None:
     """And the series for it is there, for every layer that can have answered."""
     service = ServiceMetrics("iris", [], [])
-    name = upstream_error_of(status)
-
-    assert name in UPSTREAM_ERRORS
-    for layer in (Layer.APIG, Layer.MODELARTS, Layer.MODEL):
-        service.count_error(layer, name)
+    with every_row() as trying:
+        for status in range(400, 600):
+            with trying(status):
+                name = upstream_error_of(status)
+                assert name in UPSTREAM_ERRORS
+                for layer in (Layer.APIG, Layer.MODELARTS, Layer.MODEL):
+                    service.count_error(layer, name)
 
 
 def test_every_error_of_ours_can_be_counted() -> None:

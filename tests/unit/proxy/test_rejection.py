@@ -20,15 +20,16 @@ OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("code", sorted(REJECTED_401 | OTHERS))
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 429, 500, 503])
-def test_status_and_code_decide_together(status: int, code: str) -> None:
+def test_status_and_code_decide_together(status: int) -> None:
     """The table, in full: no code decides alone."""
-    expected = (status == 401 and code in REJECTED_401) or (
-        status == 403 and code == "ModelArts.0203"
-    )
+    expected = {401: REJECTED_401, 403: {"ModelArts.0203"}}.get(status, set())
 
-    assert is_token_rejection(status, code, server=b"", keystone=False) is expected
+    assert {
+        code
+        for code in REJECTED_401 | OTHERS
+        if is_token_rejection(status, code, server=b"", keystone=False)
+    } == expected
 
 
 @pytest.mark.parametrize(

@@ -52,15 +52,20 @@ $(VENV)/.release-installed: pyproject.toml | $(VENV)/.dev-installed
 	@touch $@ $(VENV)/.gateway-installed $(VENV)/.dev-installed
 
 setup: $(VENV)/.dev-installed ## create .venv and install everything (done by the other targets when needed)
+	@$(BIN)/python -m pytest --collect-only --quiet >/dev/null || true # compiles the tests
 
 demo: $(VENV)/.gateway-installed ## the stand-in cloud and the gateway on loopback; prints curl lines that work
 	@$(BIN)/modelarts-gateway demo $(DEMO_ARGS)
 
 # Tests wait much of their time, so there may be more workers than processors.
 WORKERS ?= 4
-# A whole cloud, Prometheus with all that it watches, every object of a process: after the others,
-# one worker for each processor.
-ALONE := tests/programs/watch tests/cloud/keystone tests/data_planes tests/exchange/test_leaks.py
+# A whole Keystone, other proxies over a token's life: minutes of real time, in `make test-long`.
+HEAVY := tests/cloud/keystone tests/data_planes
+# They skip a test, or take a short form of one, unless LONG=1.
+LONG_FORMS := tests/programs/watch tests/cost tests/cloud/test_llm_clients.py tests/exchange/test_fuzz.py \
+	tests/exchange/test_memory.py tests/unit/identity/test_simulated_year.py
+# Looks at every object of its process: where no other test has left any.
+ALONE := tests/exchange/test_leaks.py
 
 # What fails beside other tests is tried once more by itself, and the run says so.
 define tried_twice
@@ -69,9 +74,13 @@ $(BIN)/python -m pytest $(1) $(TEST_ARGS) || { \
 	&& $(BIN)/python -m pytest -n 0 --last-failed --last-failed-no-failures none $(TEST_ARGS); }
 endef
 
-test: $(VENV)/.dev-installed ## the whole test suite; one test at a time: TEST_ARGS=-n0
-	@$(call tried_twice,-n $(WORKERS) --cache-clear $(ALONE:%=--ignore=%))
+test: $(VENV)/.dev-installed ## the test suite; one test at a time: TEST_ARGS=-n0
+	@$(call tried_twice,-n $(WORKERS) --cache-clear $(HEAVY:%=--ignore=%) $(ALONE:%=--ignore=%))
 	@$(call tried_twice,-n 2 $(ALONE))
+
+.PHONY: test-long
+test-long: $(VENV)/.dev-installed ## what takes too long for `make test`: heavy suites, long forms of tests
+	@LONG=1 $(BIN)/python -m pytest -n 2 $(HEAVY) $(LONG_FORMS) $(TEST_ARGS)
 
 # What a request passes through, compiled from the same source. The tests run where that source is
 # not, or they would import it.

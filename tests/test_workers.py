@@ -1,7 +1,9 @@
 """The order of the tests, and what becomes of a run in which a worker dies."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
@@ -40,3 +42,56 @@ def test_a_run_ends_although_a_worker_died(tmp_path: Path) -> None:
     )
     assert ended.returncode == 1, ended.stdout
     assert "1 failed, 60 passed" in ended.stdout
+
+
+def test_every_long_form_is_run_by_test_long() -> None:
+    """Else what `make test` leaves out would be run by nobody."""
+    makefile = (_ROOT / "Makefile").read_text().replace("\\\n", "")
+    [run] = re.findall(r"^LONG_FORMS := (.+)$", makefile, re.MULTILINE)
+    wanting = [
+        path
+        for path in (_ROOT / "tests").rglob("*.py")
+        if re.search(r"tools import .*\bLONG\b", path.read_text())
+    ]
+
+    assert wanting
+    assert [
+        path for path in wanting if not any(path.is_relative_to(_ROOT / it) for it in run.split())
+    ] == []
+    assert "make test-long" in (_ROOT / ".ci" / "run").read_text()
+
+
+_LEFT_OPEN = """
+import asyncio
+import uvloop
+
+async def leave():
+    await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    raise AssertionError("as it should")
+
+def test_fails():
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(leave())
+"""
+
+
+def test_a_test_that_fails_with_a_server_open_ends(tmp_path: Path) -> None:
+    """uvloop waits for ever for what it could not close, because the warning about it was an error.
+
+    pytest-timeout does not help: it looks away once a test has failed.
+    """
+    options = tomllib.loads((_ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    filters = "".join(f"\n  {line}" for line in options["filterwarnings"])
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\nfilterwarnings ={filters}\n")
+    (tmp_path / "test_open.py").write_text(_LEFT_OPEN)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", tmp_path],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert "as it should" in ended.stdout
+    assert "1 failed" in ended.stdout

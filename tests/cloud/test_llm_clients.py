@@ -18,7 +18,7 @@ from openai import AsyncOpenAI
 from gateway.twin import LLM_ID, Twin
 from tests.cloud.serving import TokenGateway, password_identity, token_gateway, until
 from tests.support.demo import ENVIRONMENT, ROOT, running_demo
-from tests.support.tools import lacking, python_with, tool
+from tests.support.tools import LONG, lacking, python_with, tool
 from tests.support.twin import running_twin
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello to you"}]
@@ -220,7 +220,8 @@ print(json.dumps([whole.choices[0].message.content, whole.usage.completion_token
 """
 
 
-@pytest.mark.timeout(400)  # the first run installs 380 MB
+@pytest.mark.skipif(not LONG, reason="installs 380 MB, and takes 20 s of CPU: LONG=1")
+@pytest.mark.timeout(400)
 async def test_litellm_chats_and_streams(base_url: str, tmp_path: Path) -> None:
     """Pointed at the gateway as at any OpenAI-compatible server."""
     python = await asyncio.to_thread(python_with, ROOT / ".venv" / "litellm", LITELLM)

@@ -3,10 +3,11 @@
 import argparse
 import shutil
 import sys
+from collections.abc import Callable
 
 from tests.cost import figures
 from tests.cost.interpreted import interpreted
-from tests.cost.record import compare, keep
+from tests.cost.record import Figures, compare, keep
 
 
 def main() -> int:
@@ -22,7 +23,7 @@ def main() -> int:
         share = phase.bytecodes / total
         print(f"  {name:<32}{phase.calls:>10.1f}{phase.bytecodes:>12.1f}{share:>8.0%}")
 
-    sections = {figures.INTERPRETED: figures.interpreted_figures}
+    sections: dict[str, Callable[[], Figures]] = {figures.INTERPRETED: figures.interpreted_figures}
     if not options.interpreted_only:
         if shutil.which("strace"):
             sections[figures.SYSTEM_CALLS] = figures.system_call_figures

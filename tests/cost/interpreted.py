@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -91,6 +92,7 @@ async def _count(shape: str, services: int, identities: int) -> dict[str, dict[s
     }
 
 
+@cache
 def interpreted(shape: str, services: int = 2, identities: int = 1) -> dict[str, Work]:
     """Return the work of one exchange of `shape`, by phase, where there are so many of each."""
     said = subprocess.run(

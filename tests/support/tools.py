@@ -11,7 +11,7 @@ from typing import NoReturn
 import pytest
 
 LONG = os.environ.get("LONG") == "1"
-"""Whether tests take their long form, which `.ci/run` asks for once."""
+"""Whether tests take their long form: `make test-long`, which `.ci/run` calls."""
 
 
 def lacking(what: str) -> NoReturn:

@@ -296,10 +296,11 @@ def table(results: dict[str, dict[str, float]]) -> str:
 def document(kept: Mapping[str, Any]) -> str:
     """Return the table of a run and what is to be known about it, as Markdown."""
     proofs = [overload_proofs.Proof(**one) for one in kept.get("proofs", [])]
+    first = ", all of this before its other programs" if kept.get("undisturbed") else ""
     more = f"\n\n{overload_proofs.table(proofs)}" if proofs else ""
     return (
         f"{table(kept['results'])}{more}\n\nFlood of {kept['flood_s']:g} s; load average of the "
-        f"machine {kept['load_average']}; the gateway {kept.get('build', 'interpreted')}; "
+        f"machine {kept['load_average']}{first}; the gateway {kept.get('build', 'interpreted')}; "
         "client and service on the same two cores."
     )
 
@@ -318,6 +319,18 @@ def prove(seconds: float) -> Iterator[overload_proofs.Proof]:
     yield overload_proofs.retry_budget(lambda s, f: _gateway(s, f, _RETRYING), 2 * seconds)
 
 
+def _undisturbed() -> bool:
+    """Go before the machine's other programs, with all that is started; return whether we may.
+
+    Capacity is counted in slots of 50 ms: whoever is not let run for some milliseconds loses it.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        return False
+    return True
+
+
 def main() -> int:
     """Measure whoever is installed; print and keep the table."""
     parser = argparse.ArgumentParser(
@@ -327,6 +340,7 @@ def main() -> int:
     parser.add_argument("--flood", type=float, default=20.0, help="seconds at twice the capacity")
     parser.add_argument("--proof", type=float, default=10.0, help="seconds of each proof")
     options = parser.parse_args()
+    undisturbed = _undisturbed()
     results = {}
     for name in CONTESTANTS:
         try:
@@ -338,6 +352,7 @@ def main() -> int:
         "build": "compiled" if peers.find("compiled") else "interpreted",
         "flood_s": options.flood,
         "load_average": load,
+        "undisturbed": undisturbed,
         "results": results,
         "proofs": [asdict(one) for one in prove(options.proof)],
     }

@@ -145,7 +145,7 @@ def throttling(start: Start, seconds: float) -> Proof:
         "this",
         f"{100 * good / able:.0f} % of what it takes; it was sent {100 * len(sent) / able:.0f} %, "
         f"and {refused} callers got its 429",
-        "80 to 120 %",
+        "sent at most 120 %, good 95 % or more",
     )
 
 

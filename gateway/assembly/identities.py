@@ -75,7 +75,7 @@ def build_identity(name: str, identity: Identity, store: TokenStore | None = Non
     Args:
         name: of the identity.
         identity: its settings.
-        store: knows what others have found out about the same account; None: nobody has.
+        store: the process's tokens and accounts; None: this identity shares them with no other.
 
     Raises:
         ConfigError: a certificate or key cannot be used.
@@ -87,71 +87,102 @@ def build_identity(name: str, identity: Identity, store: TokenStore | None = Non
             source = FileSource(required(identity.token_file))
             return BuiltIdentity(source, (source.file,))
         case "api_key" | "header":
-            is_key = identity.method == "api_key"
-            read_secret, files = (
-                secret_of(identity.key, identity.key_file)
-                if is_key
-                else secret_of(identity.value, identity.value_file)
-            )
-            key_source = KeySource(
-                identity.field_name,
-                "Bearer " if is_key else identity.prefix,
-                read_secret,
-                expires=identity.expires,
-            )
-            return BuiltIdentity(key_source, files)
+            return _build_key(identity)
         case "ak_sk":
             return _build_access_key(name, identity)
         case "oidc":
-            file = SecretFile(required(identity.id_token_file), tell=account_digest)
-            oidc = OidcLogin(
-                auth_url=required(identity.auth_url),
-                idp=required(identity.idp),
-                protocol=identity.protocol,
-                project=identity.project,
-                project_id=identity.project_id,
-                project_domain=identity.project_domain,
-                read_token=file.read,
-            )
-            source_of_oidc = OidcSource(
-                oidc,
-                clock=boottime,
-                wall_clock=wall_clock,
-                random=random.random,
-                tls=_iam_tls(name, identity),
-                server_hostname=identity.tls.server_name,
-                proxy=build_proxy(f"identities.{name}.egress_proxy", identity.egress_proxy),
-            )
-            return BuiltIdentity(source_of_oidc, (file,))
+            return _build_oidc(name, identity)
         case "password":
-            read_secret, files = secret_of(identity.password, identity.password_file)
-            next_file = next_secret_file(identity)
-            if next_file is not None:
-                files = (*files, next_file)
-            login: PasswordLogin | ApplicationCredentialLogin = PasswordLogin(
-                tokens_url=identity.tokens_url,
-                username=required(identity.username),
-                user_domain=required(identity.user_domain),
-                project=identity.project,
-                project_id=identity.project_id,
-                project_domain=identity.project_domain,
-                read_secret=read_secret,
-                read_next_secret=None if next_file is None else next_file.read,
-            )
+            login, files = _password_login(identity)
+            return _build_keystone(name, identity, login, files, store)
         case "application_credential":
-            read_secret, files = secret_of(identity.secret, identity.secret_file)
-            login = ApplicationCredentialLogin(
-                tokens_url=identity.tokens_url,
-                credential_id=identity.id,
-                name=identity.name,
-                username=identity.username,
-                user_domain=identity.user_domain,
-                read_secret=read_secret,
-            )
+            credential_login, files = _application_credential_login(identity)
+            return _build_keystone(name, identity, credential_login, files, store)
         case _:
             assert_never(identity.method)
+
+
+def _build_key(identity: Identity) -> BuiltIdentity:
+    is_key = identity.method == "api_key"
+    read_secret, files = (
+        secret_of(identity.key, identity.key_file)
+        if is_key
+        else secret_of(identity.value, identity.value_file)
+    )
+    source = KeySource(
+        identity.field_name,
+        "Bearer " if is_key else identity.prefix,
+        read_secret,
+        expires=identity.expires,
+    )
+    return BuiltIdentity(source, files)
+
+
+def _build_oidc(name: str, identity: Identity) -> BuiltIdentity:
+    file = SecretFile(required(identity.id_token_file), tell=account_digest)
+    login = OidcLogin(
+        auth_url=required(identity.auth_url),
+        idp=required(identity.idp),
+        protocol=identity.protocol,
+        project=identity.project,
+        project_id=identity.project_id,
+        project_domain=identity.project_domain,
+        read_token=file.read,
+    )
+    source = OidcSource(
+        login,
+        clock=boottime,
+        wall_clock=wall_clock,
+        random=random.random,
+        tls=_iam_tls(name, identity),
+        server_hostname=identity.tls.server_name,
+        proxy=build_proxy(f"identities.{name}.egress_proxy", identity.egress_proxy),
+    )
+    return BuiltIdentity(source, (file,))
+
+
+def _password_login(identity: Identity) -> tuple[PasswordLogin, tuple[SecretFile, ...]]:
+    """Return the login, and the files that hold its passwords."""
+    read_secret, files = secret_of(identity.password, identity.password_file)
+    next_file = next_secret_file(identity)
+    login = PasswordLogin(
+        tokens_url=identity.tokens_url,
+        username=required(identity.username),
+        user_domain=required(identity.user_domain),
+        project=identity.project,
+        project_id=identity.project_id,
+        project_domain=identity.project_domain,
+        read_secret=read_secret,
+        read_next_secret=None if next_file is None else next_file.read,
+    )
+    return login, files if next_file is None else (*files, next_file)
+
+
+def _application_credential_login(
+    identity: Identity,
+) -> tuple[ApplicationCredentialLogin, tuple[SecretFile, ...]]:
+    """Return the login, and the file that holds its secret, if there is one."""
+    read_secret, files = secret_of(identity.secret, identity.secret_file)
+    login = ApplicationCredentialLogin(
+        tokens_url=identity.tokens_url,
+        credential_id=identity.id,
+        name=identity.name,
+        username=identity.username,
+        user_domain=identity.user_domain,
+        read_secret=read_secret,
+    )
+    return login, files
+
+
+def _build_keystone(
+    name: str,
+    identity: Identity,
+    login: PasswordLogin | ApplicationCredentialLogin,
+    files: tuple[SecretFile, ...],
+    store: TokenStore | None,
+) -> BuiltIdentity:
     accounts = TokenStore(boottime) if store is None else store
-    source_of_tokens = KeystoneSource(
+    source = KeystoneSource(
         login,
         clock=boottime,
         wall_clock=wall_clock,
@@ -163,7 +194,7 @@ def build_identity(name: str, identity: Identity, store: TokenStore | None = Non
         server_hostname=identity.tls.server_name,
         proxy=build_proxy(f"identities.{name}.egress_proxy", identity.egress_proxy),
     )
-    return BuiltIdentity(source_of_tokens, files)
+    return BuiltIdentity(source, files)
 
 
 def _iam_tls(name: str, identity: Identity) -> ssl.SSLContext | None:

@@ -136,9 +136,23 @@ class ServiceGauges:
 
 def service_families(service: ServiceMetrics, gauges: ServiceGauges) -> Iterator[Metric]:
     """Yield the families of one service."""
+    yield from _traffic_families(service)
+    yield from _trouble_families(service)
+    yield gauge(
+        "gateway_upstream_connections",
+        "Open connections to the service: with a request (active) or kept for the next (idle).",
+        ("service", "state"),
+        [((service.name, "active"), gauges.active), ((service.name, "idle"), gauges.idle)],
+    )
+    yield from overload_families(service.name, service.overload, gauges.overload)
+    yield from body_families(service.name, service.bodies)
+
+
+def _traffic_families(service: ServiceMetrics) -> Iterator[Metric]:
+    """Yield requests, their times and their bytes."""
     name = service.name
     of_service = ("service",)
-    by_code, by_error, by_reason = service.totals()
+    by_code, _, _ = service.totals()
     yield counter(
         "gateway_requests",
         "Requests that have ended, by the status that the caller got.",
@@ -184,6 +198,12 @@ def service_families(service: ServiceMetrics, gauges: ServiceGauges) -> Iterator
         of_service,
         [((name,), service.response_bytes)],
     )
+
+
+def _trouble_families(service: ServiceMetrics) -> Iterator[Metric]:
+    """Yield errors, and requests that were sent again."""
+    name = service.name
+    _, by_error, by_reason = service.totals()
     yield counter(
         "gateway_errors",
         "Errors of the gateway and of services, by the layer at fault.",
@@ -196,11 +216,3 @@ def service_families(service: ServiceMetrics, gauges: ServiceGauges) -> Iterator
         ("service", "reason"),
         [((name, reason), count) for reason, count in by_reason.items()],
     )
-    yield gauge(
-        "gateway_upstream_connections",
-        "Open connections to the service: with a request (active) or kept for the next (idle).",
-        ("service", "state"),
-        [((name, "active"), gauges.active), ((name, "idle"), gauges.idle)],
-    )
-    yield from overload_families(name, service.overload, gauges.overload)
-    yield from body_families(name, service.bodies)

@@ -23,7 +23,7 @@ class EffectiveValue:
     key: str
     """Path in the configuration: `services.iris.timeouts.connect`."""
     value_shown: str
-    """As somebody would write it, `40s`, `12MiB`, `[POST]`; `MASK` for a secret."""
+    """The value as in a file: `40s`, `12MiB`, `[POST]`; `MASK` for a secret."""
     origin: str
     """`flag`, `env NAME`, `file PATH:LINE` or `default`."""
 
@@ -31,7 +31,7 @@ class EffectiveValue:
 def effective(loaded: Loaded) -> list[EffectiveValue]:
     """Return every setting that has a value, in the order of config/README.md.
 
-    Keys that nobody set and that have no default, such as `tls.ca_file`, are left out.
+    Keys that are not set and have no default, such as `tls.ca_file`, are left out.
     """
     return [
         EffectiveValue(key, shown, loaded.origins[key])

@@ -103,7 +103,7 @@ class FleetTls(Section):
     ca_file: ReadableFile | None = None
     """PEM file of the authorities to trust instead of the system's."""
     verify: bool = True
-    """Whether the certificate is verified. `false` hands the password to whoever answers."""
+    """Whether the certificate is verified. `false` sends the password to any server."""
     client_cert_file: ReadableFile | None = None
     """PEM file of our own certificate with its chain, when Redis asks for one."""
     client_key_file: ReadableFile | None = None

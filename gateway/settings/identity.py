@@ -73,7 +73,7 @@ class _KeysBeforeFrom(Section):
     """How the gateway shows who it is. `password`, `application_credential` and `oidc` (an ID token
     of the cluster's) log in at `auth_url` for a token, `api_key` sends `Authorization: Bearer` and
     a key, `header` any other line, `ak_sk` signs each request with an access key, `file` sends a
-    token that somebody else renews, `none` nothing at all."""
+    token that another program renews, `none` nothing at all."""
     auth_url: AuthUrl | None = None
     """Root of Keystone's version 3 API, with or without `/v3`. While it cannot be reached,
     callers get 503 as soon as the last token has expired."""
@@ -134,8 +134,8 @@ class _KeysBeforeFrom(Section):
     security_token: Secret | None = None
     """What belongs to a temporary access key, from the environment only."""
     security_token_file: ReadableFile | None = None
-    """File with the security token of a temporary access key that somebody else renews; read again
-    when it changes."""
+    """File with the security token of a temporary access key that another program renews; read
+    again when it changes."""
 
 
 if TYPE_CHECKING:

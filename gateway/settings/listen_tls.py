@@ -18,7 +18,7 @@ class ListenTls(Section):
     """PEM file of its key; may be left out when the certificate's file holds it."""
     client_ca_file: ReadableFile | None = None
     """PEM file of the authorities whose certificates callers must have; without one, the handshake
-    fails. When left out, whoever can connect may call."""
+    fails. When left out, every program that can connect may call."""
     allowed_clients: Annotated[tuple[Text, ...], BeforeValidator(split_list)] = ()
     """Subject alternative names (DNS, URI, address or e-mail) of which a caller's certificate must
     have one; others get 403. When left out, every certificate of the authorities will do."""

@@ -214,7 +214,8 @@ class Settings(Section):
     kubelet and a scraper need the pod's address (`0.0.0.0:9090`)."""
     token_listen: TokenListen | None = None
     """Where other data planes ask for the token that they send: `unix:/path`, or `host:port` on
-    loopback; nothing else, as whoever can connect has the token. Off when left out."""
+    loopback; nothing else, since every program that can connect gets the token. Off when left
+    out."""
     token_listen_mode: Mode = "0600"  # noqa: S105  # a mode, no secret
     """Mode of that socket file, in quotes; without effect on TCP."""
     allowed_hosts: Annotated[tuple[AllowedHost, ...], BeforeValidator(split_list)] = ()

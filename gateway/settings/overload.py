@@ -16,7 +16,7 @@ from gateway.settings.types import (
 )
 
 MAX_IN_FLIGHT = 1000
-"""Where nobody sets a limit: enough that only a service that hangs reaches it."""
+"""The default: so many that only a service that hangs reaches it."""
 
 
 class Queue(Section):
@@ -26,13 +26,14 @@ class Queue(Section):
     """How many may wait; further ones get 503 `Overloaded` at once. Ten times `max_in_flight` when
     left out; 0 for no queue."""
     wait: PositiveDuration = 1.0
-    """How long a request may wait; then 503 `Overloaded`. Below the callers' patience: whoever has
-    given up is not served, but has waited in vain. While the queue has not been empty for that
-    long, the newest request goes first, and one that could not be served in time is refused."""
+    """How long a request may wait; then 503 `Overloaded`. Choose less than the callers' own
+    timeout: a caller that has given up has waited in vain. While the queue has not been empty
+    for that long, the newest request goes first, and one that could not be served in time is
+    refused."""
 
 
 class Breaker(Section):
-    """When a service is left alone for a while because it fails."""
+    """When a failing service gets no requests for a while."""
 
     failures: Count = 0
     """So many failures in a row open it: no connection, no response in time, or 502, 503 and 504
@@ -75,6 +76,7 @@ class Limits(Section):
     """How many callers may be connected at a time; further ones get 503 `Overloaded`. An idle one
     takes about 6 KiB. Never more than the limit of open files allows: two for each."""
     memory: MemorySize = "auto"
-    """Bytes that may wait in memory: unfinished heads, bodies, answers that nobody reads, bodies
-    kept to be sent again. Above it whoever holds most is ended first, with 503 `Overloaded` if no
-    response has begun. `auto` follows the memory limit of the container, or of the machine."""
+    """Bytes that may wait in memory: unfinished heads, bodies, responses that clients do not read,
+    bodies kept to be sent again. Above it, the client that holds most is cut off first, with 503
+    `Overloaded` if no response has begun. `auto` follows the memory limit of the container, or
+    of the machine."""

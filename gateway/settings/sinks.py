@@ -37,10 +37,10 @@ class Sink(Section):
     """Name of the secret in `envoy_sds`, key of the line in `haproxy_map`; the identity's when
     left out."""
     mode: Mode = "0600"
-    """Mode of the file, in quotes. Whoever can read it has the token."""
+    """Mode of the file, in quotes. Every user who can read the file has the token."""
     remove_on_exit: bool = False
     """Whether the token is taken out when the gateway ends: the file stays, without a token.
-    Off: the last token stays, so that a restart interrupts nobody."""
+    Off: the last token stays, so that a restart interrupts no other program."""
 
     def __str__(self) -> str:
         """Return the path, and the format unless it is plain."""

@@ -119,7 +119,7 @@ KINDS: Mapping[str, Kind] = {
         remarks=("from: metadata               # or pod, instead of the two: temporary keys",),
     ),
     "file": Kind(
-        "a token that somebody else writes to a file", (), "token_file", "token"
+        "a token that another program writes to a file", (), "token_file", "token"
     ),
     "none": Kind("nothing: the service is open", ()),
 }  # fmt: skip

@@ -16,8 +16,8 @@ class Tls(Section):
     server_name: HostName | None = None
     """Name to ask for and to verify instead of the URL's host; for addresses and tunnels."""
     verify: bool = True
-    """Whether the certificate is verified. `false` hands the token to whoever answers, and is
-    warned about at every start."""
+    """Whether the certificate is verified. `false` sends the token to any server that answers, and
+    causes a warning at every start."""
     client_cert_file: ReadableFile | None = None
     """PEM file of our own certificate with its chain, when the other side asks for one."""
     client_key_file: ReadableFile | None = None

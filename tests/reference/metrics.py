@@ -24,8 +24,8 @@ _HEAD = """\
 
 <!-- Made by `python -m tests.documents` from gateway/observe/; edit there. -->
 
-`GET /metrics` on the admin listener: Prometheus' text format, or OpenMetrics with exemplars for
-whoever asks for it. Label values come from the configuration or from the closed sets below;
+`GET /metrics` on the admin listener: Prometheus' text format, or OpenMetrics with exemplars if
+the scraper asks for it. Label values come from the configuration or from the closed sets below;
 anything else is `other`. The alerts in
 [deploy/prometheus/](../deploy/prometheus/alerts.rules.yml) and the dashboard use these names.
 

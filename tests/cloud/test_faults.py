@@ -188,6 +188,7 @@ async def test_f05_iam_throttles(tmp_path: Path) -> None:
         assert 1 <= await it.unavailable("Gateway.LoginThrottled") <= 3
         while it.attempts == 1:
             await it.gateway.call()
+            await asyncio.sleep(0.02)
         assert time.monotonic() - throttled_at >= 1.9
         await until(lambda: it.readiness.ready)
         assert it.attempts == 2

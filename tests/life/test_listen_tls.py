@@ -140,6 +140,7 @@ async def test_new_files_are_taken_without_a_lost_request(tmp_path: Path) -> Non
                 status, _, certificate = await call(process, context)
                 statuses.append(status)
                 certificates.append(certificate)
+                await asyncio.sleep(0.005)
 
         calling = [asyncio.create_task(keep_calling()) for _ in range(3)]
         for _ in range(3):

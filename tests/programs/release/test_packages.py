@@ -141,6 +141,31 @@ def test_installed_command_knows_its_version(installed: Path) -> None:
     assert f"version {__version__}" in said.stdout
 
 
+def test_uvx_runs_the_wheel_without_installing_it(wheel: Path, tmp_path: Path) -> None:
+    """
+    The README's line for uvx, with an empty cache and pip's index.
+    """
+    index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple")
+    environment = {
+        **os.environ,
+        "UV_CACHE_DIR": str(tmp_path / "cache"),
+        "UV_DEFAULT_INDEX": index,
+        "UV_PYTHON": sys.executable,
+    }
+    uvx = Path(sys.executable).with_name("uvx")
+    said = subprocess.run(
+        [uvx, "--from", wheel, "modelarts-gateway", "--version"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert said.returncode == 0, said.stderr
+    assert f"version {__version__}" in said.stdout
+
+
 def test_sample_configuration_of_the_wheel_is_accepted(installed: Path, tmp_path: Path) -> None:
     """
     The sample that the wheel installs passes `check` once its secret files exist.

@@ -18,6 +18,7 @@ from openai import AsyncOpenAI
 from gateway.twin import LLM_ID, Twin
 from tests.cloud.serving import TokenGateway, password_identity, token_gateway, until
 from tests.support.demo import ENVIRONMENT, ROOT, running_demo
+from tests.support.process import run
 from tests.support.tools import LONG, lacking, python_with, tool
 from tests.support.twin import running_twin
 
@@ -225,14 +226,12 @@ print(json.dumps([whole.choices[0].message.content, whole.usage.completion_token
 async def test_litellm_chats_and_streams(base_url: str, tmp_path: Path) -> None:
     """Pointed at the gateway as at any OpenAI-compatible server."""
     python = await asyncio.to_thread(python_with, ROOT / ".venv" / "litellm", LITELLM)
-    process = await asyncio.create_subprocess_exec(
-        python, "-c", _LITELLM, base_url,
-        env={**ENVIRONMENT, "HOME": str(tmp_path), "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    said, complaint = await process.communicate()
+    environment = {**ENVIRONMENT, "HOME": str(tmp_path), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    code, said, complaint = await run(
+        str(python), "-c", _LITELLM, base_url, env=environment, within_s=300
+    )
 
-    assert process.returncode == 0, complaint.decode()[-2000:]
+    assert code == 0, complaint[-2000:]
     assert json.loads(said) == [SAID, 5, SAID]
 
 
@@ -285,11 +284,7 @@ async def test_nodes_fetch_streams(base_url: str) -> None:
     node = shutil.which("node")
     if node is None:
         lacking("node is not installed")
-    process = await asyncio.create_subprocess_exec(
-        node, "--input-type=module", "-e", _NODE, base_url,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    said, complaint = await process.communicate()
+    code, said, complaint = await run(node, "--input-type=module", "-e", _NODE, base_url)
 
-    assert process.returncode == 0, complaint.decode()[-2000:]
+    assert code == 0, complaint[-2000:]
     assert json.loads(said) == {"status": 200, "text": SAID, "rest": ""}

@@ -21,7 +21,7 @@ from tests.support.twin import running_twin
 MANIFEST = Path(__file__).parents[2] / "deploy" / "kubernetes" / "token-gate.yaml"
 SECRET = "a" * 64
 
-pytestmark = pytest.mark.timeout(120, func_only=True)
+pytestmark = pytest.mark.timeout(300, func_only=True)
 
 
 def adapted(folder: Path, port: int, endpoint: int) -> Path:

@@ -39,6 +39,7 @@ from tests.exchange.leak_scenes import (
 )
 from tests.support.canaries import Canary, leaks_in
 from tests.support.gateway import POST, running_gateway
+from tests.support.process import run
 from tests.support.rows import every_row
 from tests.support.until import until
 from tests.support.upstream import OK, scripted_upstream
@@ -229,14 +230,8 @@ class Running:
 
 async def command(*words: str, environ: dict[str, str]) -> bytes:
     """Run a command to its end; return what it prints."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", *words),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=environ,
-    )
-    printed, _ = await process.communicate()
-    return printed
+    _, out, err = await run(sys.executable, "-m", "gateway", *words, env=environ)
+    return (out + err).encode()
 
 
 @asynccontextmanager
@@ -252,7 +247,7 @@ async def serving(folder: Path, config: Path, environ: dict[str, str]) -> AsyncI
         )
     running = Running(process, out, err)
     try:
-        await until(running.listens, within_s=20)
+        await until(running.listens)
         yield running
     finally:
         if process.returncode is None:

@@ -1,6 +1,5 @@
 """What cannot work is said at the start, in a sentence each, and not at the first request."""
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway import __version__, build
+from tests.support.process import run
 from tests.support.served import served, settings_of
 
 LOGIN = {"auth_url": "http://127.0.0.1:1", "username": "u", "user_domain": "d", "project": "p"}
@@ -18,13 +18,8 @@ async def start(folder: Path, settings: dict[str, Any]) -> tuple[int, list[str]]
     """Start one that cannot; return its exit code and what it says."""
     file = folder / "gateway.yaml"
     file.write_text(json.dumps(settings))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway", "serve", "--config", str(file),
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    async with asyncio.timeout(100):
-        _, said = await process.communicate()
-    return process.returncode or 0, [json.loads(line)["message"] for line in said.splitlines()]
+    code, _, said = await run(sys.executable, "-m", "gateway", "serve", "--config", str(file))
+    return code, [json.loads(line)["message"] for line in said.splitlines()]
 
 
 async def test_the_log_begins_with_what_runs(tmp_path: Path) -> None:

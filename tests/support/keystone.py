@@ -28,7 +28,7 @@ TOKEN_LIFE_S = 5
 DOMAIN, PROJECT = "my-account", "region-1"
 
 _HOME = Path(__file__).parents[2] / ".venv" / "keystone"
-_INSTALL_S, _START_S = 240, 60
+_INSTALL_S, _START_S = 1200, 120
 _CONF = """\
 [DEFAULT]
 use_stderr = false

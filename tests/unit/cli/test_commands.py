@@ -1,6 +1,5 @@
 """The command line as users meet it: exit codes, sentences, examples."""
 
-import asyncio
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from click.testing import CliRunner
 
 from gateway import __version__, build
 from gateway.cli import main
+from tests.support.process import run
 from tests.support.served import served
 from tests.unit.cli.conftest import Run
 
@@ -53,20 +53,11 @@ async def command(
     *words: str, environment: Mapping[str, str] | None = None
 ) -> tuple[int, str, str]:
     """Run a command in a process of its own, without any configuration around it."""
-    process = await asyncio.create_subprocess_exec(
+    return await run(
         sys.executable, "-m", "gateway", *words,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         env={key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         | dict(environment or {}),
     )  # fmt: skip
-    try:
-        async with asyncio.timeout(100):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:  # else the event loop would wait for it for ever
-            process.kill()
-            await process.wait()
-    return process.returncode or 0, out.decode(), err.decode()
 
 
 @pytest.mark.parametrize("name", ["serve", "demo"])

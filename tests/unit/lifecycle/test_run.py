@@ -1,6 +1,5 @@
 """Running a gateway: what its log says, and in which form."""
 
-import asyncio
 import errno
 import json
 import os
@@ -13,6 +12,7 @@ import pytest
 
 from gateway.lifecycle.binding import binding
 from gateway.settings.addresses import parse_listen
+from tests.support.process import run
 
 _SCRIPT = textwrap.dedent("""
     import asyncio, contextlib, os, signal
@@ -50,22 +50,15 @@ logging.getLogger("gateway.test").warning("hello")
 
 async def test_a_fault_in_the_event_loop_is_told_without_its_text() -> None:
     """One line with type and place; the gateway goes on until it is told to end."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _SCRIPT),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": os.environ["PATH"]},
-    )
-    async with asyncio.timeout(100):
-        out, err = await process.communicate()
+    code, out, err = await run(sys.executable, "-c", _SCRIPT, env={"PATH": os.environ["PATH"]})
 
-    assert (process.returncode, out) == (0, b"")
-    [line, *_] = err.decode().splitlines()
+    assert (code, out) == (0, "")
+    [line, *_] = err.splitlines()
     told = json.loads(line)
     assert (told["level"], told["logger"]) == ("ERROR", "gateway.observe")
     assert told["message"] == "event loop: Exception in callback"
     assert told["error"].startswith("ValueError in fail (")
-    assert b"sesame" not in err
+    assert "sesame" not in err
 
 
 @pytest.mark.parametrize(
@@ -73,18 +66,13 @@ async def test_a_fault_in_the_event_loop_is_told_without_its_text() -> None:
 )
 async def test_the_log_is_json_unless_a_terminal_shows_it(asked: str, is_json: bool) -> None:
     """Or what the environment asks for."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _LINE),
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": os.environ["PATH"], "GATEWAY_LOG_FORMAT": asked},
-    )
-    async with asyncio.timeout(100):
-        _, err = await process.communicate()
+    environment = {"PATH": os.environ["PATH"], "GATEWAY_LOG_FORMAT": asked}
+    _, _, err = await run(sys.executable, "-c", _LINE, env=environment)
 
     if is_json:
         assert json.loads(err)["message"] == "hello"
     else:
-        assert err.endswith(b" WARNING gateway.test: hello\n")
+        assert err.endswith(" WARNING gateway.test: hello\n")
 
 
 def test_on_a_terminal_it_is_text() -> None:
@@ -93,7 +81,7 @@ def test_on_a_terminal_it_is_text() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _LINE], stderr=its, env={"PATH": os.environ["PATH"]}
     ) as process:
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     told = os.read(ours, 4096)
     os.close(ours)
     os.close(its)

@@ -4,9 +4,10 @@ import asyncio
 import select
 import socket
 import struct
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.http.pieces import joined_if_small
+from gateway.proxy.deadlines import Watched
 from gateway.proxy.downstream import Downstream
 
 LOOK_S: Final = 0.5
@@ -16,16 +17,18 @@ _RESET: Final = struct.pack("ii", 1, 0)
 _TCP: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 
 
-class StreamOwner(Protocol):
-    """The connection that a stream belongs to."""
+class StreamOwner(Watched):
+    """The connection that a stream belongs to; deadlines watch it."""
+
+    __slots__ = ()
 
     def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
         """Called when the request has been answered or given up (see `Downstream`)."""
-        ...
+        raise NotImplementedError
 
     def client_vanished(self) -> bool:
         """Called when the client has left while nothing is read; return whether that ends it."""
-        ...
+        raise NotImplementedError
 
 
 class ClientStream(Downstream):

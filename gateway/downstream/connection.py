@@ -11,7 +11,7 @@ import socket
 from enum import Enum, auto
 from typing import Any, Final, Protocol, cast
 
-from gateway.downstream.client_stream import ClientStream
+from gateway.downstream.client_stream import ClientStream, StreamOwner
 from gateway.errors import (
     DownstreamError,
     ErrorCode,
@@ -23,7 +23,6 @@ from gateway.http.reader_state import DONE, REFUSED, TUNNEL
 from gateway.http.request import Request, unreadable_request
 from gateway.http.request_reader import RequestReader
 from gateway.proxy.context import ExchangeContext
-from gateway.proxy.deadlines import Watched
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.phase import Phase
 
@@ -117,7 +116,7 @@ _LINGERING: Final = _State.LINGERING
 _CLOSING: Final = _State.CLOSING
 
 
-class ClientConnection(Watched):
+class ClientConnection(StreamOwner):
     """A client's connection: the event loop's protocol.
 
     Requests are answered one at a time, in order; while one is answered, what has arrived behind it
@@ -129,6 +128,7 @@ class ClientConnection(Watched):
         "_context",
         "_deadline",
         "_listener",
+        "_memory",
         "_starting",
         "_state",
         "exchange",
@@ -143,6 +143,7 @@ class ClientConnection(Watched):
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._context = listener.context
+        self._memory = listener.memory
         self.stream = ClientStream(self)
         self.reader = RequestReader()
         self.exchange: Exchange | None = None
@@ -173,11 +174,13 @@ class ClientConnection(Watched):
         self._context.deadlines.watch(self)
         if listener.full:
             listener.make_room()
-        if listener.flooded:
-            self.stream.abort()
-        elif listener.full:
-            self.refuse(UnavailableError(ErrorCode.OVERLOADED, Rejection.CONNECTIONS))
-        elif listener.bars(opened):
+            if listener.flooded:
+                self.stream.abort()
+                return
+            if listener.full:
+                self.refuse(UnavailableError(ErrorCode.OVERLOADED, Rejection.CONNECTIONS))
+                return
+        if listener.bars(opened):
             self.refuse(DownstreamError(ErrorCode.CLIENT_NOT_ALLOWED))
 
     def data_received(self, data: bytes) -> None:
@@ -189,7 +192,7 @@ class ClientConnection(Watched):
         if exchange is not None and request is not None:
             was_ended = request.ended
             reader.feed(data)
-            self._listener.memory.note(len(data))
+            self._memory.note(len(data))
             try:
                 self._go_on(exchange, was_ended=was_ended)
             except Exception:  # noqa: BLE001  # logged, counted and answered
@@ -200,9 +203,9 @@ class ClientConnection(Watched):
         if reader.request is None and reader.in_head:
             if not was_in_head:
                 self._deadline = now + HEAD_TIMEOUT_S
-            self._listener.memory.note(len(data))
+            self._memory.note(len(data))
         elif len(data) > _LARGE_BYTES:
-            self._listener.memory.note(len(data))
+            self._memory.note(len(data))
         self._start_next(now)
 
     def eof_received(self) -> None:
@@ -224,7 +227,7 @@ class ClientConnection(Watched):
     def pause_writing(self) -> None:
         """Note that the client reads more slowly than we write."""
         self.stream.note_writing(paused=True)
-        self._listener.memory.note(self.stream.unsent_bytes)
+        self._memory.note(self.stream.unsent_bytes)
 
     def resume_writing(self) -> None:
         """Let the service go on as well."""

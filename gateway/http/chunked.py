@@ -122,6 +122,8 @@ class ChunkedReader:
             self.chunks += 1
             self._overhead = 0
             at = end + 2
+            if at == len(data):
+                break
             size_line = _PLAIN_SIZE_LINE.match(data, at)
         return at
 

@@ -63,6 +63,13 @@ Judge = Callable[[_Head, bytes, bytes], None]
 the head cannot be accepted."""
 
 
+def _not_known(_head: Head, _value: bytes, _text: bytes) -> None:
+    """Stand where a name has not come before; it is never called."""
+
+
+_NOT_KNOWN: Final = _not_known
+
+
 class Line(Generic[_Head]):
     """A remembered field line. Not changed; shared by all heads that have it."""
 
@@ -128,14 +135,12 @@ class FieldReader(Generic[_Head]):
 
     def _read(self, raw: bytes, head: _Head) -> None:
         name, colon, value = raw.partition(b":")
-        names = self._names
-        if colon and name in names:
-            judge = names[name]
-        elif colon and is_token(name):
+        judge = self._names.get(name, _NOT_KNOWN) if colon else _NOT_KNOWN
+        if judge is _NOT_KNOWN:
+            if not colon or not is_token(name):
+                # Also white space before the colon, a folded line (RFC 9112 sections 5.1, 5.2).
+                raise self._malformed("a line of the head is no field")
             judge = self._learn(name)
-        else:
-            # Also white space before the colon, and a folded line (RFC 9112 sections 5.1, 5.2).
-            raise self._malformed("a line of the head is no field")
         text, given = raw, value
         value = given.strip(b" \t")
         if len(given) != len(value) + 1 or given[0] != _SPACE:

@@ -1,23 +1,26 @@
 """Which request targets may be decided on. Pure: the bytes judged here are the bytes forwarded."""
 
 import re
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from gateway.errors import DownstreamError, ErrorCode
 
-MAX_TARGET_BYTES = 8192
+MAX_TARGET_BYTES: Final = 8192
 """As Apache and nginx; the vendor's API gateway documents no larger figure."""
 
 # Unreserved characters, harmless sub-delimiters, percent-encoded octets and slashes. Left out on
 # purpose: `;` (path parameters), `@`, `\`.
-_PATH = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,=:%/]*")
+_PATH: Final = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,=:%/]*")
 # Empty and dot segments; `%` that encodes nothing; and, encoded, what a careless server would act
 # on after decoding: control octets, `#`, `%`, `.`, `/`, `;`, `?`, `\`.
 # Two patterns because one, with a group per segment, took 1.5 MiB for a path of 8 KiB.
-_AMISS = re.compile(rb"//|/\.\.?(?:/|\Z)|%(?:0|1|7[Ff]|2[35EeFf]|3[BbFf]|5[Cc]|(?![0-9A-Fa-f]{2}))")
+_AMISS: Final = re.compile(
+    rb"//|/\.\.?(?:/|\Z)|%(?:0|1|7[Ff]|2[35EeFf]|3[BbFf]|5[Cc]|(?![0-9A-Fa-f]{2}))"
+)
 # RFC 9112 section 3.2.2. Our listener is plain HTTP, so no other scheme names us.
-_ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?]+)(.*)")
-_QUERY = re.compile(rb"[!\"$-~]*")  # visible ASCII but `#`
+_ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?]+)(.*)")
+_QUERY: Final = re.compile(rb"[!\"$-~]*")  # visible ASCII but `#`
 
 
 def split_absolute(target: bytes) -> tuple[bytes, bytes]:

@@ -9,6 +9,7 @@ from prometheus_client.samples import Exemplar
 from gateway.http.trace_context import trace_id_of
 
 _NO_EXEMPLAR: Final[tuple[bytes, float, float]] = (b"", 0.0, 0.0)
+_place_of: Final = bisect_left  # compiled, an imported name is looked up at each use
 
 
 class Histogram:
@@ -20,13 +21,13 @@ class Histogram:
         self.bounds = tuple(map(float, bounds))  # comparing with an integer takes thrice as long
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
-        self.exemplars: dict[int, tuple[bytes, float, float]] = {}
-        """By a bucket's place its newest traced value: traceparent as received, value, seconds
-        since the epoch."""
+        self.exemplars = [_NO_EXEMPLAR] * (len(bounds) + 1)
+        """Of each bucket its newest traced value: traceparent as received, value, seconds since the
+        epoch."""
 
     def observe(self, value: float) -> None:
         """Count one value, in the unit of the bounds."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+        self.counts[_place_of(self.bounds, value)] += 1
         self.total += value
 
     def observe_in_trace(self, value: float, traceparent: bytes, at: float) -> None:
@@ -37,7 +38,7 @@ class Histogram:
             traceparent: as received; read at the scrape, where one that is no trace is left out.
             at: when, in seconds since the epoch.
         """
-        place = bisect_left(self.bounds, value)
+        place = _place_of(self.bounds, value)
         self.counts[place] += 1
         self.total += value
         self.exemplars[place] = traceparent, value, at
@@ -56,8 +57,7 @@ class Histogram:
     def exposed(self) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
         """Return `buckets`, each with its exemplar if it has one."""
         result: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
-        for place, bucket in enumerate(self.buckets()):
-            traceparent, value, at = self.exemplars.get(place, _NO_EXEMPLAR)
+        for bucket, (traceparent, value, at) in zip(self.buckets(), self.exemplars, strict=True):
             trace_id = trace_id_of(traceparent)
             if trace_id is None:
                 result.append(bucket)
@@ -78,23 +78,23 @@ class Shifted:
         self._origin = origin
         self._counts = [0] * len(origin.counts)
         self._total = 0.0
-        self._exemplars: dict[int, tuple[bytes, float, float]] = {}
+        self._exemplars = [_NO_EXEMPLAR] * len(origin.counts)
 
     def move(self, value: float, to: float) -> None:
         """Count `to` here, and not `value`, which the other histogram has observed."""
         bounds, counts = self._origin.bounds, self._counts
-        counts[bisect_left(bounds, value)] -= 1
-        counts[bisect_left(bounds, to)] += 1
+        counts[_place_of(bounds, value)] -= 1
+        counts[_place_of(bounds, to)] += 1
         self._total += to - value
 
     def leave_out(self, value: float) -> None:
         """Do not count `value`, which the other histogram has observed."""
-        self._counts[bisect_left(self._origin.bounds, value)] -= 1
+        self._counts[_place_of(self._origin.bounds, value)] -= 1
         self._total -= value
 
     def exemplify(self, value: float, traceparent: bytes, at: float) -> None:
         """Remember the trace of a value that was moved; see `Histogram`."""
-        self._exemplars[bisect_left(self._origin.bounds, value)] = traceparent, value, at
+        self._exemplars[_place_of(self._origin.bounds, value)] = traceparent, value, at
 
     def histogram(self) -> Histogram:
         """Return the histogram itself."""

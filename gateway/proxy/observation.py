@@ -42,11 +42,9 @@ _PLAIN_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _ID_PREFIX: Final = os.urandom(6).hex()
 _ids: Final = itertools.count(1)
 _make_tuple: Final = tuple.__new__
-_GATEWAY, _CLIENT, _IDENTITY = (
-    Layer.GATEWAY,
-    Layer.CLIENT,
-    Layer.IDENTITY,
-)  # looking members up is dear (Python 3.11)
+_GATEWAY: Final = Layer.GATEWAY  # looking members up is dear (Python 3.11)
+_CLIENT: Final = Layer.CLIENT
+_IDENTITY: Final = Layer.IDENTITY
 _log: Final = logging.getLogger("gateway.proxy")
 
 
@@ -77,7 +75,7 @@ class Observation:
     """What the client got; 0 when it left before it had a response."""
     error: str = ""
     """Label of what went wrong, and whose fault it is."""
-    layer = _GATEWAY
+    layer: Layer = _GATEWAY
     rejection: str = ""
     """Why it was not taken, where that is so."""
     vendor_code: str = ""

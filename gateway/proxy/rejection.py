@@ -13,11 +13,11 @@ from gateway.errors import Layer
 PEEK_BYTES: Final = 8 * 1024
 """How much of an error body is looked at: the vendor's are a few hundred bytes."""
 
-_REJECTED_401 = frozenset(
+_REJECTED_401: Final = frozenset(
     ["APIG.0301", "APIG.0307", "ModelArts.4127", "ModelArts.4201"]
     + [f"ModelArts.020{n}" for n in (1, 2, 3, 4)]
 )
-_REJECTED_403 = frozenset(["ModelArts.0203"])
+_REJECTED_403: Final = frozenset(["ModelArts.0203"])
 _CODE_KEYS: Final = ("error_code", "errorCode", "code")
 
 _WINDOWS: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}

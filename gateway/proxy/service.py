@@ -121,13 +121,14 @@ class RouteTable:
         Raises:
             DownstreamError: no service has this path.
         """
-        end = len(path)
-        while end >= 0:
-            service = self._by_prefix.get(path[:end])
+        prefix = path
+        while True:
+            service = self._by_prefix.get(prefix)
             if service is not None:
-                return service, service.path + path[end:] or b"/"
-            end = path.rfind(b"/", 0, end)
-        raise DownstreamError(ErrorCode.UNKNOWN_SERVICE)
+                return service, service.path + path[len(prefix) :] or b"/"
+            if not prefix:
+                raise DownstreamError(ErrorCode.UNKNOWN_SERVICE)
+            prefix = prefix.rpartition(b"/")[0]
 
 
 def sharing_a_path(services: Iterable[Service]) -> list[tuple[Service, Service]]:

@@ -59,6 +59,7 @@ _REAL_ANSWER = (
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
+_EVENTS = 20
 _EVENT = b"6e\r\ndata: %b\n\n\r\n" % (b"7" * 102)
 
 
@@ -80,7 +81,7 @@ SHAPES: dict[str, list[tuple[list[bytes], list[bytes]]]] = {
         )
         for number in range(2)
     ],
-    "stream": [(_SMALL_REQUEST, [_STREAM_HEAD, *[_EVENT] * 100, b"0\r\n\r\n"])],
+    "stream": [(_SMALL_REQUEST, [_STREAM_HEAD, *[_EVENT] * _EVENTS, b"0\r\n\r\n"])],
     "upload-1m": [([_request(_LARGE), *[_PIECE] * _PIECES], _SMALL_ANSWER)],
     "download-1m": [
         (

@@ -13,7 +13,7 @@ INTERPRETED, INSTRUCTIONS, SYSTEM_CALLS = "interpreted", "instructions", "system
 _COLUMN = ", compiled by mypyc" if COMPILED else ""
 KEYS = {INTERPRETED: PYTHON + _COLUMN, INSTRUCTIONS: BUILD + _COLUMN, SYSTEM_CALLS: "linux"}
 """What the figures of a section depend on; recorded for each value apart."""
-COUNTED = ("real", "json")
+COUNTED = ("real", "json", "stream")
 """Shapes whose instructions are counted: those that are nothing but overhead."""
 
 

@@ -13,6 +13,7 @@ from tests.programs.bench.shapes import (
     MEMORY_GROWTH_MIB,
     MEMORY_SHAPE,
     MOST_LATE_MS,
+    MOST_STRETCH,
     TARGETS,
     Load,
     Shape,
@@ -83,9 +84,14 @@ def ratio(
 ) -> float | None:
     """Return the median of the per-round ratios of a figure, `ours` : `contestant`.
 
-    Rounds of an open loop that was late itself are left out.
+    Rounds of an open loop that was late itself, or of streams that were, are left out.
     """
-    sound = [one for one in samples if one.figures.get("late_ms", 0) <= MOST_LATE_MS]
+    sound = [
+        one
+        for one in samples
+        if one.figures.get("late_ms", 0) <= MOST_LATE_MS
+        and one.figures.get("stretch", 0) <= MOST_STRETCH
+    ]
     mine = {one.round: one.figures for one in sound if one.contestant == ours}
     theirs = {one.round: one.figures for one in sound if one.contestant == contestant}
     ratios = [

@@ -5,7 +5,7 @@ from enum import Enum
 
 from tests.programs.bench.processes import MIB
 from tests.programs.bench.services import ROUTES, Kind
-from tests.programs.bench.upstream import EVENTS
+from tests.programs.bench.upstream import EVENT_EVERY_S, EVENTS
 
 REAL_BODIES = 512
 """How many lengths the bodies of a real shape have: one more byte each."""
@@ -260,6 +260,11 @@ FIGURES = {
 """What targets are about, as a reader calls it."""
 MOST_LATE_MS = 2.0
 """An open loop whose 99th percentile left later than this was starved, and says nothing."""
+STREAM_MS = EVENTS * EVENT_EVERY_S * 1000
+"""What a stream takes at least."""
+MOST_STRETCH = 1.2
+"""Where half of the streams took longer than so many times that, several events came in one read,
+which costs as much as one: the machine was too busy, and CPU per event says nothing."""
 MEMORY_SHAPE = "upload-memory"
 MEMORY_GROWTH_MIB = 20.0
 """Most that the gateway may grow in the shape above; the bodies together are 500 MiB."""

@@ -69,6 +69,8 @@ class Counts:
     accepted: int = 0
     refused: int = 0
     body_bytes: int = 0
+    events: int = 0
+    """Of streams, those that were cut off included."""
 
 
 def new_token(now: datetime) -> bytes:
@@ -200,6 +202,7 @@ class Upstream(asyncio.Protocol):
         """Send one of `left` events, and have the next one sent when it is due."""
         if self.transport.is_closing():
             return
+        self.counts.events += 1
         if left == 1:
             self.transport.write(_EVENT_CHUNK + b"0\r\n\r\n")
             return

@@ -70,7 +70,7 @@ def pause_after(
             return MIN_INTERVAL_S
         case RefreshResult.REFUSED:
             if retry_after_s is not None:
-                return max(retry_after_s, _RETRY_AFTER_LEAST_S)
+                return min(max(retry_after_s, _RETRY_AFTER_LEAST_S), _REFUSED_MOST_S)
             return _at_least(_REFUSED_FIRST_S * growth, _REFUSED_MOST_S, spread)
         case RefreshResult.THROTTLED:
             if retry_after_s is None:

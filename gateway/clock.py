@@ -35,6 +35,9 @@ boottime: Clock = partial(
 wall_clock: Clock = time.time  # noqa: TID251  # here alone; everybody else gets it passed in
 """Seconds since the epoch, for people, gauges and clock skew; nothing is decided by it."""
 
+processor_time: Clock = time.thread_time
+"""Seconds for which this thread has had a processor: others who want one do not count."""
+
 
 def monotonic_microseconds() -> int:
     """Return CLOCK_MONOTONIC in microseconds, as sd_notify(3) wants it."""

@@ -13,6 +13,11 @@ from gateway.proxy.downstream import Downstream
 LOOK_S: Final = 0.5
 """How often to look whether a client that is made to wait is still there."""
 
+# Why nothing is read from a client; there may be several reasons.
+_EXCHANGE: Final = 1
+FOR_MEMORY: Final = 2
+FOR_TURN: Final = 4
+
 _RESET: Final = struct.pack("ii", 1, 0)
 _TCP: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 
@@ -26,9 +31,31 @@ class StreamOwner(Watched):
         """Called when the request has been answered or given up (see `Downstream`)."""
         raise NotImplementedError
 
+    def data_received(self, data: bytes) -> None:
+        """Called when what the client has sent is to be acted on."""
+        raise NotImplementedError
+
     def client_vanished(self) -> bool:
         """Called when the client has left while nothing is read; return whether that ends it."""
         raise NotImplementedError
+
+
+class _Nobody(StreamOwner):
+    __slots__ = ()
+
+    def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
+        """Do nothing."""
+
+    def data_received(self, data: bytes) -> None:
+        """Do nothing."""
+
+    def client_vanished(self) -> bool:
+        """Do nothing."""
+        return False
+
+
+NOBODY: Final[StreamOwner] = _Nobody()
+"""Owns a stream that has ended: with its owner it would be a cycle."""
 
 
 class ClientStream(Downstream):
@@ -39,25 +66,26 @@ class ClientStream(Downstream):
     """
 
     __slots__ = (
-        "_is_held",
-        "_is_stopped",
+        "_held_by",
         "_looking",
-        "_owner",
         "_writing_paused",
-        "is_held_up",
+        "owner",
         "transport",
     )
 
     def __init__(self, owner: StreamOwner) -> None:
         self.transport: asyncio.Transport | None = None
         """While it is open."""
-        self._owner = owner
-        self.is_held_up = False
-        """Whether nothing is read from the client now, whatever it sends."""
-        self._is_held = False
-        self._is_stopped = False
+        self.owner = owner
+        """Who acts on what the client sends; `NOBODY` once the stream has ended."""
+        self._held_by = 0  # reasons
         self._writing_paused = False
         self._looking: asyncio.TimerHandle | None = None
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether nothing is read from the client now, whatever it sends."""
+        return self._held_by != 0
 
     @property
     def is_open(self) -> bool:
@@ -91,25 +119,32 @@ class ClientStream(Downstream):
 
     def pause_reading(self) -> None:
         """Leave what the client sends in the kernel, and look from time to time whether it left."""
-        if not self._is_held and self.transport is not None:
-            self._is_held = True
-            self._read_no_more(self.transport)
+        self.hold(_EXCHANGE)
 
     def resume_reading(self) -> None:
         """Go on reading."""
-        if self._is_held:
-            self._is_held = False
-            self._read_again()
+        self.release(_EXCHANGE)
 
-    def stop_reading(self, *, stopped: bool) -> None:
-        """Read nothing while `stopped`, whatever `resume_reading` says."""
-        if self._is_stopped is stopped or self.transport is None:
+    def hold(self, reason: int) -> None:
+        """Read nothing until `release` with the same reason: one of those above."""
+        transport = self.transport
+        if transport is None:
             return
-        self._is_stopped = stopped
-        if stopped:
-            self._read_no_more(self.transport)
-        else:
-            self._read_again()
+        if not self._held_by:
+            if not transport.is_closing():
+                transport.pause_reading()
+            if self._looking is None:
+                self._look_later()
+        self._held_by |= reason
+
+    def release(self, reason: int) -> None:
+        """Go on reading, if there is no other reason not to."""
+        if not self._held_by & reason:
+            return
+        self._held_by &= ~reason
+        transport = self.transport
+        if not self._held_by and transport is not None and not transport.is_closing():
+            transport.resume_reading()
 
     def has_left(self) -> bool:
         """Return whether the client has closed its side, by a look at the socket."""
@@ -152,21 +187,7 @@ class ClientStream(Downstream):
 
     def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
         """Let the connection go on (see `Downstream`)."""
-        self._owner.exchange_ended(keep_alive=keep_alive, now=now)
-
-    def _read_no_more(self, transport: asyncio.Transport) -> None:
-        self.is_held_up = True
-        if not transport.is_closing():
-            transport.pause_reading()
-        if self._looking is None:
-            self._look_later()
-
-    def _read_again(self) -> None:
-        self.is_held_up = self._is_held or self._is_stopped
-        if self.is_held_up:
-            return
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.resume_reading()
+        self.owner.exchange_ended(keep_alive=keep_alive, now=now)
 
     def _look_later(self) -> None:
         self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
@@ -174,9 +195,9 @@ class ClientStream(Downstream):
     def _look(self) -> None:
         """See whether the client has left; while nothing is read, nobody tells us."""
         self._looking = None
-        if not self.is_held_up or self.transport is None:
+        if not self._held_by or self.transport is None:
             return
-        if not (self.has_left() and self._owner.client_vanished()):
+        if not (self.has_left() and self.owner.client_vanished()):
             self._look_later()
 
 

@@ -9,9 +9,10 @@ import asyncio
 import logging
 import socket
 from enum import Enum, auto
-from typing import Any, Final, Protocol, cast
+from typing import Final, cast
 
-from gateway.downstream.client_stream import ClientStream, StreamOwner
+from gateway.downstream.client_stream import NOBODY, ClientStream, StreamOwner
+from gateway.downstream.interfaces import Listener, Turns
 from gateway.errors import (
     DownstreamError,
     ErrorCode,
@@ -22,7 +23,6 @@ from gateway.errors import (
 from gateway.http.reader_state import DONE, REFUSED, TUNNEL
 from gateway.http.request import Request, unreadable_request
 from gateway.http.request_reader import RequestReader
-from gateway.proxy.context import ExchangeContext
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.phase import Phase
 
@@ -47,58 +47,6 @@ _LARGE_BYTES: Final = 4 * 1024
 _SWITCHED: Final = Phase.TUNNEL
 
 _log: Final = logging.getLogger("gateway.downstream")
-
-
-class Memory:
-    """Where it is noted that something waits."""
-
-    def note(self, size: int) -> None:
-        """Note `size` further bytes."""
-        raise NotImplementedError
-
-
-class Listener(Protocol):
-    """What a connection asks of the listener that accepted it."""
-
-    context: ExchangeContext
-    draining: bool
-    closed: bool
-
-    @property
-    def memory(self) -> Memory:
-        """Where it is noted that something waits."""
-        ...
-
-    @property
-    def full(self) -> bool:
-        """Whether there are more connections than are served."""
-        ...
-
-    @property
-    def flooded(self) -> bool:
-        """Whether there are so many that not even a 503 can be sent."""
-        ...
-
-    @property
-    def crowded(self) -> bool:
-        """Whether there are more than `CROWD` connections, the newest included."""
-        ...
-
-    def make_room(self) -> None:
-        """End clients that have stopped in the middle of a request."""
-        ...
-
-    def bars(self, transport: asyncio.Transport) -> bool:
-        """Return whether the client's certificate is not one of those that may call."""
-        ...
-
-    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
-        """Called when a connection has been accepted."""
-        ...
-
-    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
-        """Called when a connection is gone."""
-        ...
 
 
 class _State(Enum):
@@ -136,6 +84,7 @@ class ClientConnection(StreamOwner):
         "received_at",
         "request",
         "stream",
+        "turns",
     )
 
     _task_handler: Final = None  # what `web.Server` looks for: no task belongs to a connection
@@ -152,6 +101,8 @@ class ClientConnection(StreamOwner):
         self._deadline = _NEVER  # between exchanges
         self.received_at = 0.0  # the last read
         self._starting = False
+        self.turns: Turns | None = None
+        """Where there are many clients."""
 
     @property
     def busy(self) -> bool:
@@ -166,6 +117,7 @@ class ClientConnection(StreamOwner):
         listener = self._listener
         listener.connection_made(self, opened)
         if listener.crowded:
+            self.turns = listener.turns
             # Later would be too late: what is above a smaller bound then is dropped and sent again.
             sock = opened.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CROWD_BUFFER_BYTES)
@@ -187,8 +139,10 @@ class ClientConnection(StreamOwner):
         """Read what has arrived, and act on it."""
         if self._state is not _SERVING:
             return
-        reader, exchange, request = self.reader, self.exchange, self.request
         now = self.received_at = self._context.clock()
+        if self.turns is not None and not (data := self.turns.due(self.stream, data)):
+            return
+        reader, exchange, request = self.reader, self.exchange, self.request
         if exchange is not None and request is not None:
             was_ended = request.ended
             reader.feed(data)
@@ -222,7 +176,10 @@ class ClientConnection(StreamOwner):
         self._listener.connection_lost(self, exc)
         if self.exchange is not None:
             self.exchange.break_off(DownstreamError(ErrorCode.CLIENT_DISCONNECTED))
-        self.reader.forget()  # this is a cycle with its stream, and the collector may come late
+        if self.turns is not None:
+            self.turns.forget(self.stream)
+        self.reader.forget()
+        self.stream.owner = NOBODY  # the two are a cycle, and the collector may come late
 
     def pause_writing(self) -> None:
         """Note that the client reads more slowly than we write."""
@@ -249,7 +206,8 @@ class ClientConnection(StreamOwner):
         if self.exchange is not None or self._state is not _SERVING or not self.stream.is_open:
             return False
         idle_s = self._context.clock() - (self._deadline - IDLE_TIMEOUT_S)
-        return idle_s < within_s or self.reader.in_head or self.stream.has_arrived()
+        is_unread = self.turns is not None and self.turns.waiting_bytes(self.stream) > 0
+        return idle_s < within_s or self.reader.in_head or is_unread or self.stream.has_arrived()
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109  # aiohttp's signature
         """Close; `web.Server` calls it for each connection at the end."""

@@ -7,9 +7,11 @@ from typing import cast
 
 from aiohttp import web
 
+from gateway.clock import processor_time
 from gateway.downstream.client_names import ClientNames
 from gateway.downstream.connection import CROWD, ClientConnection
 from gateway.downstream.memory_budget import MemoryBudget, no_excess
+from gateway.downstream.reading_turns import ReadingTurns
 from gateway.errors import ErrorCode, Rejection, UnavailableError
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.phase import QUEUED
@@ -35,6 +37,7 @@ class DataListener(web.Server):
         max_connections: int = 10_000,
         max_memory: int = 256 * 2**20,
         excess: Callable[[], int] = no_excess,
+        worked_s: Callable[[], float] = processor_time,
     ) -> None:
         """Prepare to serve.
 
@@ -43,12 +46,14 @@ class DataListener(web.Server):
             max_connections: a further client gets 503.
             max_memory: bytes that may wait.
             excess: returns how many bytes the process has in memory that it should not have.
+            worked_s: returns for how many seconds this thread has worked.
         """
         super().__init__(_unused)
         self.context = context
         self.memory = MemoryBudget(
             max_memory, self.clients, lambda: context.replay_budget.kept_bytes, excess
         )
+        self.turns = ReadingTurns(worked_s, self.memory)
         self.draining = False
         """Set when the gateway is on its way out: answers are the last on their connections."""
         self.closed = False
@@ -193,10 +198,15 @@ def is_stuck(client: ClientConnection, now: float) -> bool:
 
 
 def end_when_answered(client: ClientConnection) -> None:
-    """End a connection, or leave it to the request that is being answered."""
+    """End a connection, or leave it to the request that is being answered.
+
+    Who waits for a place is told to go elsewhere. An upload on its way has been accepted:
+    it is served in the time that the drain has.
+    """
     error = UnavailableError(ErrorCode.DRAINING, Rejection.DRAINING)
     if client.exchange is not None:
-        if client.exchange.phase is QUEUED:
+        has_arrived = client.request is not None and client.request.ended
+        if client.exchange.phase is QUEUED and has_arrived:
             client.exchange.break_off(error)
     elif client.expects_request(0.0) and client.reader.in_head:
         client.refuse(error)

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.downstream.connection import ClientConnection, Memory
+from gateway.downstream.client_stream import FOR_MEMORY
+from gateway.downstream.connection import ClientConnection
+from gateway.downstream.interfaces import Memory
 from gateway.errors import ErrorCode, Rejection, UnavailableError
 from gateway.http.pieces import size_of
 from gateway.observe.memory import Waiting
@@ -138,25 +140,22 @@ class MemoryBudget(Memory):
 
     def _holders(self) -> tuple[list[ClientConnection], list[Holding]]:
         """Return the clients that make us keep something, and what it is."""
-        clients = [client for client in self._clients() if may_hold(client)]
+        clients = [client for client in self._clients() if held_bytes(client)]
         return clients, [holding_of(client) for client in clients]
 
     def _look(self) -> None:
-        clients, holdings = self._holders()
-        total = sum(holding.total for holding in holdings) + self._kept_bytes()
+        held = {client: held_bytes(client) for client in self._clients()}
+        total = sum(held.values()) + self._kept_bytes()
         allowed = allowed_bytes(self.max_bytes, total, self._excess())
         if total > allowed:
+            clients, holdings = self._holders()
             for number in first_to_end(holdings, total - allowed + self.max_bytes // 8):
                 _end(clients[number])
         # No more can wait than did, and what comes: till then nobody needs to look.
         least = self.max_bytes // _SHARE_BETWEEN_LOOKS
         self._look_after = max(least, int(allowed * _NEAR) - total)
         if total > allowed * _NEAR:
-            self._stop_reading(
-                client
-                for client, holding in zip(clients, holdings, strict=True)
-                if holding.total > _MUCH_BYTES
-            )
+            self._stop_reading(client for client, size in held.items() if size > _MUCH_BYTES)
 
     def _stop_reading(self, holders: Iterable[ClientConnection]) -> None:
         """Read nothing until what was written has left, and from `holders` for a while.
@@ -178,13 +177,21 @@ class MemoryBudget(Memory):
         _read_from(stopped)
 
 
-def may_hold(client: ClientConnection) -> bool:
-    """Return whether a client may make us keep something; most do not."""
-    return (
-        client.request is not None
-        or client.reader.waiting_bytes > 0
-        or client.stream.unsent_bytes > 0
-    )
+def held_bytes(client: ClientConnection) -> int:
+    """Return how much a client makes us keep, which is what `holding_of` adds up to."""
+    size = _unread_bytes(client) + client.stream.unsent_bytes
+    request, exchange = client.request, client.exchange
+    if request is not None and request.body:
+        size += size_of(request.body)
+    if exchange is not None and exchange.attempt is not None:
+        attempt = exchange.attempt
+        size += attempt.connection.unsent_bytes + size_of(attempt.held)
+    return size
+
+
+def _unread_bytes(client: ClientConnection) -> int:
+    waiting = 0 if client.turns is None else client.turns.waiting_bytes(client.stream)
+    return client.reader.waiting_bytes + waiting
 
 
 def holding_of(client: ClientConnection) -> Holding:
@@ -196,7 +203,7 @@ def holding_of(client: ClientConnection) -> Holding:
         bodies += exchange.attempt.connection.unsent_bytes
         answers += size_of(exchange.attempt.held)
     return Holding(
-        heads=client.reader.waiting_bytes,
+        heads=_unread_bytes(client),
         bodies=bodies,
         answers=answers,
         heard_at=client.received_at,
@@ -206,6 +213,8 @@ def holding_of(client: ClientConnection) -> Holding:
 def _end(client: ClientConnection) -> None:
     """End a client: 503 if nothing of a response has left, else a reset."""
     error = UnavailableError(ErrorCode.OVERLOADED, Rejection.MEMORY)
+    if client.turns is not None:
+        client.turns.forget(client.stream)
     if client.exchange is not None:
         client.exchange.break_off(error)
         client.reader.forget()
@@ -225,14 +234,14 @@ class _Stopped:
         self.client = client
         attempt = None if client.exchange is None else client.exchange.attempt
         self._connection = None if attempt is None else attempt.connection
-        client.stream.stop_reading(stopped=True)
+        client.stream.hold(FOR_MEMORY)
         if self._connection is not None:
             self._connection.pause_reading()
 
     def go_on(self) -> None:
         """Read from both again; the connection may be another exchange's by now, or nobody's."""
         client, connection = self.client, self._connection
-        client.stream.stop_reading(stopped=False)
+        client.stream.release(FOR_MEMORY)
         if connection is None:
             return
         attempt = None if client.exchange is None else client.exchange.attempt

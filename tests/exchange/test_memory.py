@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.downstream.connection import CROWD
+from gateway.downstream.connection import _CROWD_BUFFER_BYTES, _CROWD_SEND_BYTES, CROWD
 from tests.support.client import Caller, connect
 from tests.support.gateway import GET, running_gateway
 from tests.support.tools import LONG
@@ -160,9 +160,17 @@ async def test_kernel_keeps_less_for_a_crowd() -> None:
             newest = gateway.gateway._parts.data.clients()[-1]
             assert newest.stream.transport is not None
             sock = newest.stream.transport.get_extra_info("socket")
-            buffers.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+            buffers.append(
+                [
+                    sock.getsockopt(socket.SOL_SOCKET, option)
+                    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF)
+                ]
+            )
 
-    assert min(buffers[:CROWD]) > max(buffers[CROWD:])
+    for received, sent in buffers[:CROWD]:
+        assert received > buffers[CROWD][0]
+        assert sent > 2 * _CROWD_SEND_BYTES  # Linux doubles what it is told, and adds nothing
+    assert buffers[CROWD] == [2 * _CROWD_BUFFER_BYTES, 2 * _CROWD_SEND_BYTES]
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,25 @@ async def test_client_that_asks_first_is_told_to_go_on(stage: Stage, streamed: C
     assert waiting.received.count(b"100 Continue") == 1
 
 
+async def test_upload_that_arrives_during_a_drain_is_served(stage: Stage, streamed: Client) -> None:
+    """
+    It was accepted before; the drain waits for it.
+    """
+    waiting = begun(stage)
+    await stage.settle()
+    drain = stage.drains(timeout_s=60.0)
+    await stage.grace_is_over()
+    waiting.sends(b"0123456789")
+    await stage.until(lambda: stage.service.received.endswith(b"0123456789"))
+    stage.service.answers(OK)
+    streamed.leaves()
+    waiting.leaves()
+
+    assert await drain
+    assert waiting.reply.status == 200
+    assert waiting.reply.closes
+
+
 async def test_malformed_upload_is_refused_while_it_arrives(stage: Stage, streamed: Client) -> None:
     """
     As it is on its way to the service.

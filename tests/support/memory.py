@@ -292,7 +292,7 @@ class Stage:
         self._metrics.add_service(unrouted, lambda: ServiceGauges(0, 0))
         self._metrics.add_service(counts, self._gauges)
         self._listener = DataListener(
-            self._context, max_connections=max_connections, max_memory=max_memory
+            self._context, max_connections=max_connections, max_memory=max_memory, worked_s=now
         )
         self._clients: list[Client] = []
         if connection_at_hand:

@@ -111,6 +111,7 @@ async def served(
     prefix: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
     stdout: int = asyncio.subprocess.DEVNULL,
+    module: str = "gateway",
 ) -> AsyncIterator[Served]:
     """Run `serve` with service `iris` and no credentials; kill it at the end if it still runs.
 
@@ -121,11 +122,12 @@ async def served(
         prefix: a command that becomes it, such as a shell that has set a limit.
         environ: added to the environment.
         stdout: of the process.
+        module: what Python runs; one that does the same and more.
     """
     file = folder / "gateway.yaml"
     file.write_text(json.dumps(settings_of(upstream_port, settings)))  # JSON is YAML
     process = await asyncio.create_subprocess_exec(
-        *prefix, sys.executable, "-m", "gateway", "serve", "--config", str(file),
+        *prefix, sys.executable, "-m", module, "serve", "--config", str(file),
         stdout=stdout, stderr=asyncio.subprocess.PIPE, env={**os.environ, **(environ or {})},
     )  # fmt: skip
     running = Served(process, file)

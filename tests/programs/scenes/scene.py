@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -14,10 +16,19 @@ from typing import Any
 from tests.programs.scenes.attacks import MIB, Attack, bulk_service
 from tests.programs.scenes.group import Group, memory_group
 from tests.support.served import Served, served
-from tests.support.until import PATIENCE_S
+from tests.support.until import PATIENCE_S, until
 from tests.support.upstream import scripted_upstream
 
 _HOLD_S = 2.0
+# Attackers on one machine would take the processors that the gateway is measured on. So it has one
+# for itself, attackers and the caller beside share the others, and the attackers come last there.
+_GATEWAYS, *_LEFT = sorted(os.sched_getaffinity(0))
+_OTHERS = _LEFT or [_GATEWAYS]
+_NICE, _ATTACKERS_NICE = -10, 19
+# Where Linux shares processors between sessions (sched(7)), that is said of the session.
+_ON_ITS_OWN = (
+    "setsid", "sh", "-c", f'echo {_NICE} >/proc/self/autogroup 2>/dev/null; exec "$@"', "enter"
+)  # fmt: skip
 _SERVED_SHARE = 0.8
 """Of the calls beside an attack. Not all: each is on a new connection, and attackers may have all
 that the memory allows."""
@@ -40,6 +51,8 @@ class Outcome:
     """Of the same caller, once the attack was over."""
     waiting: float
     """Bytes that wait after that, by the gateway's own account."""
+    turns: dict[str, float]
+    """How long the event loop's turns were during the attack (`tests.programs.scenes.turns`)."""
 
     def faults(self) -> list[str]:
         """Return what is not as it must be."""
@@ -65,7 +78,8 @@ class Outcome:
             f"{self.limit // MIB:4} MiB  {self.attack:20} RSS {self.peak_rss / MIB:4.0f} MiB  "
             f"calls {self.calls['counts']} p99 {self.calls['p99_ms']} ms  "
             f"probes {self.probes['counts']} max {self.probes['max_ms']} ms  "
-            f"scrapes {self.scrapes['counts']} max {self.scrapes['max_ms']} ms"
+            f"scrapes {self.scrapes['counts']} max {self.scrapes['max_ms']} ms  "
+            f"turns met {self.turns['met_ms']} longest {self.turns['longest_ms']} ms"
         )
 
 
@@ -98,7 +112,7 @@ class Beside:
 async def beside() -> AsyncIterator[Beside]:
     """Start the caller; it calls once it has been told the ports."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.programs.scenes.beside",
+        *_ON_ITS_OWN, sys.executable, "-m", "tests.programs.scenes.beside",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -112,18 +126,21 @@ async def beside() -> AsyncIterator[Beside]:
 class Stage:
     """A gateway that is attacked, as often as one likes."""
 
-    def __init__(self, gateway: Served, group: Group, caller: Beside) -> None:
+    def __init__(self, gateway: Served, group: Group, caller: Beside, turns: Path) -> None:
         self._gateway = gateway
         self._group = group
         self._caller = caller
+        self._turns_file = turns
 
     async def attack(self, attack: Attack) -> Outcome:
         """Let an attack go on for two seconds after all its connections are there, then end it."""
         await self._caller.counts()
+        await self._turns()
         self._forget_peak()
         connections = await attack(self._gateway.port)
         await asyncio.sleep(_HOLD_S)
         during = await self._caller.counts()
+        turns = await self._turns()
         for sock in connections:
             sock.close()
         waiting = await self._comes_to_rest()
@@ -135,8 +152,16 @@ class Stage:
         return Outcome(
             attack=attack.__name__, peak_rss=self._peak(), limit=self._group.limit,
             kills=self._group.kills, calls=during["calls"], probes=during["probes"],
-            scrapes=during["scrapes"], recovered=after["calls"], waiting=waiting,
+            scrapes=during["scrapes"], recovered=after["calls"], waiting=waiting, turns=turns,
         )  # fmt: skip
+
+    async def _turns(self) -> dict[str, float]:
+        """Return how long the event loop's turns were since the last time."""
+        self._turns_file.unlink(missing_ok=True)
+        self._gateway.signal(signal.SIGUSR1)
+        await until(lambda: self._turns_file.exists() or self._group.kills)
+        turns = {} if self._group.kills else json.loads(self._turns_file.read_text())
+        return {name: turns.get(name, 0.0) for name in ("met_ms", "longest_ms")}
 
     def _forget_peak(self) -> None:
         with suppress(OSError):  # it has been killed
@@ -172,6 +197,8 @@ def raise_file_limit() -> None:
 async def stage(limit: int, folder: Path) -> AsyncIterator[Stage]:
     """Run a gateway with default settings in a group with this limit, in bytes."""
     raise_file_limit()
+    os.setpriority(os.PRIO_PROCESS, 0, _NICE)  # children inherit it
+    os.sched_setaffinity(0, _OTHERS)
     with memory_group(limit) as group:
         async with scripted_upstream(bulk_service) as bulk, beside() as caller:
             port = int(await caller.line())
@@ -181,11 +208,13 @@ async def stage(limit: int, folder: Path) -> AsyncIterator[Stage]:
                     "bulk": {"url": f"http://127.0.0.1:{bulk.port}", "methods": "GET,POST"},
                 }
             }
+            turns = folder / "turns.json"
             async with served(
-                folder,
-                port,
-                settings,
-                prefix=group.prefix,
-            ) as gateway:
+                folder, port, settings,
+                prefix=(*group.prefix, *_ON_ITS_OWN, "taskset", "-c", str(_GATEWAYS)),
+                environ={"TURNS": str(turns)},
+                module="tests.programs.scenes.turns",
+            ) as gateway:  # fmt: skip
+                os.setpriority(os.PRIO_PROCESS, 0, _ATTACKERS_NICE)
                 caller.tell(json.dumps({"data": gateway.port, "admin": gateway.admin_port}))
-                yield Stage(gateway, group, caller)
+                yield Stage(gateway, group, caller, turns)

@@ -3,6 +3,7 @@
 import pytest
 
 from gateway.assembly.memory import (
+    ResidentBound,
     available_bytes,
     budget_bytes,
     most_connections,
@@ -56,3 +57,75 @@ def test_few_connections_where_the_limit_is_small() -> None:
     assert most_connections(128 * MIB, 60 * MIB, 4096) == (128 * MIB * 4 // 5 - 92 * MIB) // 6144
     assert most_connections(64 * MIB, 60 * MIB, 4096) == 8
     assert most_connections(512 * MIB, 60 * MIB, 4096) == 4096
+
+
+class Process:
+    """A process whose memory a test decides, and the time."""
+
+    def __init__(self, resident: int) -> None:
+        self.resident = resident
+        self.freed = 0
+        """What giving back frees, each time."""
+        self.given_back = 0
+        """How often that was done."""
+        self.now = 100.0
+        self.takes_s = 0.0
+        """How long that takes."""
+
+    def give_back(self) -> None:
+        self.given_back += 1
+        self.resident -= self.freed
+        self.now += self.takes_s
+
+    def bounded(self, available: int) -> ResidentBound:
+        return ResidentBound(
+            available,
+            resident=lambda: self.resident,
+            give_back=self.give_back,
+            clock=lambda: self.now,
+        )
+
+
+@pytest.mark.parametrize(
+    ("available", "bound"), [(256 * MIB, 256 * 4 // 5 * MIB - 32 * MIB), (32 * MIB, 17 * MIB)]
+)
+def test_four_fifths_less_some_room_is_the_bound(available: int, bound: int) -> None:
+    """An eighth of the limit is room, or 8 MiB."""
+    assert Process(0).bounded(available).bound // MIB == bound // MIB
+
+
+def test_nothing_is_given_back_below_the_bound() -> None:
+    """What is missing is a negative excess."""
+    process = Process(100 * MIB)
+    bound = process.bounded(256 * MIB)
+    assert bound.excess() == 100 * MIB - bound.bound
+    assert process.given_back == 0
+
+
+def test_what_is_free_is_given_back_first() -> None:
+    """Only what is left after that is an excess."""
+    process = Process(200 * MIB)
+    process.freed = 20 * MIB
+    bound = process.bounded(256 * MIB)
+    assert bound.excess() == 180 * MIB - bound.bound
+    assert process.given_back == 1
+
+
+def test_giving_back_is_not_repeated_at_once() -> None:
+    """It pauses for a tenth of a second, or twenty times as long as it took."""
+    process = Process(200 * MIB)
+    bound = process.bounded(256 * MIB)
+    assert bound.excess() == 200 * MIB - bound.bound
+    process.now += 0.09
+    assert bound.excess() == 200 * MIB - bound.bound
+    assert process.given_back == 1
+    process.now += 0.02
+    process.takes_s = 0.1
+    bound.excess()
+    assert process.given_back == 2
+    process.now += 1.9
+    bound.excess()
+    assert process.given_back == 2
+    process.now += 0.2
+    bound.excess()
+    assert process.given_back == 3

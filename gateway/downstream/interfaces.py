@@ -1,0 +1,80 @@
+"""What a client's connection asks of those around it."""
+
+import asyncio
+from typing import Any, Protocol
+
+from gateway.downstream.client_stream import ClientStream
+from gateway.proxy.context import ExchangeContext
+
+
+class Memory:
+    """Where it is noted that something waits."""
+
+    def note(self, size: int) -> None:
+        """Note `size` further bytes."""
+        raise NotImplementedError
+
+
+class Turns:
+    """What has been read in a turn of the event loop that was long already waits for another."""
+
+    def due(self, client: ClientStream, data: bytes) -> bytes:
+        """Return what is to be acted on now; nothing: it waits for its turn."""
+        raise NotImplementedError
+
+    def waiting_bytes(self, client: ClientStream) -> int:
+        """Return how much of a client waits."""
+        raise NotImplementedError
+
+    def forget(self, client: ClientStream) -> None:
+        """Drop what waits of a client."""
+        raise NotImplementedError
+
+
+class Listener(Protocol):
+    """What a connection asks of the listener that accepted it."""
+
+    context: ExchangeContext
+    draining: bool
+    closed: bool
+
+    @property
+    def memory(self) -> Memory:
+        """Where it is noted that something waits."""
+        ...
+
+    @property
+    def turns(self) -> Turns:
+        """Where what has been read waits when there are many clients."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether there are more connections than are served."""
+        ...
+
+    @property
+    def flooded(self) -> bool:
+        """Whether there are so many that not even a 503 can be sent."""
+        ...
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there are more than `CROWD` connections, the newest included."""
+        ...
+
+    def make_room(self) -> None:
+        """End clients that have stopped in the middle of a request."""
+        ...
+
+    def bars(self, transport: asyncio.Transport) -> bool:
+        """Return whether the client's certificate is not one of those that may call."""
+        ...
+
+    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
+        """Called when a connection has been accepted."""
+        ...
+
+    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
+        """Called when a connection is gone."""
+        ...

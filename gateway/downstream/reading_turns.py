@@ -1,0 +1,108 @@
+"""What is done in a turn of the event loop with what was read, so that no turn is long.
+
+The loop reads from every connection that has something before it does anything else. To act on what
+a thousand clients send at once would take tenths of a second, and a request takes several turns.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from gateway.downstream.client_stream import FOR_TURN, ClientStream
+from gateway.downstream.interfaces import Memory, Turns
+
+LONG_S: Final = 0.005
+"""What is read later than that in a turn waits for one of the next."""
+_DUE_S: Final = 0.002
+"""For so long what waits is worked off in a turn, and for as long again what is large."""
+MOST_BYTES: Final = 4 * 2**20
+"""May wait; what is read beyond it is acted on at once, however long the turn is."""
+SMALL_BYTES: Final = 4 * 1024
+"""A read of at most so much goes first: a normal request is not longer."""
+
+
+class ReadingTurns(Turns):
+    """Lets what has been read wait for its turn, first come, first served.
+
+    Invariants: while something waits, some is worked off in each turn of the loop; nothing more is
+    read from a client of whom something waits.
+    """
+
+    def __init__(self, clock: Callable[[], float], memory: Memory) -> None:
+        """Prepare.
+
+        Args:
+            clock: of the time that we have worked, in seconds.
+            memory: where it is noted that something waits.
+        """
+        self._clock = clock
+        self._memory = memory
+        self._began = 0.0
+        self._is_noted = False  # that this turn has begun
+        self._unread: dict[ClientStream, bytes] = {}
+        self._unread_bytes = 0
+        self._small: deque[ClientStream] = deque()
+        self._large: deque[ClientStream] = deque()
+        self._due: ClientStream | None = None  # now
+
+    def due(self, client: ClientStream, data: bytes) -> bytes:
+        """Return what is to be acted on now; see `Turns`."""
+        if client is self._due:
+            return data
+        if client in self._unread:
+            self._unread[client] += data
+        elif not self._is_long() or self._unread_bytes > MOST_BYTES:
+            return data
+        else:
+            self._unread[client] = data
+            (self._small if len(data) <= SMALL_BYTES else self._large).append(client)
+            client.hold(FOR_TURN)
+        self._unread_bytes += len(data)
+        self._memory.note(len(data))
+        return b""
+
+    def waiting_bytes(self, client: ClientStream) -> int:
+        """Return how much of a client waits."""
+        return len(self._unread.get(client, b""))
+
+    def forget(self, client: ClientStream) -> None:
+        """Drop what waits of a client."""
+        self._take(client)
+
+    def _take(self, client: ClientStream) -> bytes:
+        data = self._unread.pop(client, b"")
+        self._unread_bytes -= len(data)
+        return data
+
+    def _is_long(self) -> bool:
+        if self._is_noted:
+            return self._clock() - self._began > LONG_S
+        self._note_begin()
+        return False
+
+    def _note_begin(self) -> None:
+        self._is_noted = True
+        self._began = self._clock()
+        asyncio.get_running_loop().call_soon(self._begin_next)
+
+    def _begin_next(self) -> None:
+        """Begin the next turn; called by the loop before it reads again."""
+        self._is_noted = False
+        if self._small or self._large:
+            self._note_begin()
+            self._work_off(self._small)
+            self._work_off(self._large)
+
+    def _work_off(self, waiting: deque[ClientStream]) -> None:
+        clock = self._clock
+        until = clock() + _DUE_S
+        while waiting:
+            self._due = client = waiting.popleft()
+            data = self._take(client)
+            if data:
+                client.owner.data_received(data)
+            self._due = None
+            client.release(FOR_TURN)
+            if clock() > until:
+                break

@@ -1,0 +1,136 @@
+"""Many connections that wait to be accepted, on a real socket."""
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import cast
+
+import trustme
+
+from gateway.lifecycle.burst import BurstServer
+from tests.support.until import until
+
+MANY = 150
+TURNS = 20
+"""Of the loop, until all of them have been accepted; one a turn would take `MANY`."""
+
+
+class Accepted(asyncio.Protocol):
+    """A connection, which says a word of its own."""
+
+    def __init__(self, known: list["Accepted"]) -> None:
+        self._known = known
+        self.received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._known.append(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        self.transport.write(b"heard")
+
+
+@asynccontextmanager
+async def burst_server(
+    known: list[Accepted], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[BurstServer]:
+    """Listen on a free port of the loopback."""
+    create = asyncio.get_running_loop().create_server
+    server = await BurstServer.open(lambda: Accepted(known), tls, create, "127.0.0.1", 0)
+    try:
+        yield server
+    finally:
+        server.close()
+        for connection in known:
+            connection.transport.abort()
+
+
+def connected(server: BurstServer, count: int) -> list[socket.socket]:
+    """Connect so many; the loop does not turn meanwhile, so that all of them wait."""
+    return [begun(server.sockets[0].getsockname()) for _ in range(count)]
+
+
+def begun(address: tuple[str, int]) -> socket.socket:
+    """Begin to connect, which is at once on the loopback."""
+    caller = socket.socket()
+    caller.setblocking(False)  # the socket's own way
+    with suppress(BlockingIOError):
+        caller.connect(address)
+    return caller
+
+
+async def test_many_are_accepted_in_few_turns() -> None:
+    """Each is a connection like any other."""
+    known: list[Accepted] = []
+    async with burst_server(known) as server:
+        callers = connected(server, MANY)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        assert len(known) == MANY
+        for caller in callers:
+            caller.send(b"hello")
+        await until(lambda: all(one.received == b"hello" for one in known))
+        heard = [await asyncio.get_running_loop().sock_recv(caller, 10) for caller in callers]
+        assert heard == [b"heard"] * MANY
+        for caller in callers:
+            caller.close()
+
+
+async def test_one_that_is_gone_costs_nobody_anything() -> None:
+    """A connection that was reset while it waited is passed over."""
+    known: list[Accepted] = []
+    async with burst_server(known) as server:
+        gone, *callers = connected(server, 10)
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        gone.close()
+        await until(lambda: len(known) >= len(callers))
+        for caller in callers:
+            caller.send(b"hello")
+        await until(lambda: sum(one.received == b"hello" for one in known) == len(callers))
+        for caller in callers:
+            caller.close()
+
+
+async def test_a_closed_one_accepts_no_more_and_keeps_what_it_has() -> None:
+    """Its address is free, and who was accepted is still served."""
+    known: list[Accepted] = []
+    async with burst_server(known) as server:
+        address = server.sockets[0].getsockname()
+        (caller,) = connected(server, 1)
+        await until(lambda: known)
+        server.close()
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        assert not server.sockets
+        refused = begun(address)
+        assert refused.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+        refused.close()
+        caller.send(b"hello")
+        await until(lambda: known[0].received == b"hello")
+        caller.close()
+
+
+async def test_what_is_encrypted_is_accepted_alike() -> None:
+    """The protocol hears of a connection after its handshake; silence holds nobody up."""
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(tls)
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    known: list[Accepted] = []
+    async with burst_server(known, tls) as server:
+        silent = connected(server, 10)
+        *_, caller = connected(server, 1)
+        reader, writer = await asyncio.open_connection(
+            sock=caller, ssl=trust, server_hostname="localhost"
+        )
+        writer.write(b"hello")
+        assert await reader.read(10) == b"heard"
+        assert len(known) == 1
+        writer.close()
+        for other in silent:
+            other.close()

@@ -1,8 +1,10 @@
 """Requests come out the same however their bytes are cut, and nothing grows without end."""
 
+import sys
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from random import Random
+from types import FrameType
 
 import pytest
 from hypothesis import given
@@ -484,3 +486,31 @@ def test_at_its_limits_a_head_is_the_same_however_it_is_cut() -> None:
         places = sorted({0, len(stream), *cuts})
 
         assert parse([stream[a:b] for a, b in pairwise(places)]) == parse([stream])
+
+
+def test_a_byte_more_costs_the_same_however_much_came_before() -> None:
+    """Lines that are whole are not read again with each byte that comes."""
+    reader = RequestReader()
+    reader.feed(b"POST /iris HTTP/1.1\r\nHost: localhost\r\n")
+    costs = []
+    for field in range(90):
+        reader.feed(b"x-%d: " % field)
+        costs += [calls_to_feed(reader, b"a") for _ in range(300)]
+        reader.feed(b"\r\n")
+
+    assert reader.in_head
+    assert max(costs) <= min(costs) + 2
+
+
+def calls_to_feed(reader: RequestReader, data: bytes) -> int:
+    """Return how many functions, Python's and C's, reading `data` calls."""
+    calls = 0
+
+    def count(_frame: FrameType, event: str, _what: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    reader.feed(data)
+    sys.setprofile(None)
+    return calls

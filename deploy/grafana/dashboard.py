@@ -31,7 +31,7 @@ LAYER_COLOURS = {
     "model": "green",
 }
 
-# Where the runbook is; whoever keeps a copy changes the variable.
+# Where the runbook is; keep a copy, and change the variable.
 RUNBOOK = "https://github.com/modelarts-gateway/modelarts-gateway/blob/main/deploy/README.md"
 # Panel → the alert that watches the same: its section of the runbook is one click away.
 WATCHED_BY = {

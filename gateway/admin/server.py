@@ -24,7 +24,7 @@ class AdminServer:
     """Serves an application within bounds of its own, so that no client can keep others out.
 
     Invariants: at most `MOST_FRESH` connections are open, and soon at most `MOST_CONNECTIONS`: the
-    one that has been silent longest is closed for a new one, whoever waits for an answer last.
+    one that has been silent longest is closed for a new one, those that wait for an answer last.
     """
 
     def __init__(self, application: web.Application) -> None:

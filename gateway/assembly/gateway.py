@@ -216,7 +216,7 @@ class _GatewayBuilder:
         for name in self._gates.keys() - settings.services.keys():
             del self._gates[name]
         first = self._first
-        # Whoever may open a socket file has been let in by its permissions.
+        # The permissions of a socket file have let its callers in.
         hosts = (
             AnyHost()
             if first.listen.path

@@ -69,7 +69,7 @@ def server_digests(tls: ListenTls) -> tuple[bytes, ...]:
 def file_digests(tls: Tls) -> tuple[bytes, ...]:
     """Return digests of the certificate and key files, the system's authorities included. Blocks.
 
-    An unreadable file has an empty digest: whoever needs the file reports the error.
+    An unreadable file has an empty digest: the code that needs the file reports the error.
     """
     system = ssl.get_default_verify_paths().cafile
     files = (tls.ca_file or (system and Path(system)), tls.client_cert_file, tls.client_key_file)

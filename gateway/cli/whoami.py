@@ -16,8 +16,8 @@ from gateway.identity.source import Login, LoginError, TokenFacts
 from gateway.settings import Identity
 
 _UNKNOWN_END = {
-    "token": "not known; whoever writes the file replaces it",
-    "access key": "not known; whoever writes the files replaces it",
+    "token": "not known; what writes the file replaces it",
+    "access key": "not known; what writes the files replaces it",
     "key": "not known; set `expires` to the date that the console shows",
 }
 

@@ -184,7 +184,7 @@ def _id_token_finding(key: str, claims: Claims) -> Finding:
     left_s = claims.expires_at - wall_clock()
     if left_s <= 0:
         text = (
-            f"the ID token has expired {duration_text(-left_s)} ago: whoever writes id_token_file "
+            f"the ID token has expired {duration_text(-left_s)} ago: what writes id_token_file "
             f"must rotate it, as the kubelet does with a projected token ({claims})"
         )
         return Finding(Level.FAIL, key, Step.SECRET, text, is_local=True)
@@ -220,7 +220,7 @@ def _login_findings(key: str, login: Login) -> Iterator[Finding]:
         return
     token = f"token of {facts.length} bytes"
     if facts.user is None:
-        text = f"{token}; whose it is, and until when, is known to whoever writes the file"
+        text = f"{token}; whose it is, and until when, is known to what writes the file"
         yield Finding(Level.OK, key, Step.LOGIN, text)
         return
     text = (

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 OTHER: Final = "other"
-"""Whoever is not on the list."""
+"""A client that is not on the list."""
 
 
 class ClientNames:

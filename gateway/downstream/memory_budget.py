@@ -2,8 +2,8 @@
 
 A normal request never gets here: what waits is counted only when a head is unfinished, a body
 arrives, or a client reads more slowly than we write. When enough of that has come, all is added up.
-From three quarters of the budget on, whoever holds much is not read for a while; the last quarter
-is for new small requests.
+From three quarters of the budget on, clients that hold much are not read for a while; the last
+quarter is for new small requests.
 """
 
 import asyncio
@@ -59,7 +59,8 @@ class Holding:
 def first_to_end(holdings: Sequence[Holding], too_much: int) -> list[int]:
     """Return which clients end so that `too_much` bytes are given back. Pure.
 
-    Whoever holds most is first; of those that hold about as much, the one that is silent longest.
+    The client that holds most is first; of those that hold about as much, the one that has been
+    silent longest.
     """
     order = sorted(
         range(len(holdings)),
@@ -121,7 +122,7 @@ class MemoryBudget(Memory):
         self._is_stopped = False  # whether nothing is read from anybody
 
     def note(self, size: int) -> None:
-        """Note that `size` further bytes may wait; end whoever holds most if that is too much."""
+        """Note that `size` further bytes may wait; end the largest holder if that is too much."""
         self._fresh += size
         if self._fresh >= self._look_after:
             self._fresh = 0

@@ -22,7 +22,7 @@ HOP_BY_HOP: Final = frozenset(
     b"proxy-authorization proxy-authentication-info trailer http2-settings".split()
 )
 
-# Whoever the client says it is, the service is told only about us. A leftover `Authorization` even
+# The service is told about us alone, not who the client says it is. A leftover `Authorization` even
 # makes the vendor's gateway ignore the token (APIG.0301).
 _IDENTITY: Final = frozenset(
     b"authorization x-auth-token x-subject-token x-service-token x-security-token "

@@ -43,7 +43,7 @@ class RequestReader:
     """Reads the requests of one connection.
 
     A request that is complete ends reading (`DONE`) until `begin_next`; what has arrived behind it
-    is kept unread, and whoever reads the connection stops reading it meanwhile.
+    is kept unread, and the connection's owner stops reading it meanwhile.
 
     Invariants: memory is bounded by the limits above and one read; after a refusal nothing more is
     read; a line that has been read is not looked at again.

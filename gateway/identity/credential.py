@@ -80,7 +80,7 @@ class Credential:
         """
 
     def skew_s(self, measured_s: float | None) -> float | None:
-        """Return our wall clock minus that of whoever judges it: by default as at the login."""
+        """Return our wall clock minus the judge's: by default as at the login."""
         return measured_s
 
     def is_cured(self, now: float) -> bool:  # noqa: ARG002  # for signatures

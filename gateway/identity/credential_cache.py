@@ -121,7 +121,7 @@ class CredentialCache:
 
         Returns whether another is there or under way, so that `obtain` and sending the request
         again make sense. Otherwise another login would not cure it, or cannot be made now, as
-        `renewal_pause_s` tells, and the credential stays in use for whoever accepts it.
+        `renewal_pause_s` tells, and the credential stays in use where it is accepted.
 
         Args:
             credential: the one refused.

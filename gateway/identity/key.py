@@ -19,7 +19,7 @@ _NEVER = float("inf")
 class KeySource:
     """Methods `api_key` and `header`. A key that a service refuses stays in use: there is no other.
 
-    Whoever issues keys replaces the file's content, which `CredentialCache.secret_changed` tells.
+    The issuer of keys replaces the file's content, which `CredentialCache.secret_changed` tells.
     """
 
     def __init__(

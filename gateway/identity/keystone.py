@@ -139,7 +139,7 @@ class KeystoneSource:
 
         `clock` counts lives; `wall_clock` (seconds since the epoch) is for people and gauges;
         `random` returns [0, 1); `server_hostname` is the name to verify instead of the URL's.
-        `ledger` and `passwords` are the account's, shared with whoever else logs in to it;
+        `ledger` and `passwords` are the account's, shared with other identities that log in to it;
         `refusals` remembers refused logins for processes to come; None: nobody does.
         """
         self._login = login

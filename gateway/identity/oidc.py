@@ -202,7 +202,7 @@ def _refusal_of(answer: Answer, login: OidcLogin, claims: Claims, *, wall_now: f
     if claims.expires_at is not None and claims.expires_at <= wall_now:
         ago_s = wall_now - claims.expires_at
         text = (
-            f"the ID token has expired {ago_s:.0f} s ago: whoever writes id_token_file must rotate "
+            f"the ID token has expired {ago_s:.0f} s ago: what writes id_token_file must rotate "
             "it, as the kubelet does with a projected token"
         )
         result = RefreshResult.BAD_REPLY  # a rotated one may be there at any moment

@@ -1,6 +1,6 @@
 """Refused logins, kept in a file of the state directory for the next process.
 
-IAM locks an account after a few wrong logins, whoever makes them: a gateway that crashes and is
+IAM locks an account after a few wrong logins from anywhere: a gateway that crashes and is
 started again, with a wrong password, would be enough.
 """
 

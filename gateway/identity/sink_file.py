@@ -1,6 +1,6 @@
 """A sink: a file that other data planes read a token from. What it holds, and how it is replaced.
 
-Whoever reads the file sees the content before or after a change, never a part of one.
+A reader of the file sees the content before or after a change, never a part of one.
 """
 
 import json

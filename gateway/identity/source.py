@@ -122,7 +122,7 @@ def token_line(token: SecretStr) -> bytes:
 
     Raises:
         ValueError: it is empty, too long, or holds anything but visible ASCII, which would let
-            whoever made it write header lines of his own. The text does not show it.
+            its author write header lines of his own. The text does not show it.
     """
     value = token.get_secret_value()
     if not is_visible_ascii(value):

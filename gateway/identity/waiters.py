@@ -30,7 +30,7 @@ class Waiters:
             self._waiting.discard(waiter)
 
     async def pause(self, now: float, seconds: float) -> None:
-        """Return after `seconds`, counted from `now`, whoever is woken meanwhile.
+        """Return after `seconds`, counted from `now`, even if others are woken meanwhile.
 
         Cancellation: safe.
         """

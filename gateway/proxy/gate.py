@@ -253,7 +253,7 @@ class Gate:
         return self._clock()
 
     def _tell(self, breaker: Breaker, place: "Place", outcome: Outcome, now: float) -> None:
-        """Tell the breaker how a request has ended; refuse whoever waits if that opens it."""
+        """Tell the breaker how a request has ended; refuse those that wait if that opens it."""
         before = breaker.state
         if outcome in _FAILURES:
             breaker.note_failure(now, self._draw(), is_probe=place.is_probe)

@@ -78,7 +78,7 @@ class Places:
         - a ticket whose caller has left gets no place;
         - no place is given before the limit's pace allows it;
         - first come, first served, while the queue was empty within the last `wait_s`; newest
-          first while it was not, since then whoever has waited longest is likely to have given up.
+          first while it was not, since then the oldest is likely to have given up.
     """
 
     __slots__ = (

@@ -97,8 +97,8 @@ def parse_token_listen(value: Any) -> ListenAddress:
     address = parse_listen(value)
     if not address.is_local:
         raise ValueError(
-            f"{shown(str(value))} can be reached from other machines, and whoever reaches it has "
-            "the token; use unix:/path, or a loopback address"
+            f"{shown(str(value))} can be reached from other machines, and everything that "
+            "reaches it has the token; use unix:/path, or a loopback address"
         )
     return address
 

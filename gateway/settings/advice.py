@@ -31,7 +31,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
     if not settings.listen.is_local and (tls is None or tls.client_ca_file is None):
         yield (
             f"listen: {settings.listen} can be reached from other machines, "
-            "and whoever reaches it uses the gateway's token; use a loopback address, or "
+            "and everything that reaches it uses the gateway's token; use a loopback address, or "
             "listen_tls.client_ca_file"
         )
     yield from _token_listener(settings)
@@ -66,7 +66,10 @@ def _fleet(settings: Settings) -> Iterator[str]:
     if fleet is not None and fleet.url.password is not None:
         yield "fleet.url: holds a password, which others can see; use username and password_file"
     if fleet is not None and not fleet.tls.verify:
-        yield ("fleet.tls.verify: false; whoever answers gets the password, use ca_file instead")
+        yield (
+            "fleet.tls.verify: false; any machine that answers gets the password, use ca_file "
+            "instead"
+        )
 
 
 def _token_listener(settings: Settings) -> Iterator[str]:
@@ -147,6 +150,6 @@ def _way(section: str, key: str, url: Url, tls: Tls, secret: str) -> Iterator[st
         yield f"{section}.tls: has no effect; the URL is not https"
     elif not tls.verify:
         yield (
-            f"{section}.tls.verify: false; whoever answers as {url.authority} gets "
+            f"{section}.tls.verify: false; any machine that answers as {url.authority} gets "
             f"{secret or 'the requests'}, use ca_file instead"
         )

@@ -73,7 +73,7 @@ def _from_parts(scheme: str, host: str, port: int, value: str) -> RedisUrl:
         raise ValueError(_bad())
     if scheme == "redis" and not ListenAddress(host, port).is_local:
         raise ValueError(
-            "redis:// to another machine shows the password to whoever is on the way; use rediss://"
+            "redis:// to another machine shows the password to everybody on the way; use rediss://"
         )
     return RedisUrl(
         host=host,

@@ -301,7 +301,7 @@ def _shared_token_listener(
     if tokens in {listen, admin} and (tokens.port or tokens.path):
         yield (
             ("token_listen",),
-            f"{tokens} is another listener's; use one of its own: whoever reaches it has the token",
+            f"{tokens} is another listener's; use one of its own: its callers get the token",
         )
 
 

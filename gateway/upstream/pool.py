@@ -155,7 +155,7 @@ class Pool:
     # Waiting, and opening.
 
     def _hand_over(self, connection: Connection) -> bool:
-        """Give a connection to whoever has waited longest; return whether anybody waits."""
+        """Give a connection to the one that has waited longest; return whether anybody waits."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.free.done():
@@ -187,11 +187,11 @@ class Pool:
             task.cancel()
 
     async def _open(self) -> None:
-        """Open a connection for whoever has waited longest when it is open."""
+        """Open a connection for the one that has waited longest when it is open."""
         task = asyncio.current_task()
         try:
             connection = await self._opener.open()
-        except Exception as error:  # noqa: BLE001  # handed to whoever waits
+        except Exception as error:  # noqa: BLE001  # handed to the one that waits
             if task in self._opening:
                 del self._opening[task]
                 self.active -= 1

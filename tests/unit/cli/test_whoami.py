@@ -87,7 +87,7 @@ def test_token_in_a_file_is_described(run: Run, tmp_path: Path) -> None:
     assert ran.code == 0
     assert rows(ran) == {
         "method": "file",
-        "expires in": "not known; whoever writes the file replaces it",
+        "expires in": "not known; what writes the file replaces it",
         "token": f"11 bytes, fingerprint {mark}",
     }
     assert "canary" not in ran.out + ran.err

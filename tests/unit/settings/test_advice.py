@@ -14,7 +14,10 @@ from tests.unit.settings.given import ANONYMOUS, GOOD, Write, identity, problems
     ("data", "warning"),
     [
         (GOOD | {"listen": "0.0.0.0:8080"}, "listen: 0.0.0.0:8080 can be reached"),
-        (service(tls={"verify": False}), "services.iris.tls.verify: false; whoever answers as"),
+        (
+            service(tls={"verify": False}),
+            "services.iris.tls.verify: false; any machine that answers as",
+        ),
         (service(url="http://h", tls={"verify": False}), "services.iris.tls: has no effect"),
         (
             identity(method="application_credential", auth_url="http://iam.example", id="i"),

@@ -18,8 +18,11 @@ _PATH: Final = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,=:%/]*")
 _AMISS: Final = re.compile(
     rb"//|/\.\.?(?:/|\Z)|%(?:0|1|7[Ff]|2[35EeFf]|3[BbFf]|5[Cc]|(?![0-9A-Fa-f]{2}))"
 )
-# RFC 9112 section 3.2.2. Our listener is plain HTTP, so no other scheme names us.
-_ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?]+)(.*)")
+# RFC 9112 section 3.2.2. Our listener is plain HTTP, so no other scheme names us. The authority has
+# no other octets than RFC 3986 section 3.2 gives it; which host it names is decided later.
+_ABSOLUTE: Final = re.compile(
+    rb"[Hh][Tt][Tt][Pp]://([A-Za-z0-9\-._~!$&'()*+,;=:%@\[\]]+)((?:[/?].*)?)"
+)
 _QUERY: Final = re.compile(rb"[!\"$-~]*")  # visible ASCII but `#`
 
 

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import DownstreamError, ErrorCode
-from gateway.http.target import MAX_TARGET_BYTES, split_target
+from gateway.http.target import MAX_TARGET_BYTES, split_absolute, split_target
 
 _PREFIX = b"/v1/infers/abc"
 
@@ -109,3 +109,20 @@ def test_length_has_a_limit() -> None:
 
     assert refusal(longest) is None
     assert refusal(longest + b"a") is ErrorCode.TARGET_TOO_LONG
+
+
+@pytest.mark.parametrize(
+    "authority",
+    [b"", b"h#", b"h\x80", b"h\xff", b"h\\x", b'h"', b"h x", b"h<", b"h\n", b"h\x7f", b"h^", b"h|"],
+)  # fmt: skip
+def test_an_authority_has_the_octets_of_one(authority: bytes) -> None:
+    """What another server may cut elsewhere, or refuses, is not compared with our names."""
+    with pytest.raises(DownstreamError) as refused:
+        split_absolute(b"http://" + authority + b"/iris")
+    assert refused.value.code is ErrorCode.BAD_TARGET
+
+
+def test_an_authority_is_told_apart() -> None:
+    assert split_absolute(b"HTTP://u:p@[::1]:80?q") == (b"u:p@[::1]:80", b"/?q")
+    assert split_absolute(b"http://h") == (b"h", b"/")
+    assert split_absolute(b"http://h/a?b") == (b"h", b"/a?b")

@@ -139,7 +139,7 @@ def judge_requests(pieces: Sequence[bytes]) -> Verdict:
     if heard.upgraded_at is not None and not (ours and ours[-1].request.head.is_upgrade):
         problems.append("it switches protocols, and we do not")
     if ours and ours[-1].state is TUNNEL and ours[-1].request.head.upgrade:
-        at = sum(map(len, told[:-1])) + told[-1].find(b"\r\n\r\n") + 4
+        at = sum(map(len, told[:-1])) + _head_end(told[-1]) + 4
         if heard.upgraded_at != at:
             problems.append(f"it switches protocols at {heard.upgraded_at}, not at {at}")
         elif not ours[-1].request.head.chunked and ours[-1].body != b"".join(told)[at:]:
@@ -334,9 +334,16 @@ def _request_for_llhttp(message: bytes, head: RequestHead) -> bytes:
         start = b"%b%b %b HTTP/1.%b" % (first[1], first[2], target, minor)
         message = start + message[first.end() :]
     if head.upgrade is None:
-        end = message.find(b"\r\n\r\n")
+        end = _head_end(message)
         message = _OFFER.sub(b"", message[:end]) + message[end:]
     return _chunks_for_llhttp(message) if head.chunked else message
+
+
+def _head_end(message: bytes, begin: int = 0) -> int:
+    """Return where the empty line behind a head begins; empty lines before the head are passed."""
+    while message.startswith(b"\r\n", begin):
+        begin += 2
+    return message.find(b"\r\n\r\n", begin)
 
 
 def _chunks_for_llhttp(message: bytes) -> bytes:
@@ -348,7 +355,7 @@ def _chunks_for_llhttp(message: bytes) -> bytes:
     at = 0
     while message.startswith(b"HTTP/1.1 1", at):
         at = message.find(b"\r\n\r\n", at) + 4  # behind an interim response
-    at = message.find(b"\r\n\r\n", at) + 4
+    at = _head_end(message, at) + 4
     told = [message[:at]]
     while line := _SIZE_LINE.match(message, at):
         extensions = _PART.sub(lambda part: part[1] or part[0], line[2])

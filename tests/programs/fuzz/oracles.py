@@ -70,6 +70,7 @@ class Place:
 
     def target_of(self, target: bytes) -> bytes | None:
         """Return the target to be asked of the service for a caller's; None if it is not ours."""
+        target = re.sub(rb"\A[Hh][Tt][Tt][Pp]://[^/?]*", b"", target)  # absolute form
         path, mark, query = target.partition(b"?")
         for prefix in (b"/" + self.letter.encode() * 4, self.own_path):
             if path == prefix or path.startswith(prefix + b"/"):
@@ -257,7 +258,8 @@ def judge_replies(
         rest: what is no whole request, behind those.
     """
     refused_head = rest.startswith(b"HEAD")
-    if len(replies) > len(sent) + 1:
+    # A head that only the strict reader refuses is answered, and so is what stands behind it.
+    if len(replies) > len(sent) + 1 + (b"\r\n\r\n" in rest):
         yield f"{len(replies)} responses to {len(sent)} requests"
     number = 0
     for index, reply in enumerate(replies):

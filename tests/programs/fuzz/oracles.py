@@ -153,7 +153,7 @@ def options_of(values: Sequence[bytes]) -> set[bytes]:
     return {option.strip(b" \t").lower() for value in values for option in value.split(b",")}
 
 
-_LONG_HEX = re.compile(rb"\b[0-9a-f]{16,}\b")
+_REQUEST_ID = re.compile(rb"\b[0-9a-f]{12}-\d+\b")
 
 
 def _without_ours(fields: Fields) -> Fields:
@@ -176,7 +176,7 @@ def _may_be_dropped(name: bytes, named: set[bytes]) -> bool:
 def judge_refusal(place: Place, response: Response, *, with_body: bool) -> Iterable[str]:
     """Hold an error of ours against its shape."""
     head = b"\r\n".join(b": ".join(field) for field in response.fields)
-    whole = _LONG_HEX.sub(b"", head + response.body)  # a request id may hold a port's digits
+    whole = _REQUEST_ID.sub(b"", head + response.body)  # a request id may hold a port's digits
     for secret in (TOKEN, b"%d" % place.upstream_port, b"127.0.0.1", b"stolen", b"/v1/infers"):
         if secret in whole:
             yield f"an error of ours says {secret!r}"

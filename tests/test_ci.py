@@ -1,4 +1,4 @@
-"""`.ci/run` itself: whoever reads its output sees where time went, and which stage failed."""
+"""`.ci/run` itself: its output shows where time went, and which stage failed."""
 
 import os
 import subprocess

@@ -322,7 +322,7 @@ def prove(seconds: float) -> Iterator[overload_proofs.Proof]:
 def _undisturbed() -> bool:
     """Go before the machine's other programs, with all that is started; return whether we may.
 
-    Capacity is counted in slots of 50 ms: whoever is not let run for some milliseconds loses it.
+    Capacity is counted in slots of 50 ms: a program that waits for the processor loses some.
     """
     try:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))

@@ -41,7 +41,9 @@ def _needs_image(item: pytest.Item) -> bool:
 def _image_is_begun(request: pytest.FixtureRequest) -> None:
     """Begin with what takes longest, beside the checks that need no image."""
     if any(map(_needs_image, request.session.items)):
-        with suppress(pytest.skip.Exception, pytest.fail.Exception):  # whoever needs it says so
+        with suppress(
+            pytest.skip.Exception, pytest.fail.Exception
+        ):  # tests that need it report this
             request.getfixturevalue("first_image")
 
 

@@ -100,9 +100,14 @@ class ReadingTurns(Turns):
         while waiting:
             self._due = client = waiting.popleft()
             data = self._take(client)
-            if data:
-                client.owner.data_received(data)
-            self._due = None
-            client.release(FOR_TURN)
+            try:
+                if data:
+                    client.owner.data_received(data)
+            except Exception:
+                client.abort()  # as the loop does where it calls `data_received` itself
+                raise
+            finally:
+                self._due = None
+                client.release(FOR_TURN)
             if clock() > until:
                 break

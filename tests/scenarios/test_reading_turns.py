@@ -3,6 +3,8 @@
 The clock passes by itself only where a scenario says so, so that reading takes a client's time.
 """
 
+from contextlib import suppress
+
 from gateway.downstream.connection import CROWD
 from gateway.downstream.reading_turns import LONG_S, SMALL_BYTES
 from tests.scenarios.messages import GET, OK, upload
@@ -88,6 +90,25 @@ async def test_what_waits_counts_as_memory(open_stage: OpenStage) -> None:
     stage.service.answers(OK)
     assert late.reply.status == 200
     assert stage.service.received.count(b"GET ") == 1
+
+
+async def test_failure_ends_one_client_and_holds_nobody(open_stage: OpenStage) -> None:
+    """
+    As where the loop calls us itself: the connection is closed, others are read.
+    """
+    stage = open_stage()
+    first, fails, late = crowd(stage, 3)
+    long_turn(stage, first)
+    fails.sends(GET)
+    late.sends(GET)
+    failing = fails._transport._protocol
+    failing.reader = None  # type: ignore[attr-defined]  # a defect
+    with suppress(AttributeError):
+        await stage.until(lambda: stage.service.received)
+    await stage.until(lambda: stage.service.received)
+    stage.service.answers(OK)
+    assert late.reply.status == 200
+    assert fails.fate is not Fate.OPEN
 
 
 async def test_rest_of_what_waits_keeps_its_order(open_stage: OpenStage) -> None:

@@ -5,6 +5,8 @@ The clock passes by itself only where a scenario says so, so that reading takes 
 
 from contextlib import suppress
 
+import pytest
+
 from gateway.downstream.connection import CROWD
 from gateway.downstream.reading_turns import LONG_S, SMALL_BYTES
 from tests.scenarios.messages import GET, OK, upload
@@ -12,6 +14,10 @@ from tests.support.memory import OpenStage, Stage
 from tests.support.memory_transport import Client, Fate
 
 LARGE = upload(10 * SMALL_BYTES, b"x" * SMALL_BYTES)
+
+
+class _DefectError(Exception):
+    """Stands for a defect of ours."""
 
 
 def crowd(stage: Stage, count: int) -> list[Client]:
@@ -92,18 +98,23 @@ async def test_what_waits_counts_as_memory(open_stage: OpenStage) -> None:
     assert stage.service.received.count(b"GET ") == 1
 
 
-async def test_failure_ends_one_client_and_holds_nobody(open_stage: OpenStage) -> None:
+async def test_failure_ends_one_client_and_holds_nobody(
+    open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
     As where the loop calls us itself: the connection is closed, others are read.
     """
     stage = open_stage()
     first, fails, late = crowd(stage, 3)
     long_turn(stage, first)
-    fails.sends(GET)
+    fails.sends(b"no request\r\n\r\n")
     late.sends(GET)
-    failing = fails._transport._protocol
-    failing.reader = None  # type: ignore[attr-defined]  # a defect
-    with suppress(AttributeError):
+
+    def fail(_data: bytes) -> None:
+        raise _DefectError
+
+    monkeypatch.setattr(fails._transport, "write", fail)
+    with suppress(_DefectError):
         await stage.until(lambda: stage.service.received)
     await stage.until(lambda: stage.service.received)
     stage.service.answers(OK)

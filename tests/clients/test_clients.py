@@ -1,9 +1,12 @@
 """Real clients with their defaults: each calls, uploads, streams, and keeps its connection."""
 
 import asyncio
+import email
 import hashlib
+import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +17,8 @@ import pytest
 from gateway.downstream.connection import ClientConnection
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.served import served
-from tests.support.tools import tool
-from tests.support.upstream import Link, answer, scripted_upstream
+from tests.support.tools import lacking, tool
+from tests.support.upstream import Link, Request, answer, scripted_upstream
 
 PROGRAMS = Path(__file__).parent / "programs"
 BODY = bytes(range(256)) * 12_000  # 3 MB, more than every buffer on the way
@@ -28,7 +31,10 @@ pytestmark = pytest.mark.timeout(300)  # Java compiles its source first
 
 @dataclass
 class Service:
-    """What the clients call: `/call` echoes, `/upload` hashes, `/stream` waits to be told."""
+    """What the clients call: `/call` echoes, `/upload` hashes, `/stream` waits to be told.
+
+    So do the same of OpenAI's API: `/chat/completions`, `/files`, and the former as a stream.
+    """
 
     next_event: asyncio.Event = field(default_factory=asyncio.Event)
     """Sends the second event of a stream; not set before the client has shown the first one."""
@@ -44,14 +50,44 @@ class Service:
                 case b"upload":
                     link.send(answer(200, hashlib.sha256(request.content).hexdigest().encode()))
                 case b"stream":
-                    link.send(
-                        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-                        b"Transfer-Encoding: chunked\r\n\r\nd\r\ndata: first\n\n\r\n"
-                    )
-                    await self.next_event.wait()
-                    link.send(b"e\r\ndata: second\n\n\r\n0\r\n\r\n")
+                    await self._stream(link, b"data: first\n\n", b"data: second\n\n")
+                case b"completions":
+                    asked = json.loads(request.content)
+                    if asked.get("stream"):
+                        events = [_completion("delta", text) for text in ("first", "second")]
+                        await self._stream(link, *(b"data: %b\n\n" % event for event in events))
+                    else:
+                        said = _completion("message", asked["messages"][0]["content"])
+                        link.send(answer(200, said, b"Content-Type: application/json"))
+                case b"files":
+                    name = hashlib.sha256(_file_in(request)).hexdigest()
+                    said = json.dumps({"id": name, "object": "file"}).encode()
+                    link.send(answer(200, said, b"Content-Type: application/json"))
                 case _:
                     link.send(answer(200, b"ok"))
+
+    async def _stream(self, link: Link, first: bytes, second: bytes) -> None:
+        link.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(first), first)
+        )
+        await self.next_event.wait()
+        link.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(second), second))
+
+
+def _completion(kind: str, text: str) -> bytes:
+    """Return a response of OpenAI's API, or an event of one."""
+    choice = {"index": 0, kind: {"role": "assistant", "content": text}}
+    return json.dumps({"id": "1", "object": "chat.completion", "choices": [choice]}).encode()
+
+
+def _file_in(request: Request) -> bytes:
+    """Return the content of the file in a form."""
+    [kind] = request.values(b"content-type")
+    form = email.message_from_bytes(b"Content-Type: " + kind + b"\r\n\r\n" + request.content)
+    [content] = [part.get_payload(decode=True) for part in form.walk() if part.get_filename()]
+    assert isinstance(content, bytes)
+    return content
 
 
 @dataclass
@@ -115,20 +151,45 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def _command(client: str) -> Sequence[str]:
+def _apache() -> str:
+    """Return the class path of Apache HttpClient 5."""
+    jars = [
+        Path("/usr/share/java", f"{name}.jar")
+        for name in ("httpclient5", "httpcore5", "httpcore5-h2", "slf4j-api", "slf4j-nop")
+    ]
+    if not all(jar.exists() for jar in jars):
+        lacking("Apache HttpClient is not installed (Debian: libhttpclient5-java)")
+    return ":".join(map(str, jars))
+
+
+def _command(client: str, folder: Path) -> Sequence[str]:
     match client:
         case "java":
             return [tool("java", "openjdk-17-jdk-headless"), str(PROGRAMS / "Client.java")]
+        case "apache":
+            java = tool("java", "openjdk-17-jdk-headless")
+            return [java, "-cp", _apache(), str(PROGRAMS / "Apache.java")]
+        case "go":
+            # As a program of its own: `go run` would be killed without it.
+            program = str(folder / "client")
+            subprocess.run(
+                [tool("go", "golang-go"), "build", "-o", program, str(PROGRAMS / "client.go")],
+                check=True, timeout=80, env=ENVIRONMENT | {"GO111MODULE": "off"},
+            )  # fmt: skip
+            return [program]
         case "node":
             return [tool("node", "nodejs"), str(PROGRAMS / "fetch.mjs")]
         case _:
             return [sys.executable, str(PROGRAMS / "python_clients.py"), client]
 
 
-@pytest.mark.parametrize("client", ["requests", "httpx", "urllib3", "aiohttp", "node", "java"])
+@pytest.mark.parametrize(
+    "client",
+    ["requests", "httpx", "urllib3", "aiohttp", "openai", "node", "go", "java", "apache"],
+)
 async def test_client(client: str, scene: Scene, file: Path) -> None:
     """Five calls, an upload and a stream on kept connections; events come as they are sent."""
-    lines = await scene.run(*_command(client), scene.url, str(file))
+    lines = await scene.run(*_command(client, file.parent), scene.url, str(file))
 
     assert lines == [
         *(f'call 200 {{"n":{call}}}' for call in range(5)),

@@ -463,7 +463,7 @@ async def test_a_rejection_during_the_upload(held: bool) -> None:
             seen_first.set()
             await link.hold()
         else:
-            request.body = await link.read(10)
+            request.raw += await link.read(10)
             link.send(OK)
             await link.hold()
 

@@ -22,11 +22,16 @@ def answer(status: int, body: bytes = b"", *fields: bytes) -> bytes:
 class Request:
     """One request as it came: `head` ends with the empty line, `body` is raw, framing included."""
 
-    def __init__(self, head: bytes, body: bytes) -> None:
+    def __init__(self, head: bytes, body: bytes = b"") -> None:
         self.head = head
-        self.body = body
+        self.raw = bytearray(body)
+        """The body so far; it grows in place, since a large one may have ten thousand lines."""
         self.whole = False
         """Whether the body has come to its end."""
+
+    @property
+    def body(self) -> bytes:
+        return bytes(self.raw)
 
     @property
     def line(self) -> bytes:
@@ -126,7 +131,7 @@ class Link:
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += await self._line()
-        request = Request(head, b"")
+        request = Request(head)
         self.requests.append(request)
         return request
 
@@ -137,10 +142,10 @@ class Link:
     async def body_of(self, request: Request) -> Request:
         """Read the body of a request whose head has been read."""
         if request.values(b"transfer-encoding"):
-            while not request.body.endswith(b"0\r\n\r\n") or not _is_complete(request.body):
-                request.body += await self._line()
+            while not request.raw.endswith(b"0\r\n\r\n") or not _is_complete(request.body):
+                request.raw += await self._line()
         elif lengths := request.values(b"content-length"):
-            request.body = await self.read(int(lengths[0]))
+            request.raw += await self.read(int(lengths[0]))
         request.whole = True
         return request
 

@@ -22,7 +22,10 @@ public class Client {
             say("call " + answer.statusCode() + " " + answer.body());
         }
         HttpRequest upload =
-            HttpRequest.newBuilder(URI.create(url + "/upload")).POST(BodyPublishers.ofFile(file)).build();
+            HttpRequest.newBuilder(URI.create(url + "/upload"))
+                .expectContinue(true)
+                .POST(BodyPublishers.ofFile(file))
+                .build();
         var answer = client.send(upload, BodyHandlers.ofString());
         say("upload " + answer.statusCode() + " " + answer.body());
 

@@ -68,11 +68,28 @@ async def _with_aiohttp(url: str, body: bytes) -> None:
         for call in range(5):
             async with session.post(f"{url}/call", data=f'{{"n":{call}}}') as answer:
                 say("call", answer.status, await answer.text())
-        async with session.post(f"{url}/upload", data=body) as answer:
+        async with session.post(f"{url}/upload", data=body, expect100=True) as answer:
             say("upload", answer.status, await answer.text())
         async with session.get(f"{url}/stream") as answer:
             async for line in answer.content:
                 say_events([line.decode().strip()])
+
+
+def with_openai(url: str, file: Path) -> None:
+    import openai
+
+    with openai.OpenAI(base_url=url, api_key="unused", max_retries=0) as client:
+        for call in range(5):
+            answer = client.chat.completions.with_raw_response.create(
+                model="any", messages=[{"role": "user", "content": f'{{"n":{call}}}'}]
+            )
+            say("call", answer.status_code, answer.parse().choices[0].message.content)
+        sent = client.files.with_raw_response.create(file=file, purpose="batch")
+        say("upload", sent.status_code, sent.parse().id)
+        for chunk in client.chat.completions.create(
+            model="any", messages=[{"role": "user", "content": "go on"}], stream=True
+        ):
+            say_events([f"data: {chunk.choices[0].delta.content}"])
 
 
 if __name__ == "__main__":

@@ -103,8 +103,9 @@ class Service(Section):
     no size is checked, and it ends only when one side closes or is idle for `timeouts.idle`."""
     max_in_flight: MaxInFlight = MAX_IN_FLIGHT
     """How many requests the service can take at a time, for instance instances times concurrency
-    of the deployment; further ones wait in `queue`. With the default they get 503 `Overloaded`.
-    `auto` finds the limit: lower when the service throttles or times out, else higher; and how many
+    of the deployment, and one more: then it is busy while a response and the next request are on
+    their way. Further ones wait in `queue`; with the default they get 503 `Overloaded`. `auto`
+    finds the limit: lower when the service throttles or times out, else higher; and how many
     requests a second it accepts, if it refuses others with 429."""
     queue: Queue = Queue()
     """Where requests wait above `max_in_flight`, which must be given. With 1000, the default, there

@@ -30,6 +30,9 @@ from tests.programs.bench.processes import MIB, child, free_port, memory, reset_
 from tests.programs.bench.slow_service import CAPACITY, SLOTS
 
 PATIENCE_S = 1.0
+_LIMIT = SLOTS + 1
+"""At a time. One more than its slots: no slot is empty while a response and the next request are on
+their way."""
 _REQUEST = b"POST /slow/x HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\n{}"
 RESULTS = Path(__file__).parent / "results" / "overload.json"
 
@@ -107,7 +110,7 @@ frontend in
   bind 127.0.0.1:{port}
   default_backend slow
 backend slow
-  server one 127.0.0.1:{service} maxconn {SLOTS}
+  server one 127.0.0.1:{service} maxconn {_LIMIT}
 """)
     return [_binary("haproxy"), "-db", "-f", str(file)], port
 
@@ -128,7 +131,7 @@ http {{
   limit_conn_zone $server_port zone=all:1m;
   server {{
     listen 127.0.0.1:{port} backlog=2048;
-    location / {{ limit_conn all {SLOTS}; proxy_pass http://127.0.0.1:{service}; }}
+    location / {{ limit_conn all {_LIMIT}; proxy_pass http://127.0.0.1:{service}; }}
   }}
 }}
 """)
@@ -170,7 +173,7 @@ def _envoy(service: int, folder: Path, *, adaptive: bool) -> tuple[list[str], in
         name = "envoy.filters.http.adaptive_concurrency"
         filters.insert(0, {"name": name, "typed_config": concurrency})
     else:
-        limits = {"max_connections": SLOTS, "max_requests": SLOTS, "max_pending_requests": 40}
+        limits = {"max_connections": _LIMIT, "max_requests": _LIMIT, "max_pending_requests": 40}
         cluster["circuit_breakers"] = {"thresholds": [limits]}
     routes = [{"match": {"prefix": "/"}, "route": {"cluster": "slow", "timeout": "60s"}}]
     manager = {
@@ -194,7 +197,8 @@ def _binary(program: str) -> str:
     return str(path)
 
 
-_LIMITED: dict[str, object] = {"max_in_flight": SLOTS}
+_LIMITED: dict[str, object] = {"max_in_flight": _LIMIT}
+_AS_MANY: dict[str, object] = {"max_in_flight": SLOTS}
 _AUTO: dict[str, object] = {"max_in_flight": "auto"}
 _BREAKING: dict[str, object] = {"breaker": {"failures": 5, "open": "1s"}}
 _RETRYING: dict[str, object] = {
@@ -202,12 +206,13 @@ _RETRYING: dict[str, object] = {
 }
 _UNLIMITED = "modelarts-gateway without a limit"
 CONTESTANTS: dict[str, Callable[[int, Path], tuple[list[str], int]]] = {
-    "modelarts-gateway, `max_in_flight: 4`": lambda s, f: _gateway(s, f, _LIMITED),
+    "modelarts-gateway, `max_in_flight: 5`": lambda s, f: _gateway(s, f, _LIMITED),
+    "modelarts-gateway, `max_in_flight: 4`": lambda s, f: _gateway(s, f, _AS_MANY),
     _UNLIMITED: lambda s, f: _gateway(s, f, {}),
-    "HAProxy, `maxconn 4`, `timeout queue 1s`": _haproxy,
-    "Envoy, circuit breaker of 4, 40 pending": lambda s, f: _envoy(s, f, adaptive=False),
+    "HAProxy, `maxconn 5`, `timeout queue 1s`": _haproxy,
+    "Envoy, circuit breaker of 5, 40 pending": lambda s, f: _envoy(s, f, adaptive=False),
     "Envoy, `adaptive_concurrency`": lambda s, f: _envoy(s, f, adaptive=True),
-    "nginx, `limit_conn 4`": _nginx,
+    "nginx, `limit_conn 5`": _nginx,
 }
 
 

@@ -1,5 +1,6 @@
 """`serve`: runs the gateway."""
 
+import gc
 import logging
 import os
 import platform
@@ -44,6 +45,7 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     terminal, else as JSON (GATEWAY_LOG_FORMAT=text or json decides, GATEWAY_LOG_LEVEL how much).
     """
     signals = Signals(reload=True)  # what follows imports for half a second
+    gc.disable()  # and makes no garbage; `run_until_told` enables it again
     from gateway.assembly.gateway import build_gateway
     from gateway.assembly.secrets import unusable_secrets
     from gateway.assembly.tracing import tracer_of

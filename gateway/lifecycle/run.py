@@ -200,6 +200,7 @@ async def _run(build: Build, announce: Callable[[str, str], None], signals: Sign
             return EXIT_CANNOT_LISTEN
         with suppress(OSError):
             announce(data_url, admin_url)
+        gc.enable()
         gc.collect()
         gc.freeze()  # objects that live as long as the process need no more garbage collection
         gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION)

@@ -28,7 +28,7 @@ class Section(BaseModel):
     those of the first kind found.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:

@@ -135,7 +135,7 @@ bench: $(VENV)/.dev-installed ## CPU, latency and memory beside other proxies (n
 	@$(BIN)/python -m tests.programs.bench.overload $(OVERLOAD_ARGS)
 	@$(BIN)/python -m tests.programs.bench.planes $(PLANES_ARGS)
 
-bench-planes: $(VENV)/.dev-installed ## CPU per request of Envoy and nginx with our token; two processes on one port
+bench-planes: $(VENV)/.dev-installed ## CPU per request of Envoy and nginx with our token; callers over TLS; the token endpoint
 	@$(BIN)/python -m tests.programs.bench.planes $(PLANES_ARGS)
 
 cost: $(VENV)/.dev-installed ## what one exchange costs, counted (needs valgrind and strace)

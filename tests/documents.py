@@ -37,7 +37,7 @@ from gateway.settings.types import (
     split_list,
 )
 from tests.chart_schema import chart_schema
-from tests.programs.bench import planes, summary
+from tests.programs.bench import planes
 from tests.reference import access_log, architecture, errors, metrics
 
 ROOT = Path(__file__).parent.parent
@@ -297,7 +297,7 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     "deploy/helm/modelarts-gateway/values.schema.json": lambda: chart_schema(
         json.loads(settings_schema())
     ),
-    "README.md": summary.readme,
+    "README.md": planes.readme,
     "deploy/data-planes/README.md": planes.page,
     "config/metrics.md": metrics.document,
     "deploy/architecture.svg": architecture.picture,

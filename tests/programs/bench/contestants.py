@@ -28,6 +28,8 @@ class Surroundings:
     services: Sequence[Service]
     """The first one is ours, without TLS, and IAM as well."""
     ca_file: Path
+    certificate: Path
+    """For `localhost`, with its key: of what listens on loopback."""
     folder: Path
     """Its own, empty and temporary."""
 

@@ -88,7 +88,7 @@ def run_wrk(shape: Shape, port: int, seconds: int, folder: Path) -> Outcome:
         *("--duration", f"{seconds}s", "--timeout", "10s", "--script", str(script)),
         f"http://{host}{shape.path}",
     ]
-    said = _output_of(command, seconds + 20)
+    said = output_of(command, seconds + 20)
     result = json.loads(said.rpartition("RESULT ")[2])
     failed = {kind: count for kind, count in result["errors"].items() if count}
     errors = [f"wrk: {count} {kind} errors" for kind, count in failed.items()]
@@ -113,7 +113,7 @@ def run_open_loop(shape: Shape, port: int, seconds: int, path: str, *, token: bo
     if token:
         head += f"X-Auth-Token: {IAM_TOKEN}\r\n"
     order = open_loop.Order(port, shape.rate, seconds, head, body)
-    result = json.loads(_output_of(open_loop.ask_for(order), seconds + 30))
+    result = json.loads(output_of(open_loop.ask_for(order), seconds + 30))
     figures = {
         "rate": result["rate"],
         "p50_ms": result["p50"],
@@ -143,13 +143,18 @@ def _run_endurance(shape: Shape, port: int, folder: Path) -> Outcome:
 
 def _run_uploads(shape: Shape, port: int) -> Outcome:
     order = uploads.Order(port, shape.path, shape.connections, shape.upload_bytes)
-    ended: dict[str, int] = json.loads(_output_of(uploads.ask_for(order), 90))
+    ended: dict[str, int] = json.loads(output_of(uploads.ask_for(order), 90))
     good = ended.pop("200", 0)
     errors = [f"{count} uploads ended with {how}" for how, count in ended.items()]
     return Outcome(good, shape.upload_bytes, shape.upload_bytes, {}, errors)
 
 
-def _output_of(command: list[str], timeout_s: float) -> str:
+def output_of(command: list[str], timeout_s: float) -> str:
+    """Run a program; return what it printed.
+
+    Raises:
+        RuntimeError: it failed.
+    """
     with child(command, output=subprocess.PIPE) as process:
         said, _ = process.communicate(timeout=timeout_s)
     if process.returncode:

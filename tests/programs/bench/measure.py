@@ -31,6 +31,8 @@ from tests.programs.bench.upstream import Counts
 
 DIRECT = "direct"
 """The open loop on the upstream itself, to be subtracted."""
+CLIENT = "app.example"
+"""The name in the certificate of callers that have one."""
 _SETTLE_S = 0.1
 
 
@@ -66,11 +68,18 @@ class Ground:
         self.folder = folder
         self.services = services
         self.ca_file = folder / "ca.pem"
+        self.certificate = folder / "service.pem"
+        self.client_certificate = folder / "client.pem"
+        """Of a caller named `CLIENT`, with its key."""
         self._started = 0
 
     def has(self, shape: Shape) -> bool:
         """Whether the shape's service is there."""
         return any(service.kind is shape.service for service in self.services)
+
+    def surroundings(self, folder: Path) -> Surroundings:
+        """Return what a contestant is told whose folder this is."""
+        return Surroundings(self.services, self.ca_file, self.certificate, folder)
 
     @contextmanager
     def started(self, name: str, shape: Shape) -> Iterator[Running]:
@@ -82,7 +91,7 @@ class Ground:
         self._started += 1
         folder = self.folder / f"{name}-{self._started}"
         folder.mkdir()
-        launch = LAUNCHERS[name](Surroundings(self.services, self.ca_file, folder))
+        launch = LAUNCHERS[name](self.surroundings(folder))
         log = folder / "log"
         # what configures the gateway of whoever runs this must not configure ours
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("GATEWAY_", "OS_"))}
@@ -188,8 +197,12 @@ def prepared(folder: Path) -> Iterator[Ground]:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     certificate = folder / "service.pem"
-    issued = authority.issue_cert("localhost", "127.0.0.1")
-    issued.private_key_and_cert_chain_pem.write_to_path(certificate)
+    for file, names in (
+        (certificate, ("localhost", "127.0.0.1")),
+        (folder / "client.pem", (CLIENT,)),
+    ):
+        issued = authority.issue_cert(*names)
+        issued.private_key_and_cert_chain_pem.write_to_path(file)
     with ExitStack() as stack:
         yield Ground(folder, start_all(folder, certificate, stack))
 

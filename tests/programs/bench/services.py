@@ -17,7 +17,7 @@ from tests.programs.bench import peers
 from tests.programs.bench.processes import child, free_port, wait_for_port
 from tests.programs.bench.upstream import IAM_TOKEN
 
-_GO_SOURCE = Path(__file__).parent / "go" / "bench.go"
+_GO_SOURCE = Path(__file__).parent / "go"
 _GO_BINARY = peers.PEERS.parent / "bench-go"
 
 
@@ -58,9 +58,11 @@ def go_program() -> Path | None:
     compiler = peers.find("go")
     if compiler is None:
         return None
-    if not _GO_BINARY.exists() or _GO_BINARY.stat().st_mtime < _GO_SOURCE.stat().st_mtime:
-        command = [str(compiler), "build", "-o", str(_GO_BINARY), str(_GO_SOURCE)]
-        subprocess.run(command, check=True, timeout=600, env=os.environ | {"GO111MODULE": "off"})
+    changed = max(file.stat().st_mtime for file in _GO_SOURCE.glob("*.go"))
+    if not _GO_BINARY.exists() or _GO_BINARY.stat().st_mtime < changed:
+        command = [str(compiler), "build", "-o", str(_GO_BINARY), "."]
+        environment = os.environ | {"GO111MODULE": "off"}
+        subprocess.run(command, check=True, timeout=600, cwd=_GO_SOURCE, env=environment)
     return _GO_BINARY
 
 

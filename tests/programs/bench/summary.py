@@ -10,7 +10,7 @@ from tests.programs.bench import overload
 from tests.programs.bench.shapes import MOST_LATE_MS
 
 _ROOT = Path(__file__).parents[3]
-_README = _ROOT / "README.md"
+README = _ROOT / "README.md"
 _LATEST = Path(__file__).parent / "results" / "latest.json"
 _BEGIN, _END = "<!-- make bench writes from here -->", "<!-- to here -->"
 _OVERLOAD = "<!-- the overload benchmark writes from here -->"
@@ -51,16 +51,16 @@ _MEANING = (
 
 def readme() -> str:
     """Return the README with the table of the latest results; as it is where there are none."""
-    text = _README.read_text(encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
     if _LATEST.exists() and _BEGIN in text:
-        text = _with(text, _BEGIN, markdown(json.loads(_LATEST.read_text(encoding="utf-8"))))
+        text = between(text, _BEGIN, markdown(json.loads(_LATEST.read_text(encoding="utf-8"))))
     if overload.RESULTS.exists() and _OVERLOAD in text:
         kept = json.loads(overload.RESULTS.read_text(encoding="utf-8"))
-        text = _with(text, _OVERLOAD, overload.document(kept))
+        text = between(text, _OVERLOAD, overload.document(kept))
     return text
 
 
-def _with(text: str, begin: str, made: str) -> str:
+def between(text: str, begin: str, made: str) -> str:
     """Return `text` with `made` between the line `begin` and the next end."""
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(_END)
@@ -69,7 +69,7 @@ def _with(text: str, begin: str, made: str) -> str:
 
 def write_readme() -> None:
     """Bring the README up to date."""
-    _README.write_text(readme(), encoding="utf-8")
+    README.write_text(readme(), encoding="utf-8")
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -101,11 +101,11 @@ def markdown(result: Mapping[str, Any]) -> str:
         [
             *rows,
             "",
-            *_wrapped(f"CPU per request in `real`: {', '.join(ratios)}." if ratios else ""),
-            *_wrapped(_MEANING),
-            *_wrapped(_about(result)),
-            *_wrapped(_note(shapes)),
-            *_wrapped(f"Not installed, so missing: {', '.join(missing)}." if missing else ""),
+            *wrapped(f"CPU per request in `real`: {', '.join(ratios)}." if ratios else ""),
+            *wrapped(_MEANING),
+            *wrapped(_about(result)),
+            *wrapped(_note(shapes)),
+            *wrapped(f"Not installed, so missing: {', '.join(missing)}." if missing else ""),
         ]
     )
 
@@ -146,7 +146,8 @@ def _cell(figures: Mapping[str, float], key: str) -> str:
     return f"{value:.0f}" if value >= 20 else f"{value:.1f}"
 
 
-def _wrapped(text: str, width: int = 100) -> list[str]:
+def wrapped(text: str, width: int = 100) -> list[str]:
+    """Return lines of at most `width` characters."""
     lines: list[str] = []
     for word in text.split():
         if lines and len(lines[-1]) + 1 + len(word) <= width:

@@ -1,6 +1,7 @@
 // What of the benchmark is written in Go: a service of net/http that reads bodies in pieces of
-// 32 KiB, as io.Copy does, and the proxy httputil.ReverseProxy. Built by tests/programs/bench/services.py
-// with GO111MODULE=off; one file, nothing but the standard library.
+// 32 KiB, as io.Copy does, the proxy httputil.ReverseProxy, and a load of callers with client
+// certificates or on a Unix socket, which wrk cannot make. Built by tests/programs/bench/services.py
+// with GO111MODULE=off; nothing but the standard library.
 package main
 
 import (
@@ -34,10 +35,13 @@ type order struct {
 func main() {
 	var given order
 	check(json.Unmarshal([]byte(os.Args[2]), &given))
-	if os.Args[1] == "service" {
+	switch os.Args[1] {
+	case "service":
 		serve(given)
-	} else {
+	case "proxy":
 		forward(given)
+	case "load":
+		load()
 	}
 }
 

@@ -227,6 +227,23 @@ def test_who_is_killed_while_he_logs_in_is_followed_within_two_seconds() -> None
     run(2, story, started=False)
 
 
+def test_who_starts_while_a_rejected_token_is_replaced_does_not_take_it() -> None:
+    """A service has refused it to one replica, which has told the others."""
+
+    async def story(world: World) -> None:
+        first, second = world.replicas
+        first.start()
+        await first.cache.obtain()
+        world.iam.latency_s = 1.0
+        world.reject_all()
+        await asyncio.sleep(0.5)  # the login goes on, and the store still has the token
+        second.start()
+        assert {(await second.cache.obtain()).field_lines} == world.iam.good
+        assert len(world.iam.asked_at) == 2
+
+    run(2, story, started=False)
+
+
 def test_a_wrong_password_is_refused_twice_for_the_whole_fleet() -> None:
     """Five replicas, two refused logins: the account is not locked."""
 
@@ -375,8 +392,8 @@ def test_replicas_with_another_key_act_alone_and_say_so() -> None:
     run(2, story)
 
 
-def test_keys_are_rotated_without_a_login() -> None:
-    """The new key above the old one: who has both reads what either wrote."""
+def test_who_has_both_keys_reads_what_either_wrote() -> None:
+    """And knows entries by the name that the old one gives them."""
     old, new = b"a" * 32, b"b" * 32
     before, both = FleetKeys([old]), FleetKeys([new, old])
 
@@ -386,6 +403,25 @@ def test_keys_are_rotated_without_a_login() -> None:
     assert both.name("account") != FleetKeys([new]).name("account")
     assert both.is_by_first(both.encrypt(b"x"))
     assert not both.is_by_first(before.encrypt(b"x"))
+
+
+def test_a_rotation_costs_one_login() -> None:
+    """The new key above the old one in one replica after another, then the new one alone."""
+
+    async def story(world: World) -> None:
+        await world.usable_by_all()
+        logins = []
+        for keys in (FleetKeys([b"n" * 32, b"k" * 32]), FleetKeys([b"n" * 32])):
+            for number, before in enumerate(world.replicas):
+                await before.close()
+                world.replicas[number] = Replica(world, keys)
+                world.replicas[number].start()
+                await world.usable_by_all()
+            logins.append(len(world.iam.asked_at))
+        assert logins == [1, 2]
+        assert all(one.fleet.up for one in world.replicas)
+
+    run(5, story)
 
 
 @pytest.mark.parametrize(

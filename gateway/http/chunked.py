@@ -9,7 +9,7 @@ import re
 from enum import Enum, auto
 from typing import Final
 
-from gateway.http.lines import are_clean, is_token
+from gateway.http.lines import is_clean, is_token
 
 # The grammar's `1*HEXDIG`, bounded below 2**60.
 _SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
@@ -169,7 +169,7 @@ def _size_in(line: bytes) -> int:
 
 def _check_trailer(line: bytes) -> None:
     name, colon, _ = line.partition(b":")
-    if not colon or not is_token(name) or not are_clean(line, 0):
+    if not colon or not is_token(name) or not is_clean(line):
         raise ChunkError("a trailer is no field")
     if name.lower() in _NOT_TRAILERS:
         raise ChunkError("a trailer announces another length")

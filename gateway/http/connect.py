@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.errors import ErrorCode, UpstreamError
-from gateway.http.lines import are_clean
+from gateway.http.lines import is_clean
 from gateway.http.response_head import read_status_line
 
 _MAX_HEAD_BYTES: Final = 16 * 1024
@@ -65,7 +65,7 @@ def connect_status(received: bytes) -> int | None:
         status = read_status_line(head.partition(b"\r\n")[0]).status
     except UpstreamError:
         raise tunnel_error("it does not speak HTTP") from None
-    if not are_clean(head, head.count(b"\r\n")):
+    if not is_clean(head.replace(b"\r\n", b"")):
         raise tunnel_error("it does not speak HTTP")
     if 200 <= status < 300 and end + 4 < len(received):
         raise tunnel_error("it sends more than a response")

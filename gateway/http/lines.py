@@ -7,12 +7,13 @@ may carry a credential, an id or a trace. Of other names only what the name mean
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
 from gateway.errors import GatewayError
 
 _CONTROLS: Final = bytes([*range(9), *range(10, 32), 127])  # every one but HTAB
+_WITHOUT_CONTROLS: Final = bytes.maketrans(_CONTROLS, b" " * len(_CONTROLS))
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 
 _SPACE: Final = 0x20
@@ -31,13 +32,13 @@ _REMEMBERED: Final = frozenset(
 )
 
 
-def are_clean(block: bytes, line_ends: int) -> bool:
-    """Return whether the only control octets in `block` are its `line_ends` CRLFs.
+def is_clean(line: bytes) -> bool:
+    """Return whether `line`, without its end, has no control octet but HTAB.
 
-    HTAB is allowed. A bare CR, a bare LF or a NUL makes two readers disagree about where a line
-    ends (RFC 9112 section 2.2, RFC 9110 section 5.5).
+    A bare CR, a bare LF or a NUL makes two readers disagree about where a line ends (RFC 9112
+    section 2.2, RFC 9110 section 5.5).
     """
-    return len(block.translate(None, _CONTROLS)) == len(block) - 2 * line_ends
+    return line.translate(_WITHOUT_CONTROLS) == line
 
 
 def is_token(name: bytes) -> bool:
@@ -117,11 +118,11 @@ class FieldReader(Generic[_Head]):
         self._names: dict[bytes, Judge[_Head] | None] = {}
         self._remembered: set[bytes] = set()  # spellings of the names on the allow-list
 
-    def read(self, lines: Iterable[bytes], head: _Head) -> None:
-        """Note in `head` what `lines` mean, which are clean (`are_clean`).
+    def read(self, lines: list[bytes], head: _Head) -> None:
+        """Note in `head` what `lines` mean.
 
         Raises:
-            GatewayError: a line is no field, or its judge does not accept it.
+            GatewayError: a line is no field, or its judge does not accept it; control octets.
         """
         known, forwarded = self._known, head.lines
         for raw in lines:
@@ -134,6 +135,8 @@ class FieldReader(Generic[_Head]):
                 line.judge(head, line.value, line.text)
 
     def _read(self, raw: bytes, head: _Head) -> None:
+        if not is_clean(raw):  # a line that is known has been clean
+            raise self._malformed("control octets in the head")
         name, colon, value = raw.partition(b":")
         judge = self._names.get(name, _NOT_KNOWN) if colon else _NOT_KNOWN
         if judge is _NOT_KNOWN:

@@ -18,7 +18,8 @@ from gateway.http.fields import (
     without,
 )
 from gateway.http.framing import content_length_of, is_chunked_coding
-from gateway.http.lines import FieldReader, Head, Judge, are_clean
+from gateway.http.lines import FieldReader, Head, Judge, is_clean
+from gateway.http.request_id import is_plain_id
 from gateway.http.target import MAX_TARGET_BYTES, split_absolute, split_target
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -30,7 +31,6 @@ _PREFACE: Final = b"PRI * HTTP/2.0"  # RFC 9113 section 3.4
 _VERSION: Final = re.compile(rb"HTTP/([0-9])\.([0-9])")
 _ANY_VERSION: Final = b"HTTP/0.0\r"  # once every digit is a zero; with the line end under way
 _DIGITS_TO_ZERO: Final = bytes.maketrans(b"123456789", b"0" * 9)
-_PLAIN_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 
 _WEBSOCKET: Final = b"websocket"
 
@@ -125,7 +125,7 @@ def check_start(begin: bytes) -> None:
     target, space, version = rest.partition(b" ")
     if not space:
         target = target.removesuffix(b"\r")  # perhaps half of the line end
-    if not are_clean(target[: MAX_TARGET_BYTES + 1], 0):
+    if not is_clean(target[: MAX_TARGET_BYTES + 1]):
         raise DownstreamError(ErrorCode.BAD_TARGET, "control octets in the target")
     if len(target) > MAX_TARGET_BYTES:
         raise DownstreamError(ErrorCode.TARGET_TOO_LONG)
@@ -268,7 +268,7 @@ def _traceparent(head: RequestHead, value: bytes, text: bytes) -> None:
 
 
 def _request_id(head: RequestHead, value: bytes, text: bytes) -> None:
-    if not head.request_id and _PLAIN_ID.fullmatch(value):
+    if not head.request_id and is_plain_id(value):
         head.request_id = value.decode("ascii")
     head.lines.append(text)
 

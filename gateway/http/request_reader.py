@@ -8,7 +8,7 @@ from typing import Final
 from gateway.errors import DownstreamError, ErrorCode
 from gateway.http import request_head
 from gateway.http.chunked import ChunkedReader, ChunkError
-from gateway.http.lines import are_clean
+from gateway.http.lines import is_clean
 from gateway.http.pieces import gathered
 from gateway.http.reader_state import (
     BODY_CHUNKED,
@@ -191,11 +191,7 @@ class RequestReader:
         del lines[0]
         self._fields += line_ends
         self._head_bytes += field_bytes
-        if (
-            self._fields <= MAX_FIELDS
-            and self._head_bytes <= MAX_FIELD_BYTES
-            and are_clean(block, line_ends)
-        ):
+        if self._fields <= MAX_FIELDS and self._head_bytes <= MAX_FIELD_BYTES:
             REQUEST_FIELDS.read(lines, head)
         else:
             self._fields -= line_ends
@@ -223,7 +219,7 @@ class RequestReader:
         allowed = _BETWEEN + min(
             MAX_FIELD_BYTES, MAX_HEAD_BYTES + _BETWEEN * self._fields - self._head_bytes
         )
-        if not are_clean(line[looked_at : allowed + 1], 0):
+        if not is_clean(line[looked_at : allowed + 1]):
             raise DownstreamError(ErrorCode.BAD_REQUEST, "control octets in the head")
         if len(line) > allowed:
             raise DownstreamError(ErrorCode.HEADERS_TOO_LARGE)

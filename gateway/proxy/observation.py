@@ -8,13 +8,13 @@ import asyncio
 import itertools
 import logging
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 from gateway.errors import GatewayError, Layer, UnavailableError
 from gateway.http.request_head import RequestHead
+from gateway.http.request_id import is_plain_id
 from gateway.http.trace_context import trace_id_of
 from gateway.observe.access_log import AccessLog, Record
 from gateway.observe.line_budget import LineBudget
@@ -38,7 +38,6 @@ _TELL_S: Final = 10.0
 LATEST: Final = 50
 """How many requests are kept for people to look at."""
 
-_PLAIN_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _ID_PREFIX: Final = os.urandom(6).hex()
 _ids: Final = itertools.count(1)
 _make_tuple: Final = tuple.__new__
@@ -337,7 +336,7 @@ def _account_for(seen: Observation, epoch_offset_s: float) -> Record:
             seen.retries,
             seen.error,
             seen.rejection,
-            upstream_id.decode("ascii") if upstream_id and _PLAIN_ID.fullmatch(upstream_id) else "",
+            upstream_id.decode("ascii") if is_plain_id(upstream_id) else "",
             seen.layer.value if seen.error else "",
         ),
     )

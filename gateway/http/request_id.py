@@ -1,0 +1,12 @@
+"""Which ids of requests are written into log lines and fields as they are. Pure."""
+
+import string
+from typing import Final
+
+_MAX_BYTES: Final = 64
+_PLAIN: Final = (string.ascii_letters + string.digits + "._:-").encode()
+
+
+def is_plain_id(value: bytes) -> bool:
+    """Return whether it is 1 to 64 letters, digits, dots, underscores, colons and dashes."""
+    return 0 < len(value) <= _MAX_BYTES and not value.translate(None, _PLAIN)

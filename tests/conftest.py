@@ -1,6 +1,7 @@
 """What every test runs under: the loop that production uses, and a guard against blocking it."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Generator, Iterator, Mapping
 
 import hypothesis
@@ -37,6 +38,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
         return None
     config.option.loadscopereorder = False  # the order is that of `sort`
     return Scheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without garbage collection, which then leaves alone what has been collected."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,8 +17,10 @@ from tests.support.rows import every_row
 ROOT = Path(__file__).parent.parent
 PAGES = [
     page
-    for page in [*sorted(ROOT.rglob("*.md")), ROOT / "llms.txt"]
-    if not {".venv", ".venv-compiled", "node_modules"} & set(page.relative_to(ROOT).parts)
+    for top in sorted(ROOT.iterdir())
+    if not top.name.startswith(".")
+    for page in (sorted(top.rglob("*.md")) if top.is_dir() else [top])
+    if page.suffix == ".md" or page.name == "llms.txt"
 ]
 
 

@@ -8,12 +8,10 @@ import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
-import openai
 import pytest
-from openai import AsyncOpenAI
 
 from gateway.twin import LLM_ID, Twin
 from tests.cloud.serving import TokenGateway, password_identity, token_gateway, until
@@ -21,6 +19,9 @@ from tests.support.demo import ENVIRONMENT, ROOT, running_demo
 from tests.support.process import run
 from tests.support.tools import LONG, lacking, python_with, tool
 from tests.support.twin import running_twin
+
+if TYPE_CHECKING:  # half a second, in every worker
+    from openai import AsyncOpenAI
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello to you"}]
 SAID = "You said: Hello to you"
@@ -57,11 +58,13 @@ def base_url(gateway: TokenGateway) -> str:
 
 
 @pytest.fixture
-async def client(base_url: str) -> AsyncIterator[AsyncOpenAI]:
+async def client(base_url: str) -> AsyncIterator["AsyncOpenAI"]:
     """The SDK insists on a key; the gateway drops it."""
+    import openai
+
     async with (
         openai.DefaultAsyncHttpxClient(trust_env=False, verify=False) as transport,
-        AsyncOpenAI(
+        openai.AsyncOpenAI(
             base_url=base_url, api_key="unused", http_client=transport, max_retries=0
         ) as sdk,
     ):
@@ -82,7 +85,7 @@ async def used(gateway: TokenGateway) -> tuple[float, float, float]:
 # PyPI `openai`
 
 
-async def test_openai_chats(client: AsyncOpenAI, gateway: TokenGateway) -> None:
+async def test_openai_chats(client: "AsyncOpenAI", gateway: TokenGateway) -> None:
     """The answer is whole, and its tokens are counted."""
     done = await client.chat.completions.create(**CHAT)
 
@@ -92,7 +95,7 @@ async def test_openai_chats(client: AsyncOpenAI, gateway: TokenGateway) -> None:
     assert await used(gateway) == (3, 5, 0)
 
 
-async def test_openai_bounds_what_the_model_says(client: AsyncOpenAI) -> None:
+async def test_openai_bounds_what_the_model_says(client: "AsyncOpenAI") -> None:
     """The service heeds `max_tokens`, which passes as it came."""
     done = await client.chat.completions.create(**CHAT, max_tokens=3)
 
@@ -100,7 +103,7 @@ async def test_openai_bounds_what_the_model_says(client: AsyncOpenAI) -> None:
     assert done.choices[0].finish_reason == "length"
 
 
-async def test_openai_streams(client: AsyncOpenAI, gateway: TokenGateway) -> None:
+async def test_openai_streams(client: "AsyncOpenAI", gateway: TokenGateway) -> None:
     """Every token is a chunk; the last one has the usage, which the gateway counts as well."""
     stream = await client.chat.completions.create(
         **CHAT, stream=True, stream_options={"include_usage": True}, extra_query=QUICK
@@ -117,7 +120,7 @@ async def test_openai_streams(client: AsyncOpenAI, gateway: TokenGateway) -> Non
 
 
 async def test_openai_that_does_not_ask_for_usage_is_counted_as_missing(
-    client: AsyncOpenAI, gateway: TokenGateway
+    client: "AsyncOpenAI", gateway: TokenGateway
 ) -> None:
     """Whoever wants the figures sees how many are not in them."""
     stream = await client.chat.completions.create(**CHAT, stream=True, extra_query=QUICK)
@@ -126,16 +129,18 @@ async def test_openai_that_does_not_ask_for_usage_is_counted_as_missing(
     assert await used(gateway) == (0, 0, 1)
 
 
-async def test_openai_lists_models(client: AsyncOpenAI) -> None:
+async def test_openai_lists_models(client: "AsyncOpenAI") -> None:
     """By GET, which `methods` must name."""
     assert [model.id async for model in await client.models.list()] == ["twin-llm"]
     assert (await client.models.retrieve("twin-llm")).owned_by == "twin"
 
 
 async def test_openai_understands_errors_of_the_model_and_of_the_gateway(
-    client: AsyncOpenAI, gateway: TokenGateway
+    client: "AsyncOpenAI", gateway: TokenGateway
 ) -> None:
     """As exceptions of its own, with the body that was sent."""
+    import openai
+
     with pytest.raises(openai.NotFoundError, match="'other' does not exist"):
         await client.chat.completions.create(model="other", messages=HELLO)
     with pytest.raises(openai.BadRequestError, match="at least one message"):
@@ -151,7 +156,7 @@ async def test_openai_understands_errors_of_the_model_and_of_the_gateway(
 
 
 async def test_openai_leaves_in_the_middle_of_a_stream(
-    client: AsyncOpenAI, gateway: TokenGateway, twin: Twin
+    client: "AsyncOpenAI", gateway: TokenGateway, twin: Twin
 ) -> None:
     """The service is left at once as well, and the pool keeps nothing of it."""
     stream = await client.chat.completions.create(
@@ -168,7 +173,7 @@ async def test_openai_leaves_in_the_middle_of_a_stream(
 
 
 async def test_the_first_token_is_told_apart_from_the_head(
-    client: AsyncOpenAI, gateway: TokenGateway
+    client: "AsyncOpenAI", gateway: TokenGateway
 ) -> None:
     """The service sends its head at once, and the first token 300 ms later."""
     stream = await client.chat.completions.create(

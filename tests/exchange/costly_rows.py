@@ -1,12 +1,15 @@
 """Requests of at most 10 KiB that try to cost much: what parsers, patterns and sets could mind."""
 
+from functools import cache
+
 from tests.exchange.hostile_rows import CLASSES, HOST, chunked, get, post
 
 MAX_BYTES = 10 * 1024
 PLAIN = post()
 
 
-def _words(count: int, length: int = 3) -> list[bytes]:
+@cache
+def _words(count: int, length: int = 3) -> tuple[bytes, ...]:
     """Return `count` different words of letters."""
     letters = b"abcdefghijklmnopqrstuvwxyz"
     words = []
@@ -16,7 +19,7 @@ def _words(count: int, length: int = 3) -> list[bytes]:
             left, place = divmod(left, len(letters))
             word.append(letters[place])
         words.append(bytes(word))
-    return words
+    return tuple(words)
 
 
 def _filled(head: bytes, filler: bytes, tail: bytes, size: int = MAX_BYTES) -> bytes:

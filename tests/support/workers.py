@@ -9,8 +9,10 @@ from xdist.workermanage import WorkerController
 _TESTS = Path(__file__).parents[1]
 
 # Under `tests/`. One worker runs all tests of such a group, one after the other: they share what
-# is expensive to start (Prometheus, Keystone, a browser, a demo).
+# is expensive to start (Prometheus, Keystone, a browser, a demo). The first one looks at every
+# object of its process, where no other test has left any.
 _GROUPS = (
+    "exchange/test_leaks.py::test_nothing_leaks_in_process",
     "programs/watch/", "cloud/keystone/", "data_planes/", "browser/",
     "cloud/test_manual_clients.py", "cost/",
 )  # fmt: skip
@@ -58,7 +60,7 @@ def sort(items: list[pytest.Item]) -> None:
     places = (*_GROUPS, *_LONG)
 
     def rank(item: pytest.Item) -> int:
-        path = item.path.relative_to(_TESTS).as_posix()
+        path = item.nodeid.removeprefix(f"{_TESTS.name}/")
         return next((n for n, place in enumerate(places) if path.startswith(place)), len(places))
 
     items.sort(key=rank)

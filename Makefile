@@ -63,24 +63,15 @@ WORKERS ?= 4
 HEAVY := tests/cloud/keystone tests/data_planes
 # They skip a test, or take a short form of one, unless LONG=1.
 LONG_FORMS := tests/programs/watch tests/cost tests/cloud/test_llm_clients.py tests/exchange/test_fuzz.py \
-	tests/exchange/test_memory.py tests/unit/identity/test_simulated_year.py
-# Looks at every object of its process: where no other test has left any.
-ALONE := tests/exchange/test_leaks.py
-
-# What fails beside other tests is tried once more by itself, and the run says so.
-define tried_twice
-$(BIN)/python -m pytest $(1) $(TEST_ARGS) || { \
-	test $$? -eq 1 && echo "== What failed, once more, by itself: a busy machine breaks bounds on time" \
-	&& $(BIN)/python -m pytest -n 0 --last-failed --last-failed-no-failures none $(TEST_ARGS); }
-endef
+	tests/exchange/test_memory.py tests/unit/identity/test_simulated_year.py tests/unit/proxy/test_queue.py
 
 test: $(VENV)/.dev-installed ## the test suite; one test at a time: TEST_ARGS=-n0
-	@$(call tried_twice,-n $(WORKERS) --cache-clear $(HEAVY:%=--ignore=%) $(ALONE:%=--ignore=%))
-	@$(call tried_twice,-n 2 $(ALONE))
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not long" $(HEAVY:%=--ignore=%) $(TEST_ARGS)
 
 .PHONY: test-long
 test-long: $(VENV)/.dev-installed ## what takes too long for `make test`: heavy suites, long forms of tests
 	@LONG=1 $(BIN)/python -m pytest -n 2 $(HEAVY) $(LONG_FORMS) $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) -m long $(HEAVY:%=--ignore=%) $(TEST_ARGS)
 
 # What a request passes through, compiled from the same source. The tests run where that source is
 # not, or they would import it.

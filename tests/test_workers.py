@@ -58,6 +58,10 @@ def test_every_long_form_is_run_by_test_long() -> None:
     assert [
         path for path in wanting if not any(path.is_relative_to(_ROOT / it) for it in run.split())
     ] == []
+    recipes = dict(re.findall(r"^([a-z-]+):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
+    assert '-m "not long"' in recipes["test"]
+    assert "-m long" in recipes["test-long"]
+    assert "$(LONG_FORMS)" in recipes["test-long"]
     assert "make test-long" in (_ROOT / ".ci" / "run").read_text()
 
 

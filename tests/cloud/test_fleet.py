@@ -263,7 +263,13 @@ async def test_another_replicas_throttling_is_heeded(
             assert one.cache.status(0.0).last_result is RefreshResult.THROTTLED
 
 
-@pytest.mark.parametrize("what", ["another key", "no key", "nonsense", "nobody"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "another key",
+        *(pytest.param(it, marks=pytest.mark.long) for it in ("no key", "nonsense", "nobody")),
+    ],
+)
 async def test_a_fleet_that_cannot_work_is_said_once_and_costs_nothing(
     tmp_path: Path, redis: RedisServer, twin: Twin, what: str
 ) -> None:

@@ -95,6 +95,7 @@ def test_the_command_calls_services_and_knows_no_credential(config: Path) -> Non
     assert [n for n in environ if n.startswith("GATEWAY_")] == ["GATEWAY_URL"]
 
 
+@pytest.mark.long
 def test_node_runs_too_and_its_code_is_ours(config: Path) -> None:
     node = shutil.which("node")
     if node is None:
@@ -111,9 +112,9 @@ def test_node_runs_too_and_its_code_is_ours(config: Path) -> None:
     [
         (("sh", "-c", "exit 7"), 7),
         (("sh", "-c", "kill -KILL $$"), 128 + signal.SIGKILL),
-        (("sh", "-c", "kill -SEGV $$"), 128 + signal.SIGSEGV),
+        pytest.param(("sh", "-c", "kill -SEGV $$"), 128 + signal.SIGSEGV, marks=pytest.mark.long),
         (("no-such-command-anywhere",), 127),
-        (("/dev/null",), 126),
+        pytest.param(("/dev/null",), 126, marks=pytest.mark.long),
     ],
 )
 def test_the_exit_code_is_the_command_s(config: Path, command: tuple[str, ...], code: int) -> None:
@@ -133,7 +134,7 @@ def test_signals_are_passed_on(config: Path) -> None:
     assert (code, out) == (5, "got it\n")
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_command_that_ignores_sigterm_is_killed(config: Path, times: int) -> None:
     """After `drain.timeout`, or at the second SIGTERM."""
     script = "trap 'echo heard' TERM; echo ready; while :; do sleep 0.05; done"

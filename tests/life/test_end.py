@@ -52,7 +52,7 @@ async def begin_end(process: Served, how: str) -> None:
         process.signal(signal.Signals[how])
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "quitquitquit"])
+@pytest.mark.parametrize("how", ["SIGTERM", pytest.param("quitquitquit", marks=pytest.mark.long)])
 async def test_everything_in_flight_comes_to_its_end(how: str, tmp_path: Path) -> None:
     """Not ready at once; while that is announced, new callers are served, each once; then none.
     An upload and a stream of events go on to their ends, what is idle is closed; exit 0.
@@ -187,7 +187,9 @@ async def interrupted(number: signal.Signals, folder: Path) -> tuple[int, str]:
     return code, said
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
 async def test_a_signal_during_the_start_is_an_end_in_order(
     number: signal.Signals, tmp_path: Path
 ) -> None:

@@ -173,7 +173,14 @@ async def test_the_admin_listener_cannot_take_the_callers_files(tmp_path: Path) 
             connection.close()
 
 
-@pytest.mark.parametrize("redirection", [">&-", ">&- 2>&- <&-", ">/dev/full", ">/dev/full 2>&1"])
+@pytest.mark.parametrize(
+    "redirection",
+    [
+        *(pytest.param(one, marks=pytest.mark.long) for one in (">&-", ">/dev/full")),
+        ">&- 2>&- <&-",
+        ">/dev/full 2>&1",
+    ],
+)
 async def test_a_log_that_cannot_be_written_stops_nothing(redirection: str, tmp_path: Path) -> None:
     """F51: closed or full, from the start: requests are served, lines that are lost are counted."""
     settings = {}

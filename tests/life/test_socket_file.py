@@ -30,7 +30,13 @@ async def ask(path: Path) -> bytes:
     return reply.body
 
 
-@pytest.mark.parametrize(("mode", "bits"), [(None, 0o660), ("0600", 0o600), ("666", 0o666)])
+@pytest.mark.parametrize(
+    ("mode", "bits"),
+    [
+        ("0600", 0o600),
+        *(pytest.param(*row, marks=pytest.mark.long) for row in ((None, 0o660), ("666", 0o666))),
+    ],
+)
 async def test_it_serves_there_and_takes_the_file_away(
     mode: str | None, bits: int, tmp_path: Path
 ) -> None:

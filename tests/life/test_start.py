@@ -62,9 +62,17 @@ async def test_certificates_that_are_none(tmp_path: Path) -> None:
     ("changes", "problem"),
     [
         ({"listen_mode": 432}, "listen_mode: 432 is not a mode; use octal digits"),
-        ({"listen_mode": "rw"}, "listen_mode: 'rw' is not a mode"),
-        ({"listen_mode": "1777"}, "listen_mode: '1777' is not a mode"),
-        ({"listen": "unix:relative"}, "listen: 'unix:relative' is not a socket file"),
+        pytest.param(
+            {"listen_mode": "rw"}, "listen_mode: 'rw' is not a mode", marks=pytest.mark.long
+        ),
+        pytest.param(
+            {"listen_mode": "1777"}, "listen_mode: '1777' is not a mode", marks=pytest.mark.long
+        ),
+        pytest.param(
+            {"listen": "unix:relative"},
+            "listen: 'unix:relative' is not a socket file",
+            marks=pytest.mark.long,
+        ),
         (
             {"listen": "unix:/nowhere/at/all.sock"},
             "listen: cannot listen on unix:/nowhere/at/all.sock: No such file or directory; make",

@@ -167,7 +167,7 @@ def test_a_file_that_is_not_there_is_2(name: str, tmp_path: Path) -> None:
     assert "none.yaml" in ended.stderr
 
 
-@pytest.mark.parametrize("key", ["listen", "admin_listen"])
+@pytest.mark.parametrize("key", ["listen", pytest.param("admin_listen", marks=pytest.mark.long)])
 async def test_a_port_in_use_is_2_with_a_sentence(key: str, tmp_path: Path) -> None:
     """Not a traceback."""
     with socket.socket() as taken:

@@ -193,9 +193,9 @@ def in_terminal(words: list[str], environ: Mapping[str, str]) -> bytes:
     ("environ", "coloured"),
     [
         ({"TERM": "xterm"}, True),
-        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        pytest.param({"TERM": "xterm", "NO_COLOR": ""}, True, marks=pytest.mark.long),
         ({"TERM": "xterm", "NO_COLOR": "1"}, False),
-        ({"TERM": "dumb"}, False),
+        pytest.param({"TERM": "dumb"}, False, marks=pytest.mark.long),
     ],
 )
 def test_terminal_shows_colour_unless_told_otherwise(

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from random import Random
 
@@ -94,10 +95,11 @@ class _Source:
 
 def densest(instants: Iterable[float]) -> int:
     """Return how many of the ascending `instants` any one second holds at the most."""
-    most, window = 0, list[float]()
+    most, window = 0, deque[float]()
     for at in instants:
-        window = [other for other in window if other > at - 1.0]
         window.append(at)
+        while window[0] <= at - 1.0:
+            window.popleft()
         most = max(most, len(window))
     return most
 

@@ -177,7 +177,8 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, logger="gateway.identity")
 
 
-def test_a_thousand_replicas_need_one_login_at_a_time() -> None:
+@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.long)])
+def test_replicas_need_one_login_at_a_time(count: int) -> None:
     """At the start, per renewal, and after a revocation under traffic; nobody waits above 2 s."""
 
     async def story(world: World) -> None:
@@ -198,7 +199,7 @@ def test_a_thousand_replicas_need_one_login_at_a_time() -> None:
         )
         assert by_fleet >= len(world.replicas) - 1
 
-    run(1000, story)
+    run(count, story)
 
 
 def test_who_is_killed_while_he_logs_in_is_followed_within_two_seconds() -> None:

@@ -129,6 +129,7 @@ def test_signatures_are_those_of_the_sdk() -> None:
     assert len(seen) > 2000
 
 
+@pytest.mark.long
 def test_signatures_are_those_of_the_other_sdk(tmp_path: Path) -> None:
     """200 targets, by the SDK for Node, which writes `host` first and takes paths as they are."""
     node = tool("node", "nodejs")

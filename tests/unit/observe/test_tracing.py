@@ -13,16 +13,16 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from gateway.twin import ECHO_ID, Account
 from tests.support.client import Caller, connect
 from tests.support.otlp import Receiver, attributes_of, otlp_receiver
+from tests.support.rows import every_row
 from tests.support.served import Served, served
 from tests.support.twin import running_twin
 from tests.support.until import until
-from tests.support.upstream import OK, Script, Upstream, answer, scripted_upstream
+from tests.support.upstream import OK, Script, Upstream, answer, answering, scripted_upstream
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"traceparent: 00-{TRACE}-{PARENT}-01\r\n"
 SECRET = "spoken-by-a-caller"
 NOTHING: Mapping[str, str] = {}
-UNAVAILABLE = answer(503, b'{"message":"no"}')
 
 
 def post(fields: str = "", path: str = "/iris/" + SECRET) -> bytes:
@@ -95,27 +95,36 @@ async def test_an_exchange_is_a_span_with_its_parts(tmp_path: Path) -> None:
     assert not any(SECRET.encode() in one.SerializeToString() for one in receiver.spans)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        "",
-        f"traceparent: 00-{'0' * 32}-{PARENT}-01\r\ntracestate: a=b\r\n",
-        TRACEPARENT * 2 + "Tracestate: a=b\r\n",
-    ],
-)
-async def test_what_is_no_trace_begins_one(tmp_path: Path, fields: str) -> None:
-    """None, a void one, two: the service sees one parent, ours, and no state of another's."""
-    async with tracing(tmp_path) as (gateway, upstream, receiver):
-        await ask(gateway, post(fields))
-        await until(lambda: receiver.named("POST iris"))
+NO_TRACES = {
+    "none": "",
+    "void": f"traceparent: 00-{'0' * 32}-{PARENT}-01\r\ntracestate: a=b\r\n",
+    "two": TRACEPARENT * 2 + "Tracestate: a=b\r\n",
+}
 
-    [span] = receiver.named("POST iris")
-    assert not span.parent_span_id
-    assert span.trace_id.hex() != TRACE
-    [sent] = upstream.only.values(b"traceparent")
-    assert sent.startswith(f"00-{span.trace_id.hex()}-{span.span_id.hex()}-0".encode())
-    assert int(sent[-2:], 16) & 1, "it is sampled"
-    assert upstream.only.values(b"tracestate") == []
+
+async def next_span(receiver: Receiver, known: int) -> Span:
+    """Wait for one more than the known spans of exchanges, and return it."""
+    await until(lambda: len(receiver.named("POST iris")) > known)
+    return receiver.named("POST iris")[known]
+
+
+async def test_what_is_no_trace_begins_one(tmp_path: Path) -> None:
+    """The service sees one parent, ours, and no state of another's."""
+    async with tracing(tmp_path) as (gateway, upstream, receiver):
+        with every_row() as trying:
+            for known, name in enumerate(NO_TRACES):
+                with trying(name):
+                    await ask(gateway, post(NO_TRACES[name]))
+                    span = await next_span(receiver, known)
+
+                    assert not span.parent_span_id
+                    assert span.trace_id.hex() != TRACE
+                    sent = upstream.requests[known]
+                    [parent] = sent.values(b"traceparent")
+                    own = f"00-{span.trace_id.hex()}-{span.span_id.hex()}-0"
+                    assert parent.startswith(own.encode())
+                    assert int(parent[-2:], 16) & 1, "it is sampled"
+                    assert sent.values(b"tracestate") == []
 
 
 @pytest.mark.parametrize(
@@ -137,25 +146,21 @@ async def test_what_is_not_sampled_is_not_exported(
     assert receiver.spans == []
 
 
-@pytest.mark.parametrize(
-    ("reply", "status"),
-    [(UNAVAILABLE, Status.STATUS_CODE_ERROR), (answer(404), Status.STATUS_CODE_UNSET)],
-)
-async def test_an_error_is_told_as_in_the_metrics(
-    tmp_path: Path, reply: bytes, status: int
-) -> None:
+async def test_an_error_is_told_as_in_the_metrics(tmp_path: Path) -> None:
     """Type and layer; only what is the service's fault makes the span one that failed."""
+    verdicts = [(503, Status.STATUS_CODE_ERROR), (404, Status.STATUS_CODE_UNSET)]
+    script = answering(answer(503, b'{"message":"no"}'), answer(404))
 
-    async with tracing(tmp_path, reply) as (gateway, _, receiver):
-        answered = await ask(gateway, post())
-        await until(lambda: receiver.named("POST iris"))
+    async with tracing(tmp_path, script) as (gateway, _, receiver):
+        for known, (status, verdict) in enumerate(verdicts):
+            assert await ask(gateway, post()) == status
+            span = await next_span(receiver, known)
 
-    [span] = receiver.named("POST iris")
-    told = attributes_of(span)
-    assert told["http.response.status_code"] == answered
-    assert told["error.type"]
-    assert told["gateway.error.layer"]
-    assert span.status.code == status
+            told = attributes_of(span)
+            assert told["http.response.status_code"] == status
+            assert told["error.type"]
+            assert told["gateway.error.layer"]
+            assert span.status.code == verdict
 
 
 async def test_a_login_on_the_way_is_a_part(tmp_path: Path) -> None:

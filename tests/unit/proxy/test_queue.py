@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from gateway.errors import Rejection
 from gateway.proxy.limit import Limit
 from gateway.proxy.queue import HELD, OVER, QUEUED, Places, Ticket, retry_after_s
+from tests.support.tools import LONG
 
 WAIT_S = 1.0
 
@@ -242,7 +243,7 @@ def test_retry_after_includes_the_pause_that_the_service_asks_for() -> None:
     assert places.wait_behind_s(2, 1.1) == pytest.approx(7.0 + 2 * 1.0)
 
 
-@settings(max_examples=200, stateful_step_count=60)
+@settings(max_examples=200 if LONG else 40, stateful_step_count=60)
 class AnyOrder(RuleBasedStateMachine):
     """Whatever happens in whatever order, what `Places` promises holds."""
 

@@ -18,6 +18,8 @@ SHOWN = {
     "Errors by layer": ".+",
     "Time to first byte": "iris|slow",
     "Overhead": "iris|echo",
+    "Requests waiting": "flooded",
+    "Requests refused": "flooded",
     "Token: life left": "brief",
     "Logins by result": "brief|lost|locking",
 }

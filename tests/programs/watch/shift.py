@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from gateway.twin import ECHO_ID, IRIS_ID, LLM_ID, Account, Clock
+from gateway.twin import ECHO_ID, IRIS_ID, LLM_ID, SLOW_ID, Account, Clock
 from tests.programs.watch.stack import Stack, running_stack
 from tests.support.served import Served, served
 from tests.support.tools import tool
@@ -34,6 +34,9 @@ _BRIEF_LIFE_S = 40
 """Of the token that is not renewed: a tenth of it is long enough for the alert to be heard."""
 _SKEW_S = 120
 _CROWD = 850
+_SLOTS = 2
+_PER_S = 20
+"""What the service takes that is flooded, in requests per second."""
 _INPUT = json.dumps({"input": [5.1, 3.5, 1.4, 0.2]})
 _FAULTS = {
     "apig": "twin-code=APIG.0308",
@@ -129,6 +132,7 @@ class _Stations:
         self._good = await enter(running_twin())
         self._brief = await enter(running_twin(token_ttl_s=_BRIEF_LIFE_S))
         self._locking = await enter(running_twin())
+        self._good.set_capacity({"slots": _SLOTS, "service_time": f"{1000 * _SLOTS // _PER_S}ms"})
         self._skewed = await enter(running_twin(clock=Clock(wall=self._skewed_time)))
         self._lost = await enter(running_twin())
         self._session = await enter(
@@ -151,6 +155,7 @@ class _Stations:
                 "flaky": {"url": echo, "max_in_flight": 100},  # never reached
                 "llm": {"url": self._good.service_url(LLM_ID, version="v2"), "usage": True},
                 "slow": {"url": echo},
+                "flooded": {"url": self._good.service_url(SLOW_ID), "max_in_flight": _SLOTS + 1},
                 "full": {"url": f"http://127.0.0.1:{own_port}/full", "identity": "nobody"},
                 "misused": {"url": echo},
                 "brief": {"url": self._brief.service_url(ECHO_ID), "identity": "brief"},
@@ -188,6 +193,7 @@ class _Stations:
                 self._layers_fail,
                 self._service_is_slow,
                 self._service_is_crowded,
+                self._service_is_flooded,
                 self._callers_are_wrong,
                 self._configuration_is_broken,
             )
@@ -302,6 +308,24 @@ class _Stations:
             await self._hear("firing", full)
             self._released.set()
         await self._hear("resolved", full)
+
+    async def _service_is_flooded(self) -> None:
+        """Send it half, twice and half of what it takes."""
+        flooded = {"service": "flooded"}
+        alerts = [
+            ("GatewaySaturated", flooded),
+            ("GatewayQueueSlow", flooded),
+            ("GatewayErrorsFast", flooded | {"layer": "gateway"}),
+        ]
+        for status, share in (("", 0.5), ("firing", 2.0), ("resolved", 0.5)):
+            over = asyncio.Event()
+            traffic = asyncio.create_task(self._calls("flooded", share * _PER_S, over))
+            if status:
+                await self._hear(status, alerts)
+            else:
+                await asyncio.sleep(5)  # of a service that is well
+            over.set()
+            await traffic
 
     async def _callers_are_wrong(self) -> None:
         wrong = [("GatewayCallerErrors", {"service": "misused"})]

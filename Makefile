@@ -41,12 +41,12 @@ $(VENV)/.gateway-installed: pyproject.toml | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --editable '.[demo]' || $(NOT_INSTALLED)
 	@touch $@
 
-$(VENV)/.dev-installed: pyproject.toml | $(VENV)/.gateway-installed
+$(VENV)/.dev-installed: pyproject.toml | $(BIN)/python
 	@echo "== Installing what tests and checks need into $(VENV) (first time only)"
 	@$(BIN)/python -m pip install --quiet --editable '.[dev]' || $(NOT_INSTALLED)
 	@touch $@ $(VENV)/.gateway-installed
 
-$(VENV)/.release-installed: pyproject.toml | $(VENV)/.dev-installed
+$(VENV)/.release-installed: pyproject.toml | $(BIN)/python
 	@echo "== Installing what a release needs into $(VENV) (first time only)"
 	@$(BIN)/python -m pip install --quiet --editable '.[dev,release]' || $(NOT_INSTALLED)
 	@touch $@ $(VENV)/.gateway-installed $(VENV)/.dev-installed
@@ -144,6 +144,11 @@ soak: $(VENV)/.dev-installed ## 10 minutes of mixed traffic and faults; nothing 
 
 picture: $(VENV)/.dev-installed ## the dashboard's picture, from a run with a real Prometheus (needs Debian's prometheus)
 	@$(BIN)/python -m tests.programs.watch
+
+# Made by deploy-check itself where they are missing; CI makes them while it waits for other things.
+.PHONY: deploy-parts
+deploy-parts: $(VENV)/.dev-installed
+	@$(BIN)/python -m tests.programs.deploy.parts
 
 deploy-check: $(VENV)/.dev-installed ## build, run and validate what deploy/ ships
 	@$(BIN)/python -m pytest tests/programs/deploy $(TEST_ARGS)

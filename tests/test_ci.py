@@ -14,7 +14,7 @@ RUN = Path(__file__).parents[1] / ".ci" / "run"
     [
         ("exec sleep 60", 124, "setup: hung, ended after 1 s"),
         ("exit 3", 3, "setup: failed (3)"),
-        ('[ "$1" = setup ] || exit 4', 4, "check: failed (4)"),
+        ('case "$*" in *" setup") ;; *) exit 4 ;; esac', 4, "check and build: failed (4)"),
     ],
 )
 def test_run_ends_at_a_stage_that_hangs_or_fails_and_names_it(

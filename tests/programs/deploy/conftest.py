@@ -63,9 +63,8 @@ def say(pytestconfig: pytest.Config) -> Say:
 def made(say: Say) -> Iterator[Made]:
     """Every part by its name, in the making."""
     lines: list[str] = []  # the capture is this thread's
-    makers = (parts.tools, parts.builder, parts.base, parts.wheels, parts.programs, parts.systemd)
     with ThreadPoolExecutor(2) as pool:
-        yield {make.__name__: pool.submit(make, lines.append) for make in makers}
+        yield {make.__name__: pool.submit(make, lines.append) for make in parts.MAKERS}
     for line in lines:
         say(line)
 

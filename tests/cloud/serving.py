@@ -22,6 +22,7 @@ from gateway.twin import IRIS_ID, Account, Twin
 from tests.support.client import Reply
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.until import PATIENCE_S
+from tests.support.until import until as until_so
 
 FLOWER = (
     b'{"data":{"req_data":[{"sepal_length":3,"sepal_width":1,"petal_length":2.2,"petal_width":4}]}}'
@@ -135,9 +136,7 @@ async def twin_gateway(
 async def until(condition: Callable[[], bool], limit_s: float = PATIENCE_S) -> float:
     """Wait until `condition` holds; return for how long. Fails after `limit_s`."""
     began = time.monotonic()
-    async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110  # counters and clocks announce nothing
-            await asyncio.sleep(0.01)
+    await until_so(condition, within_s=limit_s)
     return time.monotonic() - began
 
 

@@ -72,7 +72,7 @@ class Cloud:
                 assert waited_s < AT_ONCE_S
                 assert self.readiness.ready
                 served += 1
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         return served
 
     async def unavailable(self, code: str = "Gateway.TokenUnavailable") -> int:
@@ -188,7 +188,7 @@ async def test_f05_iam_throttles(tmp_path: Path) -> None:
         assert 1 <= await it.unavailable("Gateway.LoginThrottled") <= 3
         while it.attempts == 1:
             await it.gateway.call()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         assert time.monotonic() - throttled_at >= 1.9
         await until(lambda: it.readiness.ready)
         assert it.attempts == 2
@@ -251,14 +251,14 @@ async def test_f08_iam_is_slow_near_expiry(tmp_path: Path) -> None:
     """Replaced in the background: over several lives, no request waits for a slow login."""
     async with cloud(tmp_path, ttl_s=6.0) as it:
         await it.gateway.has_token()
-        it.fail("slow", delay="200ms")
+        it.fail("slow", delay="800ms")
         slowest_s = 0.0
         while it.gateway.logins(trigger="schedule", result="ok") < 2:
             reply, waited_s = await it.gateway.call_and_wait_s()
             assert reply.status == 200
             slowest_s = max(slowest_s, waited_s)
-            await asyncio.sleep(0.01)
-        assert slowest_s < 0.2, "a caller waited for a login"
+            await asyncio.sleep(0.05)
+        assert slowest_s < 0.8, "a caller waited for a login"
         assert it.gateway.logins(trigger="demand") == 0
 
 

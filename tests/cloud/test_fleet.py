@@ -152,6 +152,7 @@ async def test_who_is_killed_while_he_logs_in_is_followed(
         print(f"\nthe next login {took_s:.2f} s after kill -9 of who held the lock")
 
 
+@pytest.mark.long
 async def test_no_request_fails_whatever_becomes_of_redis(
     tmp_path: Path, redis: RedisServer, twin: Twin
 ) -> None:

@@ -235,6 +235,7 @@ def newman() -> Path:
     return npm_program(NEWMAN, "newman", "newman@6.2.2")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(320)  # the first run installs newman
 def test_postman_collection_passes(demo: Demo, newman: Path, tmp_path: Path) -> None:
     """Every request of the shipped collection answers as its own tests demand."""

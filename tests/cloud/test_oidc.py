@@ -70,7 +70,7 @@ async def test_each_login_begins_with_the_id_token_of_the_moment(tmp_path: Path,
             while gateway.logins(result="ok") < 4:
                 write_token(twin, tmp_path)
                 assert (await gateway.call()).status == 200
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
             assert gateway.logins(trigger="secret_change") == 0
             assert gateway.logins(trigger="startup") == 1
 

@@ -123,7 +123,7 @@ async def test_temporary_keys_are_renewed_ahead() -> None:
             await gateway.has_token()
             while gateway.logins(result="ok") < 3:
                 assert (await gateway.call()).status == 200
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
         assert twin.stats.services["iris"].rejected == 0
         assert len(twin.platform.keys) >= 3
 

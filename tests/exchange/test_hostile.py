@@ -140,6 +140,7 @@ def assert_logs_tell_nothing(caplog: pytest.LogCaptureFixture) -> None:
     assert not any(record.exc_info for record in caplog.records)
 
 
+@pytest.mark.long  # in memory it is tests/unit/http/test_hostile_rows.py
 @pytest.mark.parametrize("name", CLASSES)
 async def test_hostile_in_pieces(name: str) -> None:
     """One octet at a time a row comes to the same, but that refusals do not await the body."""

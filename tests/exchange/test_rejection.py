@@ -195,7 +195,7 @@ async def test_a_held_answer_is_released_after_a_second() -> None:
         body = await caller.take(len(APIG))
 
         assert without_date(head + body) == REJECTED
-        assert 0.9 < waited < 2
+        assert waited > 0.9
         assert gateway.credentials.rejected == [b"X-Auth-Token: token-1\r\n"]
         assert gateway.credentials.healed == []
         await gateway.settled()

@@ -111,7 +111,10 @@ def _files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize(
+    "secure",
+    [pytest.param(False, id="plain"), pytest.param(True, id="tls", marks=pytest.mark.long)],
+)
 async def test_nearly_every_request_of_a_steady_load_finds_a_connection(
     secure: bool, tmp_path: Path
 ) -> None:

@@ -76,7 +76,7 @@ async def test_connecting_takes_no_longer_than_it_may() -> None:
 
     assert reply.status == 504
     assert b"Gateway.ConnectionTimeout" in reply.body
-    assert SHORT_S * 0.95 <= took < SHORT_S + 1
+    assert SHORT_S * 0.95 <= took < LONG_S
     assert record["connect_us"] >= SHORT_S * 0.95e6
     assert counts == (0, 0)
 
@@ -101,7 +101,7 @@ async def test_handshake_is_part_of_connecting() -> None:
         assert pool_counts(gateway) == (0, 0)
 
     assert (reply.status, reply.closes) == (504, False)
-    assert SHORT_S * 0.95 <= took < SHORT_S + 1
+    assert SHORT_S * 0.95 <= took < LONG_S
     assert upstream.received.startswith(b"\x16\x03")
 
 
@@ -128,7 +128,7 @@ async def test_answer_must_begin_in_time(said: bytes) -> None:
 
     assert (reply.status, reply.closes) == (504, False)
     assert b"Gateway.HttpResponseTimeout" in reply.body
-    assert SHORT_S * 0.95 <= took < SHORT_S + 1
+    assert SHORT_S * 0.95 <= took < LONG_S
     assert record["error"] == "http_response_timeout"
 
 
@@ -178,7 +178,7 @@ async def test_answer_that_stalls_is_broken_off(said: bytes) -> None:
         assert pool_counts(gateway) == (0, 0)
 
     assert caller.was_reset
-    assert SHORT_S * 0.95 <= took < SHORT_S + 1
+    assert SHORT_S * 0.95 <= took < LONG_S
     assert (record["status"], record["error"]) == (200, "http_response_timeout")
 
 
@@ -252,7 +252,7 @@ async def test_upload_that_stalls_is_408(upload: bytes) -> None:
         assert pool_counts(gateway) == (0, 0)
 
     assert (reply.status, reply.closes) == (408, True)
-    assert SHORT_S * 0.95 <= took < SHORT_S + 1
+    assert SHORT_S * 0.95 <= took < LONG_S
     assert record["error"] == "slow_request"
     assert not caller.was_reset
     assert not upstream.only.whole

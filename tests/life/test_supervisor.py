@@ -157,7 +157,7 @@ async def test_deadlines_go_on_while_the_loop_stands_still(tmp_path: Path) -> No
     async with scripted_upstream(Gate()) as upstream:
         settings["services"]["iris"] |= {
             "url": f"http://127.0.0.1:{upstream.port}/x",
-            "timeouts": {"first_byte": "2s"},
+            "timeouts": {"first_byte": "4s"},
         }
         async with served(tmp_path, 0, settings) as process:
             caller = await connect(process.port)
@@ -165,10 +165,10 @@ async def test_deadlines_go_on_while_the_loop_stands_still(tmp_path: Path) -> No
             await until(lambda: upstream.requests)
             began = time.monotonic()
             os.kill(process.process.pid, signal.SIGSTOP)
-            await asyncio.sleep(3)  # the pause itself is the subject
+            await asyncio.sleep(5)  # the pause itself is the subject
             os.kill(process.process.pid, signal.SIGCONT)
             async with asyncio.timeout(100):
                 reply = await caller.reply()
             caller.leave()
             assert reply.status == 504
-            assert time.monotonic() - began < 4.9, "counted from the end of the pause"
+            assert time.monotonic() - began < 8.9, "counted from the end of the pause"

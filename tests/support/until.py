@@ -7,7 +7,7 @@ from typing import Final
 PATIENCE_S: Final = 100.0
 """How long a test waits for what must happen: reached only when it does not happen at all."""
 
-_LONGEST_PAUSE_S: Final = 0.02
+_LONGEST_PAUSE_S: Final = 0.05
 
 
 async def until(is_so: Callable[[], object], *, within_s: float = PATIENCE_S) -> None:

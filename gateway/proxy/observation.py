@@ -28,7 +28,7 @@ from gateway.proxy.usage import usage_in
 from gateway.proxy.waits import Waits
 
 _BATCH: Final = 64
-"""Ended exchanges per batch: 0.2 to 0.4 ms of work, which no latency figure shows."""
+"""Ended exchanges in a batch, with those that end in the same turn: 0.2 to 0.4 ms of work."""
 _AT_LATEST_S: Final = 0.1
 REFUSALS_AT_ONCE: Final = 200
 """Lines for requests that were refused as the caller's fault; what is answered is always logged."""
@@ -186,8 +186,9 @@ class Observer:
         """Account, soon, for an exchange that has just ended."""
         seen.metrics.finished += 1
         self._ended.append(seen)
-        if len(self._ended) >= _BATCH:
-            self.settle()
+        if len(self._ended) == _BATCH:
+            # Not at once: the loop writes this response only when we have returned.
+            asyncio.get_running_loop().call_soon(self.settle)
         elif self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(_AT_LATEST_S, self._settle_later)

@@ -17,7 +17,7 @@ WANTED_RATE = 5000
 """Asks per second that the endpoint is made for."""
 _PATH = "/auth/bench"
 _CONNECTIONS = 32
-_WARM_UP_S = 1
+_WARM_UP_S = _ALONE_S = 1
 WAYS = {"unix": "a Unix socket", "tcp": "TCP"}
 KINDS = {"kept": "kept open", "close": "one for each ask"}
 
@@ -67,7 +67,7 @@ def _measure(
     many = callers.ask(where, _CONNECTIONS, seconds, closes=closes)
     time.sleep(teams.SETTLE_S)
     used = teams.cpu_of(pids) - used
-    alone = callers.ask(where, 1, max(1.0, seconds / 2), closes=closes)
+    alone = callers.ask(where, 1, _ALONE_S, closes=closes)
     figures = {
         "cpu_us": used / 1000 / max(1, many.requests),
         "rate": many.rate,

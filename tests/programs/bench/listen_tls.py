@@ -20,7 +20,7 @@ from tests.programs.bench.shapes import SHAPES
 from tests.programs.bench.teams import Team
 
 _SHAPE = SHAPES["real"]
-_WARM_UP_S = 1
+_WARM_UP_S = _ALONE_S = 1
 _TYPES = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 
 
@@ -164,7 +164,7 @@ def _measure(
     many = callers.call(where, _SHAPE.connections, seconds, closes=closes)
     time.sleep(teams.SETTLE_S)
     used = teams.cpu_of(pids) - used
-    alone = callers.call(where, 1, max(1.0, seconds / 2), closes=closes)
+    alone = callers.call(where, 1, _ALONE_S, closes=closes)
     figures = {
         "cpu_us": used / 1000 / max(1, many.requests),
         "rate": many.rate,

@@ -228,6 +228,45 @@ def test_who_is_killed_while_he_logs_in_is_followed_within_two_seconds() -> None
     run(2, story, started=False)
 
 
+def test_a_slow_login_keeps_its_lock() -> None:
+    """It is extended for as long as the login goes on, so nobody else begins one."""
+
+    async def story(world: World) -> None:
+        world.iam.latency_s = 8.0
+        await asyncio.sleep(9.0)
+        assert len(world.iam.asked_at) == 1
+        assert len({one.field_lines for one in await world.usable_by_all()}) == 1
+
+    run(5, story)
+
+
+class SlowToLock(MemoryShelf):
+    """One replica's way to the store, on which taking the lock takes long."""
+
+    def __init__(self, shelf: MemoryShelf, delay_s: float) -> None:
+        super().__init__(shelf.clock)
+        self._kept, self._fences = shelf._kept, shelf._fences
+        self._delay_s = delay_s
+
+    async def acquire(self, entry: str, owner: str, life_s: float) -> int | None:
+        await asyncio.sleep(self._delay_s)
+        return await super().acquire(entry, owner, life_s)
+
+
+def test_who_gets_the_lock_looks_once_more() -> None:
+    """The login that it found missing may have ended while it took the lock."""
+
+    async def story(world: World) -> None:
+        first, second = world.replicas
+        second.fleet.shelf = SlowToLock(world.shelf, 3 * LATENCY_S)
+        first.start()
+        second.start()
+        await world.usable_by_all()
+        assert len(world.iam.asked_at) == 1
+
+    run(2, story, started=False)
+
+
 def test_who_starts_while_a_rejected_token_is_replaced_does_not_take_it() -> None:
     """A service has refused it to one replica, which has told the others."""
 

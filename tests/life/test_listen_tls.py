@@ -102,6 +102,43 @@ def test_the_oldest_version_is_1_2(tmp_path: Path) -> None:
     assert context.verify_mode is ssl.CERT_NONE
 
 
+def test_a_caller_may_resume_its_session(tmp_path: Path) -> None:
+    """By the one ticket that it gets, and its certificate's names are known as before."""
+    pki = Pki(tmp_path)
+    caller = pki.context("app.example")
+    listen_tls = ListenTls.model_validate(pki.settings()["listen_tls"])
+    context = server_context(listen_tls)
+
+    first, _ = handshake(context, caller, None)
+    second, ours = handshake(context, caller, first.session)
+
+    assert context.num_tickets == 1
+    assert not first.session_reused
+    assert second.session_reused
+    known = ours.getpeercert()
+    assert known is not None
+    assert known["subjectAltName"] == (("DNS", "app.example"),)
+
+
+def handshake(
+    context: ssl.SSLContext, caller: ssl.SSLContext, session: ssl.SSLSession | None
+) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """Connect a caller in memory, and let it read one byte; return its end and ours."""
+    to_us, to_caller = ssl.MemoryBIO(), ssl.MemoryBIO()
+    theirs = caller.wrap_bio(to_caller, to_us, server_hostname="localhost", session=session)
+    ours = context.wrap_bio(to_us, to_caller, server_side=True)
+    waiting = [theirs, ours]
+    while waiting:
+        one = waiting.pop(0)
+        try:
+            one.do_handshake()
+        except ssl.SSLWantReadError:
+            waiting.append(one)
+    ours.write(b"x")
+    assert theirs.read(1) == b"x"
+    return theirs, ours
+
+
 async def test_a_renewed_certificate_is_taken_by_itself(tmp_path: Path) -> None:
     """As cert-manager renews it: nobody reloads. Files that do not fit change nothing."""
     pki = Pki(tmp_path)

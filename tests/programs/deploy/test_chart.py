@@ -116,6 +116,8 @@ def test_standalone_renders_to_valid_manifests(
     )
     assert f"{fullname}.inference.svc" in settings.allowed_hosts
     assert settings.drain.announce == (10 if name == "everything" else 5)
+    asked = _by_kind(file)["NetworkPolicy"]["spec"]["egress"][0]["to"]
+    assert ({"ipBlock": {"cidr": "169.254.20.10/32"}} in asked) is (name != "everything")
 
 
 def test_every_value_arrives_where_it_works(helm: Helm, tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """The plain manifests and the kustomize base: schema, policy, and the configuration in them."""
 
+import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from tests.programs.deploy.custom_resources import faults_of, is_known
 from tests.programs.deploy.manifests import check_policies, check_schema, containers_of, settings_of
 from tests.programs.deploy.parts import ROOT, output_of
 
+HERE = Path(__file__).parent
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 SIDECAR, CLASSIC = KUBERNETES / "sidecar.yaml", KUBERNETES / "sidecar-classic.yaml"
 WORKLOAD = KUBERNETES / "sidecar-workload-identity.yaml"
@@ -48,21 +52,110 @@ def test_sidecar_is_valid(
 
 def test_injection_is_valid(tools: Path) -> None:
     """
-    Strictly valid since its kind is stable, and what it injects is this version, in namespaces
-    that enforce the Pod Security Standard "restricted", too. The expressions are the API server's
-    to check.
+    Strictly valid since its kind is stable.
     """
-    file = KUBERNETES / "injection.yaml"
+    check_schema(tools, KUBERNETES / "injection.yaml", "1.36", "1.37")
+
+
+def _values(tools: Path, *asked: tuple[str, dict[str, Any]]) -> list[Any]:
+    """Return what expressions come to, each for its object."""
+    questions = [{"expression": text, "object": given} for text, given in asked]
+    ended = subprocess.run(
+        [tools / "python", HERE / "cel_engine.py"],
+        input=json.dumps(questions),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return list(json.loads(ended.stdout))
+
+
+@pytest.mark.parametrize(
+    ("labels", "containers", "wanted"),
+    [
+        (None, None, False),
+        ({"app": "shop"}, [{"name": "other"}], False),
+        ({"modelarts-gateway/inject": "false"}, None, False),
+        ({"modelarts-gateway/inject": "true"}, None, True),
+        ({"modelarts-gateway/inject": "true"}, [{"name": "other"}], True),
+        ({"modelarts-gateway/inject": "true"}, [{"name": "modelarts-gateway"}], False),
+    ],
+)
+def test_only_pods_that_ask_for_it_are_injected(
+    tools: Path,
+    labels: dict[str, str] | None,
+    containers: list[dict[str, str]] | None,
+    wanted: bool,
+) -> None:
+    """
+    By a label, once, in namespaces that allow it.
+    """
+    policy, binding = yaml.safe_load_all((KUBERNETES / "injection.yaml").read_text())
+    pod: dict[str, Any] = {"metadata": {}, "spec": {}}
+    if labels is not None:
+        pod["metadata"]["labels"] = labels
+    if containers is not None:
+        pod["spec"]["initContainers"] = containers
+
+    met = _values(tools, *((one["expression"], pod) for one in policy["spec"]["matchConditions"]))
+
+    assert all(met) is wanted
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+    selector = binding["spec"]["matchResources"]["namespaceSelector"]
+    assert selector == {"matchLabels": {"modelarts-gateway/injection": "enabled"}}
+
+
+def test_what_is_injected_is_the_sidecar_of_this_version(tools: Path, tmp_path: Path) -> None:
+    """
+    Merged into a pod it is strictly valid; the container is native, with sidecar.yaml's mounts.
+
+    The merge is the API server's. Here its object is evaluated as a map, without its types.
+    """
+    policy, _ = yaml.safe_load_all((KUBERNETES / "injection.yaml").read_text())
+    (mutation,) = policy["spec"]["mutations"]
+    text = re.sub(r"\bObject[.\w]*\{", "{", mutation["applyConfiguration"]["expression"])
+    (injected,) = _values(tools, (re.sub(r"(?<![\w\"])(\w+): ", r'"\1": ', text), {}))
+    (given,) = injected["spec"]["initContainers"]
+
+    application = {"name": "application", "image": "application:1"}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "application"},
+        "spec": injected["spec"] | {"containers": [application]},
+    }
+    file = tmp_path / "pod.yaml"
+    file.write_text(yaml.safe_dump(pod))
     check_schema(tools, file, "1.36", "1.37")
-    injected = file.read_text()
-    assert f'image: "modelarts-gateway:{__version__}"' in injected
-    for wanted in (
-        "runAsNonRoot: true",
-        "allowPrivilegeEscalation: false",
-        'type: "RuntimeDefault"',
-        'drop: ["ALL"]',
-    ):
-        assert wanted in injected, wanted
+    assert given["restartPolicy"] == "Always"
+    assert given["image"] == f"modelarts-gateway:{__version__}"
+    shipped = containers_of(SIDECAR)["modelarts-gateway"]
+    places = [[one["mountPath"] for one in each["volumeMounts"]] for each in (given, shipped)]
+    assert places[0] == places[1]
+    assert given["args"][-1] == shipped["env"][0]["value"]
+    mounted = {one["name"] for one in given["volumeMounts"]}
+    assert mounted == {one["name"] for one in injected["spec"]["volumes"]}
+    context = given["securityContext"]
+    # namespaces that enforce the Pod Security Standard "restricted" take it, too
+    assert context.items() >= {"runAsNonRoot": True, "allowPrivilegeEscalation": False}.items()
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_names_are_asked_for_at_nodelocal_dns(standalone: Path) -> None:
+    """
+    It listens on an address of the node, which no selector of pods or namespaces means.
+    """
+    (policy,) = (
+        one for one in yaml.safe_load_all(standalone.read_text()) if one["kind"] == "NetworkPolicy"
+    )
+    rules = [
+        rule
+        for rule in policy["spec"]["egress"]
+        if {"port": 53, "protocol": "UDP"} in rule["ports"]
+    ]
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in rules[0]["to"]
 
 
 def test_token_gate_is_valid(tools: Path, tmp_path: Path) -> None:

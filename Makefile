@@ -58,7 +58,7 @@ demo: $(VENV)/.gateway-installed ## the stand-in cloud and the gateway on loopba
 	@$(BIN)/modelarts-gateway demo $(DEMO_ARGS)
 
 # Tests wait much of their time, so there may be more workers than processors.
-WORKERS ?= 4
+WORKERS ?= 5
 # A whole Keystone, other proxies over a token's life: minutes of real time, in `make test-long`.
 HEAVY := tests/cloud/keystone tests/data_planes
 # They skip a test, or take a short form of one, unless LONG=1.

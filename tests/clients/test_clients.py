@@ -185,7 +185,10 @@ def _command(client: str, folder: Path) -> Sequence[str]:
 
 @pytest.mark.parametrize(
     "client",
-    ["requests", "httpx", "urllib3", "aiohttp", "openai", "node", "go", "java", "apache"],
+    [
+        *("requests", "httpx", "urllib3", "aiohttp", "openai", "node"),
+        *(pytest.param(compiled, marks=pytest.mark.long) for compiled in ("go", "java", "apache")),
+    ],
 )
 async def test_client(client: str, scene: Scene, file: Path) -> None:
     """Five calls, an upload and a stream on kept connections; events come as they are sent."""
@@ -234,7 +237,10 @@ async def test_curl_with_absolute_form(scene: Scene) -> None:
     assert lines == ["ok"]
 
 
-@pytest.mark.parametrize("host", ["x", "iris.internal:99", "UPPER"])
+@pytest.mark.parametrize(
+    "host",
+    ["iris.internal:99", *(pytest.param(it, marks=pytest.mark.long) for it in ("x", "UPPER"))],
+)
 async def test_curl_through_a_unix_socket(host: str, tmp_path: Path) -> None:
     """Under whatever name: the file's permissions have decided."""
     path = tmp_path / "gateway.sock"

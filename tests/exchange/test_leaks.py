@@ -162,12 +162,13 @@ def unguarded(blockbuster: BlockBuster | None) -> Iterator[None]:
 
 @pytest.mark.timeout(300)  # some 600 exchanges, and their errors
 @pytest.mark.usefixtures("unguarded")
-async def test_nothing_leaks_in_process(tmp_path: Path, log: io.StringIO) -> None:
+@pytest.mark.parametrize("debug", [False, pytest.param(True, marks=pytest.mark.long)])
+async def test_nothing_leaks_in_process(tmp_path: Path, log: io.StringIO, debug: bool) -> None:
     """
-    Zero hits in log, answers, pages, objects and errors, in asyncio's debug mode.
+    Zero hits in log, answers, pages, objects and errors, in asyncio's debug mode, too.
     """
     loop = asyncio.get_running_loop()
-    loop.set_debug(True)
+    loop.set_debug(debug)
     loop.slow_callback_duration = 0.001
     async with world(tmp_path) as it:
         async with running_gateway(
@@ -303,7 +304,7 @@ def unreadable(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def curious_environment(folder: Path, proxy_port: int) -> dict[str, str]:
+def curious_environment(folder: Path, proxy_port: int, *, debug: bool) -> dict[str, str]:
     """Return an environment with everything that makes other clients divert or tell."""
     netrc = folder / ".netrc"
     netrc.write_text("machine 127.0.0.1 login stranger password netrc-was-read\n")
@@ -317,15 +318,15 @@ def curious_environment(folder: Path, proxy_port: int) -> dict[str, str]:
         "NETRC": str(netrc),
         "SSLKEYLOGFILE": str(folder / "keys"),
         "GATEWAY_LOG_LEVEL": "DEBUG",
-        "PYTHONASYNCIODEBUG": "1",
-        "PYTHONDEVMODE": "1",
+        **({"PYTHONASYNCIODEBUG": "1", "PYTHONDEVMODE": "1"} if debug else {}),
     }
 
 
 @pytest.mark.timeout(300)
-async def test_nothing_leaks_from_serve(tmp_path: Path) -> None:
+@pytest.mark.parametrize("debug", [False, pytest.param(True, marks=pytest.mark.long)])
+async def test_nothing_leaks_from_serve(tmp_path: Path, debug: bool) -> None:
     """
-    Zero hits in all that it writes, at DEBUG and in Python's development mode, and in what
+    Zero hits in all that it writes, at DEBUG and in Python's development mode, too, and in what
     `/proc` shows; proxies, `.netrc` and SSLKEYLOGFILE of its environment change nothing.
     """
     diverted: list[asyncio.StreamWriter] = []
@@ -335,7 +336,7 @@ async def test_nothing_leaks_from_serve(tmp_path: Path) -> None:
         writer.close()
 
     proxy = await asyncio.start_server(divert, "127.0.0.1", 0)
-    environ = curious_environment(tmp_path, proxy.sockets[0].getsockname()[1])
+    environ = curious_environment(tmp_path, proxy.sockets[0].getsockname()[1], debug=debug)
     async with world(tmp_path) as it:
         config = written_as_json(tmp_path / "gateway.yaml", it.settings)
         async with serving(tmp_path, config, environ) as running:

@@ -210,7 +210,7 @@ async def test_stalled_uploads_in_small_chunks_are_cheap(tmp_path: Path) -> None
 
     Each would need more than a megabyte if a chunk were kept by itself.
     """
-    count = 150 if LONG else 40
+    count = 150 if LONG else 25
     seen = 0
 
     async def drain(link: Link) -> None:

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.life.test_nothing_lost import ask
 from tests.programs.bench.peers import find, how_to_install
 from tests.support.client import connect
@@ -94,6 +96,7 @@ async def called(port: int, seen: Counter[str], at_least: int) -> AsyncIterator[
         await asyncio.gather(*calls)
 
 
+@pytest.mark.long
 async def test_rolling_restart_fails_no_request(tmp_path: Path) -> None:
     """Each gateway ends in its turn and another takes its port; nginx answers every request."""
     seen: Counter[str] = Counter()

@@ -158,6 +158,31 @@ def test_every_value_arrives_where_it_works(helm: Helm, tmp_path: Path) -> None:
     assert documents["Service"]["spec"]["ports"][0]["name"] == "https"
 
 
+def test_what_is_said_of_objects_stands_in_them(helm: Helm, tmp_path: Path) -> None:
+    """
+    Where pods run, how many, of which image, how long they may take to end, and annotations.
+    """
+    given = VALUES["everything"]
+    file = helm.manifest(CHART, given, tmp_path)
+    documents = _by_kind(file)
+    template = documents["Deployment"]["spec"]["template"]
+    pod, gateway = template["spec"], containers_of(file)["modelarts-gateway"]
+    for key in ("nodeSelector", "tolerations", "affinity", "terminationGracePeriodSeconds"):
+        assert pod[key] == given[key], key
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    assert gateway["image"] == f"{given['image']['repository']}@{given['image']['digest']}"
+    assert gateway["imagePullPolicy"] == "Always"
+    assert gateway["resources"] == given["resources"]
+    assert template["metadata"]["annotations"].items() >= given["podAnnotations"].items()
+    assert template["metadata"]["labels"].items() >= given["podLabels"].items()
+    for kind, key in (("Service", "service"), ("ServiceAccount", "serviceAccount")):
+        assert documents[kind]["metadata"]["annotations"] == given[key]["annotations"], kind
+    scaler = documents["HorizontalPodAutoscaler"]["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (3, 12)
+    assert scaler["metrics"][0]["resource"]["target"]["averageUtilization"] == 60
+    assert documents["PodDisruptionBudget"]["spec"]["maxUnavailable"] == "25%"
+
+
 def test_openshift_gives_the_numbers(helm: Helm, tmp_path: Path) -> None:
     """
     A value of null takes a default away, what else it says stays; and pods are as many as said.

@@ -1,10 +1,12 @@
 """The bytes to and from one client: flow control, and whether the client is still there."""
 
 import asyncio
+import fcntl
 import select
 import socket
 import struct
-from typing import Final
+import termios
+from typing import Final, cast
 
 from gateway.http.pieces import joined_if_small
 from gateway.proxy.deadlines import Watched
@@ -19,6 +21,8 @@ FOR_MEMORY: Final = 2
 FOR_TURN: Final = 4
 
 _RESET: Final = struct.pack("ii", 1, 0)
+_INT: Final = struct.Struct("i")
+_NO_BYTES: Final = _INT.pack(0)
 _TCP: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 
 
@@ -26,6 +30,11 @@ class StreamOwner(Watched):
     """The connection that a stream belongs to; deadlines watch it."""
 
     __slots__ = ()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered, or its response is still on its way."""
+        raise NotImplementedError
 
     def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
         """Called when the request has been answered or given up (see `Downstream`)."""
@@ -42,6 +51,11 @@ class StreamOwner(Watched):
 
 class _Nobody(StreamOwner):
     __slots__ = ()
+
+    @property
+    def busy(self) -> bool:
+        """Never."""
+        return False
 
     def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
         """Do nothing."""
@@ -197,8 +211,18 @@ class ClientStream(Downstream):
         self._looking = None
         if not self._held_by or self.transport is None:
             return
-        if not (self.has_left() and self.owner.client_vanished()):
+        if not (self.owner.busy and self.has_left() and self.owner.client_vanished()):
             self._look_later()
+
+
+def unread_bytes(stream: ClientStream) -> int:
+    """Return how much of a client is there to be read, by a look at the socket."""
+    transport = stream.transport
+    if transport is None or transport.is_closing():
+        return 0
+    fd = transport.get_extra_info("socket").fileno()
+    [size] = _INT.unpack(fcntl.ioctl(fd, termios.FIONREAD, _NO_BYTES))
+    return cast(int, size)
 
 
 def _polls(transport: asyncio.Transport, event: int) -> bool:

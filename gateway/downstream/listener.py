@@ -1,6 +1,7 @@
 """The data listener: aiohttp's low-level server, with connections of our own."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
@@ -21,7 +22,8 @@ GRACE_S = 1.0
 It is served, for the client could not know."""
 PATIENCE_S = 0.3
 """When there are too many: how long a client may stop in the middle of a request."""
-ENDED_TOGETHER = 256
+_ENDED_TOGETHER = 8
+"""For a newcomer, so that the turn of the loop in which many come stays short."""
 _BETWEEN_LOOKS_S = 0.1
 REFUSED_POLITELY = 16
 """Connections that may be told so at a time; an answer takes up to 2 s to arrive for sure."""
@@ -63,6 +65,7 @@ class DataListener(web.Server):
         self._max_connections = max_connections
         self._count = 0
         self._ended: set[ClientConnection] = set()  # no longer counted, and not gone yet
+        self._stuck: deque[ClientConnection] = deque()  # in the middle of a request, lately
         self._look_again_at = 0.0
         self._lost = asyncio.Event()
 
@@ -90,13 +93,17 @@ class DataListener(web.Server):
         All are looked at, so this is not done more often than ten times a second.
         """
         now = self.context.clock()
-        if now < self._look_again_at:
-            return
-        self._look_again_at = now + _BETWEEN_LOOKS_S
-        clients = [client for client in self.clients() if client not in self._ended]
-        stuck = [client for client in clients if is_stuck(client, now)]
-        stuck.sort(key=lambda client: client.received_at)
-        for client in stuck[:ENDED_TOGETHER]:
+        if not self._stuck and now >= self._look_again_at:
+            self._look_again_at = now + _BETWEEN_LOOKS_S
+            clients = [client for client in self.clients() if client not in self._ended]
+            stuck = [client for client in clients if is_stuck(client, now)]
+            self._stuck.extend(sorted(stuck, key=lambda client: client.received_at))
+        for _ in range(_ENDED_TOGETHER):
+            if not (self._stuck and self.full):
+                break
+            client = self._stuck.popleft()
+            if client in self._ended or not client.stream.is_open or not is_stuck(client, now):
+                continue
             self._ended.add(client)
             self._count -= 1
             error = UnavailableError(ErrorCode.OVERLOADED, Rejection.CONNECTIONS)

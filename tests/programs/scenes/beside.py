@@ -68,15 +68,11 @@ async def main() -> None:
     async with scripted_upstream(OK) as upstream:
         print(upstream.port, flush=True)  # the scene reads it
         ports = json.loads(await loop.run_in_executor(None, sys.stdin.readline))
-        tasks = [
-            asyncio.create_task(repeat(calls, ports["data"], POST, PAUSE_S)),
-            asyncio.create_task(
-                repeat(probes, ports["admin"], admin_request("/livez"), ADMIN_PAUSE_S)
-            ),
-            asyncio.create_task(
-                repeat(scrapes, ports["admin"], admin_request("/metrics"), ADMIN_PAUSE_S)
-            ),
-        ]
+        asked = [(calls, ports["data"], POST, PAUSE_S)]
+        if ports["admin"] is not None:
+            for seen, path in ((probes, "/livez"), (scrapes, "/metrics")):
+                asked.append((seen, ports["admin"], admin_request(path), ADMIN_PAUSE_S))
+        tasks = [asyncio.create_task(repeat(*what)) for what in asked]
         while command := (await loop.run_in_executor(None, sys.stdin.readline)).strip():
             summary = {
                 "calls": calls.summary(), "probes": probes.summary(), "scrapes": scrapes.summary()

@@ -1,4 +1,4 @@
-"""One gateway in a memory cgroup, attacked, with a well-behaved caller beside it."""
+"""A gateway or another proxy in a memory cgroup, attacked, with a well-behaved caller beside it."""
 
 import asyncio
 import json
@@ -7,12 +7,13 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.programs.scenes import others
 from tests.programs.scenes.attacks import MIB, Attack, bulk_service
 from tests.programs.scenes.group import Group, memory_group
 from tests.support.served import Served, served
@@ -38,6 +39,8 @@ that the memory allows."""
 class Outcome:
     """What an attack has come to."""
 
+    attacked: str
+    """`gateway`, or one of `others.NAMES`: of that, there are no probes, scrapes and turns."""
     attack: str
     peak_rss: int
     """Of the gateway, in bytes."""
@@ -75,11 +78,13 @@ class Outcome:
     def row(self) -> str:
         """Return a line for people."""
         return (
-            f"{self.limit // MIB:4} MiB  {self.attack:20} RSS {self.peak_rss / MIB:4.0f} MiB  "
+            f"{self.attacked:7} {self.limit // MIB:4} MiB  {self.attack:20} "
+            f"{'KILLED' if self.kills else 'RSS'} {self.peak_rss / MIB:4.0f} MiB  "
             f"calls {self.calls['counts']} p99 {self.calls['p99_ms']} ms  "
             f"probes {self.probes['counts']} max {self.probes['max_ms']} ms  "
             f"scrapes {self.scrapes['counts']} max {self.scrapes['max_ms']} ms  "
-            f"turns met {self.turns['met_ms']} longest {self.turns['longest_ms']} ms"
+            f"turns met {self.turns['met_ms']} longest {self.turns['longest_ms']} ms  "
+            f"afterwards {self.recovered['counts']}"
         )
 
 
@@ -124,10 +129,14 @@ async def beside() -> AsyncIterator[Beside]:
 
 
 class Stage:
-    """A gateway that is attacked, as often as one likes."""
+    """A process that is attacked, as often as one likes."""
 
-    def __init__(self, gateway: Served, group: Group, caller: Beside, turns: Path) -> None:
-        self._gateway = gateway
+    def __init__(
+        self, attacked: Served | others.Other, name: str, group: Group, caller: Beside, turns: Path
+    ) -> None:
+        self._attacked = attacked
+        self._gateway = attacked if isinstance(attacked, Served) else None
+        self._name = name
         self._group = group
         self._caller = caller
         self._turns_file = turns
@@ -137,7 +146,7 @@ class Stage:
         await self._caller.counts()
         await self._turns()
         self._forget_peak()
-        connections = await attack(self._gateway.port)
+        connections = await attack(self._attacked.port)
         await asyncio.sleep(_HOLD_S)
         during = await self._caller.counts()
         turns = await self._turns()
@@ -150,13 +159,16 @@ class Stage:
             await asyncio.sleep(0.5)
             after = await self._caller.counts()
         return Outcome(
-            attack=attack.__name__, peak_rss=self._peak(), limit=self._group.limit,
-            kills=self._group.kills, calls=during["calls"], probes=during["probes"],
-            scrapes=during["scrapes"], recovered=after["calls"], waiting=waiting, turns=turns,
+            attacked=self._name, attack=attack.__name__, peak_rss=self._peak(),
+            limit=self._group.limit, kills=self._group.kills, calls=during["calls"],
+            probes=during["probes"], scrapes=during["scrapes"], recovered=after["calls"],
+            waiting=waiting, turns=turns,
         )  # fmt: skip
 
     async def _turns(self) -> dict[str, float]:
         """Return how long the event loop's turns were since the last time."""
+        if self._gateway is None:
+            return {"met_ms": 0.0, "longest_ms": 0.0}
         self._turns_file.unlink(missing_ok=True)
         self._gateway.signal(signal.SIGUSR1)
         await until(lambda: self._turns_file.exists() or self._group.kills)
@@ -165,18 +177,21 @@ class Stage:
 
     def _forget_peak(self) -> None:
         with suppress(OSError):  # it has been killed
-            Path(f"/proc/{self._gateway.process.pid}/clear_refs").write_text("5")
+            Path(f"/proc/{self._attacked.process.pid}/clear_refs").write_text("5")
 
     def _peak(self) -> int:
         """Return the most that was in memory since then, in bytes."""
         with suppress(OSError):
-            for line in Path(f"/proc/{self._gateway.process.pid}/status").read_text().splitlines():
+            for line in Path(f"/proc/{self._attacked.process.pid}/status").read_text().splitlines():
                 if line.startswith("VmHWM:"):
                     return int(line.split()[1]) * 1024
         return 0
 
     async def _comes_to_rest(self) -> float:
         """Wait until nothing waits any more; return what does in spite of that, in bytes."""
+        if self._gateway is None:
+            await asyncio.sleep(_HOLD_S)
+            return 0.0
         waiting, until = 0.0, time.monotonic() + 2 * PATIENCE_S
         while time.monotonic() < until:
             with suppress(OSError, EOFError):
@@ -194,27 +209,47 @@ def raise_file_limit() -> None:
 
 
 @asynccontextmanager
-async def stage(limit: int, folder: Path) -> AsyncIterator[Stage]:
-    """Run a gateway with default settings in a group with this limit, in bytes."""
+async def stage(limit: int, folder: Path, other: str = "") -> AsyncIterator[Stage]:
+    """Run a gateway with default settings, or another proxy, in a group of so many bytes."""
     raise_file_limit()
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
     os.setpriority(os.PRIO_PROCESS, 0, _NICE)  # children inherit it
     os.sched_setaffinity(0, _OTHERS)
+    turns = folder / "turns.json"
     with memory_group(limit) as group:
-        async with scripted_upstream(bulk_service) as bulk, beside() as caller:
-            port = int(await caller.line())
-            settings = {
-                "services": {
-                    "iris": {"url": f"http://127.0.0.1:{port}"},
-                    "bulk": {"url": f"http://127.0.0.1:{bulk.port}", "methods": "GET,POST"},
-                }
-            }
-            turns = folder / "turns.json"
-            async with served(
-                folder, port, settings,
-                prefix=(*group.prefix, *_ON_ITS_OWN, "taskset", "-c", str(_GATEWAYS)),
-                environ={"TURNS": str(turns)},
-                module="tests.programs.scenes.turns",
-            ) as gateway:  # fmt: skip
-                os.setpriority(os.PRIO_PROCESS, 0, _ATTACKERS_NICE)
-                caller.tell(json.dumps({"data": gateway.port, "admin": gateway.admin_port}))
-                yield Stage(gateway, group, caller, turns)
+        prefix = (*group.prefix, *_ON_ITS_OWN, "taskset", "-c", str(_GATEWAYS))
+        async with (
+            scripted_upstream(bulk_service) as bulk,
+            beside() as caller,
+            AsyncExitStack() as stack,
+        ):
+            services = {"iris": int(await caller.line()), "bulk": bulk.port}
+            attacked: Served | others.Other
+            if other:
+                attacked = await stack.enter_async_context(
+                    others.running(other, folder, services, limit, prefix)
+                )
+            else:
+                attacked = await stack.enter_async_context(
+                    _gateway(folder, services, prefix, turns)
+                )
+            os.setpriority(os.PRIO_PROCESS, 0, _ATTACKERS_NICE)
+            admin = attacked.admin_port if isinstance(attacked, Served) else None
+            caller.tell(json.dumps({"data": attacked.port, "admin": admin}))
+            yield Stage(attacked, other or "gateway", group, caller, turns)
+    os.setpriority(os.PRIO_PROCESS, 0, nice)
+
+
+def _gateway(
+    folder: Path, services: dict[str, int], prefix: Sequence[str], turns: Path
+) -> AbstractAsyncContextManager[Served]:
+    settings = {
+        "services": {
+            "iris": {"url": f"http://127.0.0.1:{services['iris']}"},
+            "bulk": {"url": f"http://127.0.0.1:{services['bulk']}", "methods": "GET,POST"},
+        }
+    }
+    return served(
+        folder, services["iris"], settings,
+        prefix=prefix, environ={"TURNS": str(turns)}, module="tests.programs.scenes.turns",
+    )  # fmt: skip

@@ -27,7 +27,7 @@ FROM {{image}} AS gateway
 FROM localhost/systemd
 COPY --from=gateway /opt/modelarts-gateway /opt/modelarts-gateway
 COPY gateway.yaml iam-password /etc/modelarts-gateway/
-COPY {NAME} twin.service /etc/systemd/system/
+COPY {NAME} {TEMPLATE.name} twin.service /etc/systemd/system/
 RUN chmod 600 /etc/modelarts-gateway/iam-password && systemctl set-default basic.target
 """
 _TWIN = f"""\
@@ -101,7 +101,8 @@ def machine(
     config["services"]["iris"]["url"] = f"http://127.0.0.1:8081/v1/infers/{IRIS_ID}"
     (folder / "gateway.yaml").write_text(yaml.safe_dump(config))
     (folder / "iam-password").write_text("twin-password\n")
-    (folder / NAME).write_text(UNIT.read_text())
+    for unit in (UNIT, TEMPLATE):
+        (folder / unit.name).write_text(unit.read_text())
     (folder / "twin.service").write_text(_TWIN)
     (folder / "Dockerfile").write_text(_DOCKERFILE.format(image=image))
     containers.build(part("systemd") / "Dockerfile", "localhost/systemd", part("systemd"))
@@ -205,6 +206,39 @@ def test_unit_is_alone_with_its_secret(machine: Containers) -> None:
     for fact in ("CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"):
         assert fact in facts, fact
     assert lent == "iam-password\n"
+
+
+def test_instances_of_the_template_share_a_port(machine: Containers) -> None:
+    """
+    Each has its own admin port and serves a share of the calls; one ends, the other serves all.
+    """
+    instances = [TEMPLATE.name.replace("@", f"@{number}") for number in range(2)]
+    _systemctl(machine, "start", *instances)
+    for port in (9090, 9091):
+        admin = f"--env=GATEWAY_ADMIN_LISTEN=127.0.0.1:{port}"
+        machine.podman("exec", admin, "machine", PROGRAM, "wait", "--max", "20s")
+    for _ in range(60):
+        assert "versicolor" in _asked(machine)
+        if all(_answered(machine, port) for port in (9090, 9091)):
+            break
+    else:
+        pytest.fail("one of them gets nothing")
+
+    _systemctl(machine, "stop", instances[0])
+    for _ in range(3):
+        assert "versicolor" in _asked(machine)
+    _systemctl(machine, "stop", instances[1])
+    for instance in instances:
+        ended = _systemctl(machine, "show", "--property=Result", "--value", instance)
+        assert ended == "success\n"
+
+
+def _answered(machine: Containers, port: int) -> bool:
+    """Return whether the process with this admin port has answered a call with 200."""
+    script = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())"
+    url = f"http://127.0.0.1:{port}/metrics"
+    page = machine.podman("exec", "machine", "python3", "-c", script, url)
+    return "gateway_requests_total{" in page and 'code="200"' in page
 
 
 def test_wrong_configuration_ends_the_start_and_is_not_repeated(machine: Containers) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
-from textwrap import dedent
 from types import NoneType
 from typing import Any, get_args
 
@@ -222,12 +221,17 @@ def _meaning(section: type[Section], key: str) -> str:
 def _texts_below_fields(section: type[Section]) -> Mapping[str, str]:
     texts = dict[str, str]()
     for kind in reversed(section.__mro__[: section.__mro__.index(Section)]):
-        [made] = ast.parse(dedent(inspect.getsource(kind))).body
-        assert isinstance(made, ast.ClassDef)
-        for field, below in pairwise(made.body):
+        for field, below in pairwise(_classes(kind.__module__)[kind.__name__].body):
             if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
                 texts[ast.unparse(field.target)] = ast.literal_eval(below.value)
     return texts
+
+
+@cache
+def _classes(module: str) -> Mapping[str, ast.ClassDef]:
+    """Return a module's classes by name. `inspect` finds none that `create_model` made (3.13)."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
 def _parser(field: FieldInfo) -> Callable[..., Any] | None:

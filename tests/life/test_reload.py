@@ -334,16 +334,27 @@ async def test_tokens_outlive_a_reload(twin: Twin, tmp_path: Path) -> None:
 
 
 async def test_a_secret_is_read_again(twin: Twin, tmp_path: Path) -> None:
-    """A reload tries a changed password at once, and what works goes on working meanwhile."""
-    settings = with_tokens(twin, tmp_path)
-    async with served(tmp_path, 1, settings) as process:
-        assert (await ask(process, CALL))[0] == 200
-        (tmp_path / "password").write_text("wrong")
-        began = time.monotonic()
-        assert (await reload(process))[0] == 200
-        await process.says("login failed (secret_change): refused")
-        assert time.monotonic() - began < 1.9, "that was the look every 2 s, which looks twice"
-        assert (await ask(process, CALL))[0] == 200
+    """A reload tries a changed password at once, and what works goes on working meanwhile.
+
+    The look every 2 s, which looks twice, never takes less than that; a reload may, if the machine
+    is busy, but not each time.
+    """
+    took_s = float("inf")
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        settings = with_tokens(twin, folder)
+        async with served(folder, 1, settings) as process:
+            assert (await ask(process, CALL))[0] == 200
+            (folder / "password").write_text("wrong")
+            began = time.monotonic()
+            assert (await reload(process))[0] == 200
+            await process.says("login failed (secret_change): refused")
+            took_s = time.monotonic() - began
+            assert (await ask(process, CALL))[0] == 200
+        if took_s < 1.9:
+            break
+    assert took_s < 1.9
 
 
 async def test_certificates_are_read_again(tmp_path: Path) -> None:

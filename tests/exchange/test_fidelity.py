@@ -65,7 +65,7 @@ async def test_an_answer_that_comes_again_and_again_stays_as_it_is(fields: tuple
         while True:
             request = await link.head()
             await link.read(1 if request.values(b"early") else 2)
-            link.send(answer(201, b"ok", b"X-Own: 1", *fields))
+            link.send(answer(201, b"ok", b"X-Own: 1", b"Date: x", *fields))
 
     async with scripted_upstream(script) as upstream, running_gateway(upstream.port) as gateway:
         for request in requests:

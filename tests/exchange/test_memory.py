@@ -37,12 +37,16 @@ class Serving:
 
 @asynccontextmanager
 async def serving(upstream_port: int, folder: Path) -> AsyncIterator[Serving]:
-    """Run `serve` with service `iris` at `upstream_port`."""
+    """Run `serve` with service `iris` at `upstream_port`, and callers that may stall for minutes.
+
+    On a busy machine some were cut off with 408 before all had sent what is measured.
+    """
     config = folder / "gateway.yaml"
+    patient = "timeouts: {upload_rate: 0, idle: 5m}"
     config.write_text(
         "listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\n"
         "identities: {default: {method: none}}\n"
-        f"services: {{iris: {{url: 'http://127.0.0.1:{upstream_port}'}}}}\n",
+        f"services: {{iris: {{url: 'http://127.0.0.1:{upstream_port}', {patient}}}}}\n",
         encoding="ascii",
     )
     process = await asyncio.create_subprocess_exec(

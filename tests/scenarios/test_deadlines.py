@@ -17,6 +17,7 @@ from tests.scenarios.messages import (
 from tests.support.memory import (
     BODY_PAUSE_S,
     FIRST_BYTE_S,
+    FIRST_CHUNK_S,
     HEAD_S,
     KEEP_ALIVE_S,
     Fate,
@@ -365,3 +366,103 @@ async def test_upload_above_its_rate_goes_on(open_stage: OpenStage) -> None:
     stage.service.answers(OK)
 
     assert stage.client.reply.body == b"ok"
+
+
+# Bytes come one at a time, each of them in time: a drip (F23).
+
+
+async def test_head_that_drips_is_408(stage: Stage) -> None:
+    """
+    An octet every half second does not make the time for a head longer.
+    """
+    head = GET[:-2]
+    for _ in range(int(HEAD_S / 0.5)):
+        octet, head = head[:1], head[1:]
+        stage.client.sends(octet)
+        assert not stage.records
+        stage.pass_time(0.5)
+    await stage.settle()
+
+    assert error_in(stage.client.reply) == (408, "SlowRequest")
+    assert not any(end.received for end in stage.services)
+
+
+@pytest.mark.parametrize("pause_s", [0.5, 33.0])
+async def test_upload_that_drips_is_408(pause_s: float, open_stage: OpenStage) -> None:
+    """
+    Below its rate, which is looked at over 10 s, it ends, though no pause is too long.
+    """
+    stage = open_stage(upload_rate=1024)
+    stage.client.sends(upload(10_000, b"a"))
+    passed = 0.0
+    while not stage.records:
+        if passed % pause_s == 0.0:
+            stage.client.sends(b"a")
+        stage.pass_time(0.5)
+        await stage.settle()
+        passed += 0.5
+        assert passed <= 11.0
+
+    assert error_in(stage.client.reply) == (408, "SlowRequest")
+    assert not stage.service.is_open
+
+
+@pytest.mark.parametrize("pause_s", [0.5, 33.0])
+async def test_response_head_that_drips_is_504(pause_s: float, stage: Stage) -> None:
+    """
+    What has come of it does not make the time for the response longer.
+    """
+    stage.client.sends(POST)
+    head = head_of(b"X: %b" % (b"x" * 1000))
+    passed = 0.0
+    while passed < FIRST_BYTE_S:
+        assert not stage.records
+        octet, head = head[:1], head[1:]
+        stage.service.answers(octet)
+        stage.pass_time(pause_s)
+        passed += pause_s
+    await stage.settle()
+
+    assert error_in(stage.client.reply) == (504, "HttpResponseTimeout")
+    assert stage.service.fate is Fate.ABORTED
+
+
+async def test_service_that_drips_before_its_body_is_broken_off(stage: Stage) -> None:
+    """
+    The extension of a chunk is no body: the first octet of that has its own time.
+    """
+    stage.client.sends(POST)
+    stage.service.answers(head_of(b"Transfer-Encoding: chunked") + b"5;a")
+    for _ in range(int(FIRST_CHUNK_S / 0.5)):
+        assert not stage.records
+        stage.service.answers(b"a")
+        stage.pass_time(0.5)
+    await stage.settle()
+
+    assert stage.client.fate is Fate.RESET
+    assert stage.service.fate is Fate.ABORTED
+
+
+async def test_response_that_drips_holds_up_nobody(stage: Stage) -> None:
+    """
+    It may, as an event stream does: each octet is passed on at once, and others are served.
+    """
+    stage.client.sends(POST)
+    dripping = stage.service
+    dripping.answers(head_of(b"Content-Length: 4"))
+    for count in range(1, 4):
+        dripping.answers(b"x")
+        assert stage.client.received.endswith(b"\r\n\r\n" + b"x" * count)
+        stage.pass_time(33.0)
+        other = stage.new_client()
+        other.sends(GET)
+        await stage.settle()
+        ends = [end for end in stage.services if end is not dripping]
+        assert sum(end.received.count(b"GET ") for end in ends) == count
+        ends[-1].answers(OK)
+        await stage.settle()
+        assert other.reply.status == 200
+        other.leaves()
+
+    dripping.answers(b"x")
+    assert stage.client.reply.complete

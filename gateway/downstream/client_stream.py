@@ -16,7 +16,7 @@ LOOK_S: Final = 0.5
 """How often to look whether a client that is made to wait is still there."""
 
 # Why nothing is read from a client; there may be several reasons.
-_EXCHANGE: Final = 1
+FOR_EXCHANGE: Final = 1
 FOR_MEMORY: Final = 2
 FOR_TURN: Final = 4
 
@@ -80,9 +80,9 @@ class ClientStream(Downstream):
     """
 
     __slots__ = (
-        "_held_by",
         "_looking",
         "_writing_paused",
+        "held_by",
         "owner",
         "transport",
     )
@@ -92,14 +92,10 @@ class ClientStream(Downstream):
         """While it is open."""
         self.owner = owner
         """Who acts on what the client sends; `NOBODY` once the stream has ended."""
-        self._held_by = 0  # reasons
+        self.held_by = 0
+        """Why nothing is read from the client now, whatever it sends: reasons, added up."""
         self._writing_paused = False
         self._looking: asyncio.TimerHandle | None = None
-
-    @property
-    def is_held_up(self) -> bool:
-        """Whether nothing is read from the client now, whatever it sends."""
-        return self._held_by != 0
 
     @property
     def is_open(self) -> bool:
@@ -133,31 +129,31 @@ class ClientStream(Downstream):
 
     def pause_reading(self) -> None:
         """Leave what the client sends in the kernel, and look from time to time whether it left."""
-        self.hold(_EXCHANGE)
+        self.hold(FOR_EXCHANGE)
 
     def resume_reading(self) -> None:
         """Go on reading."""
-        self.release(_EXCHANGE)
+        self.release(FOR_EXCHANGE)
 
     def hold(self, reason: int) -> None:
         """Read nothing until `release` with the same reason: one of those above."""
         transport = self.transport
         if transport is None:
             return
-        if not self._held_by:
+        if not self.held_by:
             if not transport.is_closing():
                 transport.pause_reading()
             if self._looking is None:
                 self._look_later()
-        self._held_by |= reason
+        self.held_by |= reason
 
     def release(self, reason: int) -> None:
         """Go on reading, if there is no other reason not to."""
-        if not self._held_by & reason:
+        if not self.held_by & reason:
             return
-        self._held_by &= ~reason
+        self.held_by &= ~reason
         transport = self.transport
-        if not self._held_by and transport is not None and not transport.is_closing():
+        if not self.held_by and transport is not None and not transport.is_closing():
             transport.resume_reading()
 
     def has_left(self) -> bool:
@@ -209,7 +205,7 @@ class ClientStream(Downstream):
     def _look(self) -> None:
         """See whether the client has left; while nothing is read, nobody tells us."""
         self._looking = None
-        if not self._held_by or self.transport is None:
+        if not self.held_by or self.transport is None:
             return
         if not (self.owner.busy and self.has_left() and self.owner.client_vanished()):
             self._look_later()

@@ -125,7 +125,7 @@ class MemoryBudget(Memory):
         self._look_after = max_bytes // _SHARE_BETWEEN_LOOKS  # so many fresh bytes
         self._is_stopped = False  # whether nothing is read from anybody
         self._has_looked = False  # in this turn of the loop
-        self._ending: dict[ClientConnection, int] = {}  # in the next turns; what they hold
+        self._ending: dict[ClientConnection, None] = {}  # in the next turns, in this order
 
     def note(self, size: int) -> None:
         """Note that `size` further bytes may wait; end the largest holder if that is too much."""
@@ -154,10 +154,11 @@ class MemoryBudget(Memory):
     def _look(self) -> None:
         clients = [client for client in self._clients() if client not in self._ending]
         sizes = [held_bytes(client) for client in clients]
-        total = sum(sizes) + self._kept_bytes()
+        ending = sum(held_bytes(client) for client in self._ending)
+        total = sum(sizes) + ending + self._kept_bytes()
         allowed = allowed_bytes(self.max_bytes, total, self._excess())
-        if total > allowed:
-            self._end(clients, sizes, total - allowed + self.max_bytes // 8)
+        if total - ending > allowed:
+            self._end(clients, sizes, total - ending - allowed + self.max_bytes // 8)
         # No more can wait than did, and what comes: till then nobody needs to look.
         least = self.max_bytes // _SHARE_BETWEEN_LOOKS
         self._look_after = max(least, int(allowed * _NEAR) - total)
@@ -168,12 +169,12 @@ class MemoryBudget(Memory):
         self, clients: Sequence[ClientConnection], sizes: Sequence[int], too_much: int
     ) -> None:
         """End clients that hold `too_much` bytes together, some in each turn of the loop."""
-        if sum(self._ending.values()) > self.max_bytes // 4:  # it comes faster than it goes
+        if sum(map(held_bytes, self._ending)) > self.max_bytes // 8:  # it comes faster than it goes
             self._end_some(len(self._ending))
         heard_at = [client.received_at for client in clients]
         is_under_way = bool(self._ending)
         for number in first_to_end(sizes, heard_at, too_much):
-            self._ending[clients[number]] = sizes[number]
+            self._ending[clients[number]] = None
         if not is_under_way:
             self._end_next()
 
@@ -230,7 +231,7 @@ class MemoryBudget(Memory):
 def is_read(client: ClientConnection) -> bool:
     """Return whether the client, or a service that answers it, can make us keep more."""
     exchange = client.exchange
-    return not client.stream.is_held_up or (exchange is not None and exchange.attempt is not None)
+    return not client.stream.held_by or (exchange is not None and exchange.attempt is not None)
 
 
 def held_bytes(client: ClientConnection) -> int:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from gateway.lifecycle.gateway import Gateway
 from gateway.lifecycle.run import (
     EXIT_CANNOT_LISTEN,
     Build,
+    end_with,
     require_compiled_parser,
     run_loop,
     say,
@@ -94,7 +94,7 @@ def run_around(
     except ConfigError as error:
         tell_refusal(error.problems)
         code = EXIT_CANNOT_LISTEN
-    sys.exit(code)
+    end_with(code)
 
 
 class _Wrapped:

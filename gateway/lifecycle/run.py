@@ -112,7 +112,7 @@ def say(text: str) -> None:
 def refuse_to_start(problems: Sequence[str]) -> NoReturn:
     """Say why the gateway cannot start, one line for each problem, and exit with 2."""
     tell_refusal(problems)
-    sys.exit(EXIT_CANNOT_LISTEN)
+    end_with(EXIT_CANNOT_LISTEN)
 
 
 def tell_refusal(problems: Sequence[str]) -> None:
@@ -160,6 +160,21 @@ def run_until_told(build: Build, announce: Callable[[str, str], None], signals: 
         run_loop(main())
     except ConfigError as error:
         refuse_to_start(error.problems)
+    end_with(code)
+
+
+def end_with(code: int) -> NoReturn:
+    """Exit with `code`, also if standard output or error cannot be written.
+
+    Python keeps what a full disk does not take, tries again at its end, and exits with 120 if that
+    fails too (`sys.exit`). That rest is dropped.
+    """
+    for fd, stream in ((_STDOUT, sys.stdout), (_STDERR, sys.stderr)):
+        try:
+            if stream is not None:  # it was closed at the start
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
     sys.exit(code)
 
 

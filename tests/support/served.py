@@ -124,11 +124,13 @@ async def served(
         stdout: of the process.
         module: what Python runs; one that does the same and more.
     """
+    # With it Python keeps nothing of what it cannot write: it would hide what users see.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     file = folder / "gateway.yaml"
     file.write_text(json.dumps(settings_of(upstream_port, settings)))  # JSON is YAML
     process = await asyncio.create_subprocess_exec(
         *prefix, sys.executable, "-m", module, "serve", "--config", str(file),
-        stdout=stdout, stderr=asyncio.subprocess.PIPE, env={**os.environ, **(environ or {})},
+        stdout=stdout, stderr=asyncio.subprocess.PIPE, env={**inherited, **(environ or {})},
     )  # fmt: skip
     running = Served(process, file)
     try:

@@ -101,21 +101,3 @@ async def test_stalled_uploads_end_before_memory_does(open_stage: OpenStage) -> 
     stage.service.answers(OK)
     assert stage.client.reply.status == 200
     stage.under_way_at_end = len(clients) - len(ended)
-
-
-async def test_few_clients_are_ended_in_a_turn(open_stage: OpenStage) -> None:
-    """
-    Each takes a tenth of a millisecond, and others wait meanwhile.
-    """
-    stage = open_stage(max_memory=2 * BUDGET, max_connections=1000)
-    clients: list[Client] = []
-    ended = 0
-    for _ in range(560):
-        clients.append(stage.new_client())
-        clients[-1].sends(b"GET /iris HTTP/1.1\r\nX: %b\r\n" % (b"x" * 4000))
-        if len(clients) % 8 == 0:
-            await stage.settle_once()
-            before, ended = ended, sum(bool(client.received) for client in clients)
-            assert ended - before <= 2 * 16  # at once, and in the turn that has just passed
-    await stage.settle()
-    assert sum(bool(client.received) for client in clients) >= 64

@@ -136,7 +136,7 @@ def test_a_reader_sees_one_content_or_the_other(tmp_path: Path) -> None:
     reader = threading.Thread(target=look)
     reader.start()
     try:
-        while len(seen) < 200:
+        while len(seen) < 200 or {content for content, _ in seen} != contents:
             for content in contents:
                 file.replace(content)
     finally:

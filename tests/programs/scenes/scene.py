@@ -20,7 +20,7 @@ from tests.support.served import Served, served
 from tests.support.until import PATIENCE_S, until
 from tests.support.upstream import scripted_upstream
 
-_HOLD_S = 2.0
+HOLD_S = 2.0
 # Attackers on one machine would take the processors that the gateway is measured on. So it has one
 # for itself, attackers and the caller beside share the others, and the attackers come last there.
 _GATEWAYS, *_LEFT = sorted(os.sched_getaffinity(0))
@@ -31,8 +31,8 @@ _ON_ITS_OWN = (
     "setsid", "sh", "-c", f'echo {_NICE} >/proc/self/autogroup 2>/dev/null; exec "$@"', "enter"
 )  # fmt: skip
 _SERVED_SHARE = 0.8
-"""Of the calls beside all attacks together: beside one there may be ten. Not all: each is on a new
-connection, and attackers may have all that the memory allows."""
+"""Of the calls beside an attack. Not all: each is on a new connection, and attackers may have all
+that the memory allows."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ class Outcome:
             counts = getattr(self, name)["counts"]
             if set(counts) != {"200"}:
                 wrong.append(f"{name}: {counts}")
-        if not self.calls["counts"].get("200"):
-            wrong.append(f"calls: {self.calls['counts']}")
+        counts = self.calls["counts"]
+        if counts.get("200", 0) < _SERVED_SHARE * sum(counts.values()):
+            wrong.append(f"calls: {counts}")
         if self.waiting:
             wrong.append(f"{self.waiting:.0f} bytes wait after the end")
         return wrong
@@ -85,14 +86,6 @@ class Outcome:
             f"turns met {self.turns['met_ms']} longest {self.turns['longest_ms']} ms  "
             f"afterwards {self.recovered['counts']}"
         )
-
-
-def share_faults(outcomes: Sequence[Outcome]) -> list[str]:
-    """Return what is not as it must be with the calls beside all attacks together."""
-    counts = [one.calls["counts"] for one in outcomes]
-    total = sum(sum(one.values()) for one in counts)
-    served = sum(one.get("200", 0) for one in counts)
-    return [] if served >= _SERVED_SHARE * total else [f"{served} of {total} calls were served"]
 
 
 class Beside:
@@ -148,13 +141,13 @@ class Stage:
         self._caller = caller
         self._turns_file = turns
 
-    async def attack(self, attack: Attack) -> Outcome:
-        """Let an attack go on for two seconds after all its connections are there, then end it."""
+    async def attack(self, attack: Attack, hold_s: float = HOLD_S) -> Outcome:
+        """Let an attack go on for `hold_s` after all its connections are there, then end it."""
         await self._caller.counts()
         await self._turns()
         self._forget_peak()
         connections = await attack(self._attacked.port)
-        await asyncio.sleep(_HOLD_S)
+        await asyncio.sleep(hold_s)
         during = await self._caller.counts()
         turns = await self._turns()
         for sock in connections:
@@ -197,7 +190,7 @@ class Stage:
     async def _comes_to_rest(self) -> float:
         """Wait until nothing waits any more; return what does in spite of that, in bytes."""
         if self._gateway is None:
-            await asyncio.sleep(_HOLD_S)
+            await asyncio.sleep(HOLD_S)
             return 0.0
         waiting, until = 0.0, time.monotonic() + 2 * PATIENCE_S
         while time.monotonic() < until:

@@ -13,7 +13,6 @@ from tests.programs.scenes.group import unavailable
 from tests.programs.scenes.others import NAMES
 from tests.programs.scenes.scene import HOLD_S, stage
 
-
 _HOLDS_S = {everything: 10.0}
 """Beside that, calls are slow: in the two seconds of the others there are ten, too few for a share."""
 

@@ -13,8 +13,8 @@ from tests.programs.scenes.group import unavailable
 from tests.programs.scenes.others import NAMES
 from tests.programs.scenes.scene import HOLD_S, stage
 
-_HOLDS_S = {everything: 10.0}
-"""Beside that, calls are slow: in the two seconds of the others there are ten, too few for a share."""
+_EVERYTHING_S = 10.0
+"""Beside everything, calls are slow: in two seconds there are ten, too few for a share."""
 
 
 async def main(limits: list[int], only: str, also: list[str]) -> int:
@@ -25,7 +25,8 @@ async def main(limits: list[int], only: str, also: list[str]) -> int:
         with tempfile.TemporaryDirectory() as folder:
             async with stage(limit * MIB, Path(folder)) as scene:
                 for attack in attacks:
-                    outcome = await scene.attack(attack, _HOLDS_S.get(attack, HOLD_S))
+                    hold_s = _EVERYTHING_S if attack is everything else HOLD_S
+                    outcome = await scene.attack(attack, hold_s)
                     sys.stdout.write(outcome.row() + "\n")
                     for fault in outcome.faults():
                         sys.stdout.write(f"    FAULT: {fault}\n")

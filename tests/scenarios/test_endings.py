@@ -1,5 +1,7 @@
 """Exchanges that end badly: no cut message passes for a whole one, and nothing is left behind."""
 
+import asyncio
+import os
 from collections.abc import Callable
 
 import pytest
@@ -338,3 +340,15 @@ async def test_service_that_breaks_with_its_response_unread_counts_once(
     assert stage.client.received == OK
     assert (stage.pool.active, stage.pool.idle) == (0, 0)
     assert len(stage.records) == 1
+
+
+async def test_batch_is_accounted_for_once_the_loop_has_written(stage: Stage) -> None:
+    """
+    Not before the last of its responses has left, and without waiting for the clock.
+    """
+    for _ in range(64):
+        stage.client.sends(GET)
+        stage.service.answers(OK)
+    assert os.fstat(stage._log.fileno()).st_size == 0
+    await asyncio.sleep(0)
+    assert os.fstat(stage._log.fileno()).st_size > 0

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,18 @@ async def test_the_log_is_json_unless_a_terminal_shows_it() -> None:
     *as_json, as_text = err.splitlines()
     assert [json.loads(line)["message"] for line in as_json] == ["hello"] * 3
     assert as_text.endswith(" WARNING gateway.test: hello")
+
+
+def test_the_exit_code_is_ours_where_nothing_can_be_written() -> None:
+    """Python would make it 120."""
+    script = "from gateway.lifecycle.run import end_with, say; print('x'); say('y'); end_with(3)"
+    environment = {"PATH": os.environ["PATH"]}  # without PYTHONUNBUFFERED
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", script],
+            stdout=full, stderr=full, env=environment, timeout=100, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 3
 
 
 def test_on_a_terminal_it_is_text() -> None:

@@ -1,9 +1,9 @@
 """What asks for a token cost at the token endpoint, over its Unix socket and over TCP."""
 
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tests.programs.bench import callers, teams
@@ -17,7 +17,6 @@ WANTED_RATE = 5000
 """Asks per second that the endpoint is made for."""
 _PATH = "/auth/bench"
 _CONNECTIONS = 32
-_WARM_UP_S = _ALONE_S = 1
 WAYS = {"unix": "a Unix socket", "tcp": "TCP"}
 KINDS = {"kept": "kept open", "close": "one for each ask"}
 
@@ -48,33 +47,14 @@ def run(ground: Ground, rounds: int, seconds: int) -> tuple[dict[str, Any], list
             with teams.started(ground, endpoint.make) as (_, pids):
                 where = callers.Where(endpoint.address, _PATH, is_socket_file=way == "unix")
                 for kind in KINDS:
-                    figures, wrong = _measure(where, pids, kind, seconds)
+                    ask = partial(callers.ask, where, closes=kind == "close")
+                    figures, wrong = callers.measured(ask, _CONNECTIONS, seconds, pids)
                     samples.setdefault((way, kind), []).append(figures)
                     errors += [f"{way} {kind}: {text}" for text in wrong]
     found: dict[str, Any] = {way: {} for way in WAYS}
     for (way, kind), figures_of_all in samples.items():
         found[way][kind] = teams.medians(figures_of_all)
     return teams.about(before, rounds, seconds) | {"ways": found}, errors
-
-
-def _measure(
-    where: callers.Where, pids: Sequence[int], kind: str, seconds: int
-) -> tuple[dict[str, float], list[str]]:
-    closes = kind == "close"
-    callers.ask(where, _CONNECTIONS, _WARM_UP_S, closes=closes)
-    time.sleep(teams.SETTLE_S)
-    used = teams.cpu_of(pids)
-    many = callers.ask(where, _CONNECTIONS, seconds, closes=closes)
-    time.sleep(teams.SETTLE_S)
-    used = teams.cpu_of(pids) - used
-    alone = callers.ask(where, 1, _ALONE_S, closes=closes)
-    figures = {
-        "cpu_us": used / 1000 / max(1, many.requests),
-        "rate": many.rate,
-        "p50_ms": many.p50_ms,
-        "alone_p50_ms": alone.p50_ms,
-    }
-    return figures, many.errors + alone.errors
 
 
 def table(result: Mapping[str, Any]) -> str:

@@ -4,10 +4,13 @@ The program is `go/load.go`; it has one thread, and resumes no TLS session, as P
 """
 
 import json
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.programs.bench import teams
 from tests.programs.bench.loads import output_of
 from tests.programs.bench.services import go_program
 from tests.programs.bench.shapes import JSON_BODY, REAL_BODIES
@@ -62,6 +65,29 @@ def ask(where: Where, connections: int, seconds: float, *, closes: bool) -> Seen
     connection = "close" if closes else "keep-alive"
     head = f"GET {where.path} HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n"
     return _run(where, head, connections, seconds, closes=closes, more={})
+
+
+def measured(
+    load: Callable[[int, float], Seen], connections: int, seconds: float, pids: Sequence[int]
+) -> tuple[dict[str, float], list[str]]:
+    """Return what `load` (connections, seconds) costs the processes, and errors.
+
+    A second's warm-up comes first, and a second with a single caller last.
+    """
+    load(connections, 1)
+    time.sleep(teams.SETTLE_S)
+    used = teams.cpu_of(pids)
+    many = load(connections, seconds)
+    time.sleep(teams.SETTLE_S)
+    used = teams.cpu_of(pids) - used
+    alone = load(1, 1)
+    figures = {
+        "cpu_us": used / 1000 / max(1, many.requests),
+        "rate": many.rate,
+        "p50_ms": many.p50_ms,
+        "alone_p50_ms": alone.p50_ms,
+    }
+    return figures, many.errors + alone.errors
 
 
 def _run(

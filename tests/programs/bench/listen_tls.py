@@ -6,9 +6,9 @@ and Envoy look for its name on a list as well, which nginx cannot.
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from tests.programs.bench.shapes import SHAPES
 from tests.programs.bench.teams import Team
 
 _SHAPE = SHAPES["real"]
-_WARM_UP_S = _ALONE_S = 1
 _TYPES = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 
 
@@ -112,7 +111,9 @@ def run(ground: Ground, rounds: int, seconds: int) -> tuple[dict[str, Any], list
                 for kind in KINDS:
                     where = _where(ground, turn, team)
                     refused = teams.refused(ground, _SHAPE)
-                    figures, wrong = _measure(where, pids, kind, seconds)
+                    call = partial(callers.call, where, closes=kind == "close")
+                    figures, wrong = callers.measured(call, _SHAPE.connections, seconds, pids)
+                    figures["rss_mib"] = teams.rss_of(pids)
                     if count := teams.refused(ground, _SHAPE) - refused:
                         wrong.append(f"the upstream refused {count} (token or path wrong)")
                     samples.setdefault((turn, kind), []).append(figures)
@@ -152,27 +153,6 @@ def _where(ground: Ground, turn: _Turn, team: Team) -> callers.Where:
     if not turn.secure:
         return where
     return replace(where, ca_file=ground.ca_file, certificate=ground.client_certificate)
-
-
-def _measure(
-    where: callers.Where, pids: Sequence[int], kind: str, seconds: int
-) -> tuple[dict[str, float], list[str]]:
-    closes = kind == "close"
-    callers.call(where, _SHAPE.connections, _WARM_UP_S, closes=closes)
-    time.sleep(teams.SETTLE_S)
-    used = teams.cpu_of(pids)
-    many = callers.call(where, _SHAPE.connections, seconds, closes=closes)
-    time.sleep(teams.SETTLE_S)
-    used = teams.cpu_of(pids) - used
-    alone = callers.call(where, 1, _ALONE_S, closes=closes)
-    figures = {
-        "cpu_us": used / 1000 / max(1, many.requests),
-        "rate": many.rate,
-        "p50_ms": many.p50_ms,
-        "alone_p50_ms": alone.p50_ms,
-        "rss_mib": teams.rss_of(pids),
-    }
-    return figures, many.errors + alone.errors
 
 
 def table(result: Mapping[str, Any]) -> str:

@@ -3,10 +3,12 @@
 import difflib
 import importlib
 import os
+from typing import Any
 
 import click
 
 from gateway import __version__, build
+from gateway.lifecycle.ending import end_with
 
 _COMMANDS = {
     # name: what the list of commands says; the command is `command` in `gateway.cli.<name>`
@@ -29,6 +31,14 @@ not_followed: dict[str, str] = {}
 
 class _Commands(click.Group):
     """Imports a command when it is needed: probes run every few seconds and must start fast."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command; its exit code stands even if the end of what it printed is lost."""
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            code = end.code
+            end_with(code if isinstance(code, int) else int(code is not None))
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         return list(_COMMANDS)
@@ -76,6 +86,7 @@ Exit codes:
   0  good
   2  the configuration or the command line is wrong
   3  something remote is wrong or cannot be reached
+  (they stand even if what is printed cannot be written)
   130, 143  a second SIGINT or SIGTERM: stopped at once, requests were cut off
 """
 

@@ -15,6 +15,7 @@ from gateway.assembly.secrets import (
     unusable_passwords,
 )
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
+from gateway.cli.output import tell
 from gateway.diagnose.findings import counted
 from gateway.diagnose.named_files import problems_of
 from gateway.errors import ConfigError
@@ -54,11 +55,11 @@ def command(file: Path | None, online: bool, show: bool) -> None:
     ]
     problems = [*problems_of(loaded.settings), *secrets]
     for problem in problems:
-        click.echo(problem, err=True)
+        tell(problem, err=True)
     fleet = _fleet_warnings(loaded.settings)
     doubts = [*odd_secrets(loaded.settings), *forgotten_refusals(loaded.settings)]
     for warning in (*loaded.warnings, *fleet, *unfilled.values(), *doubts):
-        click.echo(f"warning: {warning}", err=True)
+        tell(f"warning: {warning}", err=True)
     if problems:
         sys.exit(EXIT_CONFIG)
     if show:
@@ -67,7 +68,7 @@ def command(file: Path | None, online: bool, show: bool) -> None:
         _go_online(loaded.settings)
     services = counted(len(loaded.settings.services), "service", "services")
     identities = counted(len(loaded.settings.identities), "identity", "identities")
-    click.echo(f"good: {services}, {identities}")
+    tell(f"good: {services}, {identities}")
 
 
 def _fleet_warnings(settings: Settings) -> list[str]:
@@ -85,7 +86,7 @@ def _show(loaded: Loaded) -> None:
     key_width = max(len(value.key) for value in values)
     value_width = min(max(len(value.value_shown) for value in values), 60)
     for value in values:
-        click.echo(f"{value.key:<{key_width}}  {value.value_shown:<{value_width}}  {value.origin}")
+        tell(f"{value.key:<{key_width}}  {value.value_shown:<{value_width}}  {value.origin}")
 
 
 def _go_online(settings: Settings) -> None:
@@ -95,7 +96,7 @@ def _go_online(settings: Settings) -> None:
 
     findings = asyncio.run(examine(settings))
     for finding in findings:
-        click.echo(f"{finding.level:<4}  {finding.key}  {finding.text}")
+        tell(f"{finding.level:<4}  {finding.key}  {finding.text}")
     failures = [finding for finding in findings if finding.level is Level.FAIL]
     if failures:
         is_local = any(finding.is_local for finding in failures)

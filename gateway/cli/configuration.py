@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from gateway.cli.output import tell
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def load_or_exit(
 
 def exit_with(problems: Sequence[str]) -> NoReturn:
     """Report problems of the configuration and exit with 2."""
-    click.echo(f"{len(problems)} problem{'s'[: len(problems) > 1]}:", err=True)
+    tell(f"{len(problems)} problem{'s'[: len(problems) > 1]}:", err=True)
     for problem in problems:
-        click.echo(f"  {problem}", err=True)
+        tell(f"  {problem}", err=True)
     sys.exit(EXIT_CONFIG)

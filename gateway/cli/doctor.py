@@ -10,6 +10,7 @@ import click
 
 from gateway.cli import not_followed
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option
+from gateway.cli.output import tell
 from gateway.diagnose.diagnosis import diagnose
 from gateway.diagnose.findings import Finding, Level, Step, counted, has_failed
 from gateway.errors import ConfigError
@@ -50,9 +51,9 @@ def command(file: Path | None, as_json: bool) -> None:
     findings = asyncio.run(_collect(file, quiet=as_json))
     code = _exit_code(findings)
     if as_json:
-        click.echo(json.dumps(_document(findings, code), indent=2))
+        tell(json.dumps(_document(findings, code), indent=2))
     else:
-        click.echo(_summary(findings), color=_colour())
+        tell(_summary(findings), color=_colour())
     sys.exit(code)
 
 
@@ -66,7 +67,7 @@ async def _collect(file: Path | None, *, quiet: bool) -> list[Finding]:
             for problem in error.problems
         ]
         for finding in findings * (not quiet):
-            click.echo(_line(finding, 0), color=_colour())
+            tell(_line(finding, 0), color=_colour())
         return findings
     settings = loaded.settings
     keys = [*(f"identities.{n}" for n in settings.identities)]
@@ -75,7 +76,7 @@ async def _collect(file: Path | None, *, quiet: bool) -> list[Finding]:
     async for finding in diagnose(loaded, file, {**os.environ, **not_followed}):
         findings.append(finding)
         if not quiet:
-            click.echo(_line(finding, max(map(len, keys))), color=_colour())
+            tell(_line(finding, max(map(len, keys))), color=_colour())
     return findings
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from gateway.cli.configuration import EXIT_REMOTE, config_option
+from gateway.cli.output import tell
 from gateway.diagnose.admin_query import admin_address, ask
 
 
@@ -23,6 +24,6 @@ Exit codes: 0 alive, 2 the address is wrong, 3 no response, or not the expected 
 def command(file: Path | None, admin_listen: str | None) -> None:
     """Exit with 0 if the gateway responds on its admin listener; needs no curl in the image."""
     good, text = ask(*admin_address(file, admin_listen), "/livez")
-    click.echo(text, err=not good)
+    tell(text, err=not good)
     if not good:
         sys.exit(EXIT_REMOTE)

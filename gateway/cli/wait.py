@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gateway.cli.configuration import EXIT_REMOTE, config_option
+from gateway.cli.output import tell
 from gateway.diagnose.admin_query import admin_address, ask
 from gateway.settings.values import parse_duration
 
@@ -35,9 +36,9 @@ def command(file: Path | None, admin_listen: str | None, maximum: str) -> None:
     while True:
         good, text = ask(host, port, "/readyz")
         if good:
-            click.echo(text)
+            tell(text)
             return
         if time.monotonic() >= give_up_at:
-            click.echo(f"not ready after {maximum}: {text}", err=True)
+            tell(f"not ready after {maximum}: {text}", err=True)
             sys.exit(EXIT_REMOTE)
         time.sleep(_ASK_AGAIN_S)

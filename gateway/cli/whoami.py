@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from gateway.cli.configuration import EXIT_CONFIG, EXIT_REMOTE, config_option, load_or_exit
+from gateway.cli.output import tell
 from gateway.clock import wall_clock
 from gateway.diagnose.findings import duration_text
 from gateway.diagnose.online import log_in
@@ -44,10 +45,10 @@ def command(file: Path | None) -> None:
             login = asyncio.run(log_in(name, identity))
         except ConfigError as error:
             for problem in error.problems:
-                click.echo(problem, err=True)
+                tell(problem, err=True)
             misconfigured = True
         except LoginError as error:
-            click.echo(f"identities.{name}: {error.result}: {error}", err=True)
+            tell(f"identities.{name}: {error.result}: {error}", err=True)
             failed = True
         else:
             _show(name, identity, login)
@@ -58,11 +59,11 @@ def command(file: Path | None) -> None:
 
 
 def _show(name: str, identity: Identity, login: Login) -> None:
-    click.echo(f"identity {name}")
-    click.echo(f"  {'method':<12} {identity.method}")
+    tell(f"identity {name}")
+    tell(f"  {'method':<12} {identity.method}")
     facts = login.facts
     if facts is None:
-        click.echo(f"  {'token':<12} none is sent")
+        tell(f"  {'token':<12} none is sent")
         return
     what = "token" if login.credential.renewable else "key"
     if login.credential.signs:
@@ -82,7 +83,7 @@ def _show(name: str, identity: Identity, login: Login) -> None:
     }
     for key, value in rows.items():
         if value:
-            click.echo(f"  {key:<12} {value}")
+            tell(f"  {key:<12} {value}")
 
 
 def _left(facts: TokenFacts, skew_s: float, unknown: str) -> str:

@@ -10,11 +10,11 @@ from typing import Final
 
 from gateway.admin.health import readiness
 from gateway.errors import ConfigError
+from gateway.lifecycle.ending import end_with
 from gateway.lifecycle.gateway import Gateway
 from gateway.lifecycle.run import (
     EXIT_CANNOT_LISTEN,
     Build,
-    end_with,
     require_compiled_parser,
     run_loop,
     say,

@@ -19,6 +19,7 @@ from aiohttp import http_parser
 from gateway.admin.listener import Reload
 from gateway.clock import boottime
 from gateway.errors import ConfigError
+from gateway.lifecycle.ending import end_with
 from gateway.lifecycle.gateway import Gateway
 from gateway.lifecycle.signals import Signals
 from gateway.observe.access_log import AccessLog
@@ -161,21 +162,6 @@ def run_until_told(build: Build, announce: Callable[[str, str], None], signals: 
     except ConfigError as error:
         refuse_to_start(error.problems)
     end_with(code)
-
-
-def end_with(code: int) -> NoReturn:
-    """Exit with `code`, also if standard output or error cannot be written.
-
-    Python keeps what a full disk does not take, tries again at its end, and exits with 120 if that
-    fails too (`sys.exit`). That rest is dropped.
-    """
-    for fd, stream in ((_STDOUT, sys.stdout), (_STDERR, sys.stderr)):
-        try:
-            if stream is not None:  # it was closed at the start
-                stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
-    sys.exit(code)
 
 
 def _exit_in_time(code: int) -> None:

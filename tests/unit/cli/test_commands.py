@@ -243,3 +243,22 @@ def test_probes_start_without_the_gateway() -> None:
 
     heavy = {"aiohttp", "prometheus_client", "gateway.serve", "gateway.proxy"}
     assert not heavy & set(listing)
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "code"),
+    [(["check", "--show"], GOOD, 0), (["check"], BAD, 2), (["healthcheck"], GOOD, 3)],
+)
+def test_the_verdict_stands_where_nothing_can_be_written(
+    words: list[str], settings: Mapping[str, object], code: int, tmp_path: Path
+) -> None:
+    """A full disk must not make a probe fail, nor a wrong configuration another thing."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(json.dumps({**settings, "admin_listen": f"127.0.0.1:{_free_port()}"}))
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "gateway", *words, "--config", str(file)],
+            stdout=full, stderr=full, timeout=100, check=False,
+            env={"PATH": os.environ["PATH"]},  # without PYTHONUNBUFFERED
+        )  # fmt: skip
+    assert ended.returncode == code

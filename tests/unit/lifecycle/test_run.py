@@ -80,7 +80,10 @@ async def test_the_log_is_json_unless_a_terminal_shows_it() -> None:
 
 def test_the_exit_code_is_ours_where_nothing_can_be_written() -> None:
     """Python would make it 120."""
-    script = "from gateway.lifecycle.run import end_with, say; print('x'); say('y'); end_with(3)"
+    script = (
+        "from gateway.lifecycle.ending import end_with; from gateway.lifecycle.run import say\n"
+        "print('x'); say('y'); end_with(3)"
+    )
     environment = {"PATH": os.environ["PATH"]}  # without PYTHONUNBUFFERED
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(

@@ -53,6 +53,7 @@ from gateway.proxy.replay import Retry
 from gateway.proxy.service import RouteTable
 from gateway.settings import ListenAddress, Loaded, Settings
 from gateway.settings.effective import EffectiveValue, effective
+from gateway.tokens.listener import MOST_CONNECTIONS as MOST_TOKEN_CONNECTIONS
 from gateway.tokens.listener import TokenListener
 from gateway.upstream.pool import ConnectionLimit
 
@@ -149,7 +150,7 @@ class _GatewayBuilder:
             self._metrics.fleet = partial(_fleet_state, self._fleet)
         self._caches: dict[str, BuiltCache] = {}
         self._pools: dict[str, BuiltPools] = {}
-        self._connection_limit = ConnectionLimit(_most_connections())
+        self._connection_limit = ConnectionLimit(_most_connections(settings))
         self._gates: dict[str, Gate] = {}
         self._contexts = TlsContexts()
 
@@ -293,7 +294,8 @@ def _token_listener(settings: Settings) -> TokenListener | None:
     address = settings.token_listen
     if address is None:
         return None
-    return TokenListener(boottime, None if address.path else AllowedHosts([_host_name(address)]))
+    hosts = None if address.path else AllowedHosts([_host_name(address)])
+    return TokenListener(boottime, hosts, most_connections=_most_token_connections())
 
 
 def _build_each(
@@ -319,7 +321,7 @@ def _data_listener(context: ExchangeContext, settings: Settings) -> DataListener
     bound = ResidentBound(
         available, resident=resident_bytes, give_back=freed_memory_returner(), clock=context.clock
     )
-    clients = min(limits.connections, _most_connections())
+    clients = min(limits.connections, _most_connections(settings))
     if limits.memory == "auto":
         clients = most_connections(available, resident, clients)
         budget = budget_bytes(available, resident, clients)
@@ -328,10 +330,17 @@ def _data_listener(context: ExchangeContext, settings: Settings) -> DataListener
     return DataListener(context, max_connections=clients, max_memory=budget, excess=bound.excess)
 
 
-def _most_connections() -> int:
+def _most_connections(settings: Settings) -> int:
     """Return how many clients there may be: each needs a second file for its way upstream."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(8, (limit - _RESERVED_FILES) // 2)
+    for_tokens = 0 if settings.token_listen is None else _most_token_connections()
+    return max(8, (limit - _RESERVED_FILES - for_tokens) // 2)
+
+
+def _most_token_connections() -> int:
+    """Return how many connections the token endpoint may have: an eighth of the files at most."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(8, min(MOST_TOKEN_CONNECTIONS, limit // 8))
 
 
 def _tick_of(settings: Settings) -> float:

@@ -1,9 +1,13 @@
 """One coarse timer for all deadlines, in place of a timer handle for each."""
 
 import asyncio
+import logging
 from collections.abc import Callable
+from typing import Final
 
 from mypy_extensions import mypyc_attr
+
+_log: Final = logging.getLogger("gateway.proxy")
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -52,7 +56,13 @@ class Deadlines:
     def _tick(self) -> None:
         self._timer = None
         now = self._clock()
-        for item in [item for item in self._watched if item.deadline() <= now]:
-            item.expire()
+        for item in list(self._watched):
+            try:
+                if item in self._watched and item.deadline() <= now:
+                    item.expire()
+            except Exception:  # noqa: BLE001  # logged; the others' deadlines stand
+                _log.exception(
+                    "a deadline failed because of a defect in the gateway; please report it"
+                )
         if self._watched and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self.tick_s, self._tick)

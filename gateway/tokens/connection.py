@@ -61,6 +61,10 @@ class TokenOwner(Protocol):
         """Called when the connection has been accepted."""
         ...
 
+    def heard(self, connection: "TokenConnection") -> None:
+        """Called when bytes have arrived on it."""
+        ...
+
     def lost(self, connection: "TokenConnection") -> None:
         """Called when the connection is gone."""
         ...
@@ -69,8 +73,9 @@ class TokenOwner(Protocol):
 class TokenConnection(asyncio.Protocol):
     """Reads requests one after the other and answers each.
 
-    Invariants: at most one request is under way, and meanwhile nothing more is read; what has
-    arrived is bounded by the reader's limits and one read; something always has a deadline.
+    Invariants: at most one request is under way, and meanwhile nothing more is read, nor while the
+    client does not read; what has arrived is bounded by the reader's limits and one read; something
+    always has a deadline, the last response, too.
     """
 
     def __init__(self, owner: TokenOwner) -> None:
@@ -80,6 +85,13 @@ class TokenConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answering: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._writing_paused = False
+        self._is_last = False  # what has been answered: nothing follows
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes of responses that wait for the client to read them."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to count the time."""
@@ -98,18 +110,42 @@ class TokenConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Add bytes, and respond to each request that is complete."""
+        self._owner.heard(self)
         was_idle = self._reader.request is None and not self._reader.in_head
         self._reader.feed(data)
         self._go_on(was_idle=was_idle)
+
+    def pause_writing(self) -> None:
+        """Let a client that only asks and never reads wait for itself."""
+        self._writing_paused = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on with what it has asked meanwhile."""
+        self._writing_paused = False
+        self._resume()
 
     def close(self) -> None:
         """Close at once."""
         if self._transport is not None:
             self._transport.abort()
 
+    @property
+    def _is_held_up(self) -> bool:
+        """Whether no further request may be answered now."""
+        return self._answering is not None or self._writing_paused or self._is_last
+
+    def _resume(self) -> None:
+        """Read on, unless there is a reason not to."""
+        transport = self._transport
+        if transport is not None and not self._is_held_up:
+            transport.resume_reading()
+            self._go_on(was_idle=True)
+
     def _go_on(self, *, was_idle: bool) -> None:
         reader = self._reader
-        while self._transport is not None and self._answering is None:
+        while self._transport is not None and not self._is_held_up:
             if reader.refusal is not None:
                 self._refuse(reader.refusal, reader.refused_method, close=True)
                 return
@@ -166,9 +202,7 @@ class TokenConnection(asyncio.Protocol):
         else:
             self._grant(source, credential, question, close=close)
         self._answering = None
-        if self._transport is not None:
-            self._transport.resume_reading()
-            self._go_on(was_idle=True)
+        self._resume()
 
     def _grant(
         self,
@@ -205,12 +239,12 @@ class TokenConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
+        self._limit(IDLE_S)
         transport.write(answer)
         if close:
+            self._is_last = True
             transport.close()
-            self._transport = None
         else:
-            self._limit(IDLE_S)
             self._reader.begin_next()
 
     def _limit(self, seconds: float) -> None:

@@ -14,24 +14,32 @@ from gateway.http.host import AllowedHosts
 from gateway.tokens.connection import CredentialsOfIdentity, TokenConnection
 
 MOST_CONNECTIONS: Final = 512
-"""Most connections at a time; a further one closes the oldest."""
+"""Most connections at a time, where there are files for as many."""
 _BACKLOG: Final = 1024
 
 
 class TokenListener:
     """Owns the endpoint's listener and connections, from `start` to `close`."""
 
-    def __init__(self, clock: Clock, hosts: AllowedHosts | None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        hosts: AllowedHosts | None,
+        *,
+        most_connections: int = MOST_CONNECTIONS,
+    ) -> None:
         """Prepare to listen.
 
         Args:
             clock: of credentials.
             hosts: Host values that are accepted; None: any, on a socket file.
+            most_connections: at a time; for a further one the one silent longest is closed.
         """
         self._clock = clock
         self._hosts = hosts
+        self._most_connections = most_connections
         self._server: asyncio.Server | None = None
-        self._open: dict[TokenConnection, None] = {}
+        self._open: dict[TokenConnection, None] = {}  # the one that is silent longest is first
         self.sources: Mapping[str, CredentialsOfIdentity] = {}
         """Credentials by service; replaced by a reload."""
 
@@ -87,10 +95,16 @@ class TokenListener:
     def opened(self, connection: TokenConnection) -> None:
         """Make room for it."""
         self._open[connection] = None
-        if len(self._open) > MOST_CONNECTIONS:
-            oldest = next(iter(self._open))
-            del self._open[oldest]
-            oldest.close()
+        if len(self._open) > self._most_connections:
+            silent = next(iter(self._open))
+            del self._open[silent]
+            silent.close()
+
+    def heard(self, connection: TokenConnection) -> None:
+        """Note that it has just been active, so that it is the last one to be closed."""
+        if connection in self._open:
+            del self._open[connection]
+            self._open[connection] = None
 
     def lost(self, connection: TokenConnection) -> None:
         """Forget it."""

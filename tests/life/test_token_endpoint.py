@@ -14,8 +14,10 @@ from tests.cloud.serving import password_identity
 from tests.life.test_reload import reload
 from tests.life.test_sinks import good_token
 from tests.support.client import Caller, Reply, connect
+from tests.support.gateway import POST as IRIS
 from tests.support.served import served, settings_of
 from tests.support.twin import running_twin
+from tests.support.upstream import OK, scripted_upstream
 
 POST = b"POST /auth/iris/v1/x?b=c HTTP/1.1\r\nHost: api.example\r\nContent-Length: 2\r\n\r\n{}"
 GET = b"GET /auth/iris HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -188,3 +190,25 @@ async def test_requests_that_come_at_once_are_answered_in_order(tmp_path: Path) 
     ):
         one.send(GET + GET.replace(b"iris", b"none") + GET)
         assert [(await one.reply()).status for _ in range(3)] == [200, 404, 200]
+
+
+async def test_silent_connections_to_it_keep_nobody_out(tmp_path: Path) -> None:
+    """More than there are files: callers, probes and whoever asks for the token are served."""
+    limit = ["sh", "-c", 'ulimit -n 300; exec "$@"', "sh"]
+    more = {"token_listen": "127.0.0.1:0"}
+    async with (
+        scripted_upstream(OK) as upstream,
+        served(tmp_path, upstream.port, more, prefix=limit) as process,
+    ):
+        told = json.loads(await process.says("token endpoint on"))["message"]
+        port = int(told.rpartition(":")[2])
+        silent = [await connect(port) for _ in range(400)]
+        for _ in range(30):
+            one = await connect(process.port)
+            one.send(IRIS)
+            assert (await one.reply()).status == 200
+            silent.append(one)
+        assert (await process.ask_admin("/livez")).status == 200
+        assert (await ask(port)).status == 200
+        for one in silent:
+            one.leave()

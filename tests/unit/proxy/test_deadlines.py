@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from gateway.proxy.deadlines import Deadlines, Watched
 from tests.support.fake_time import FakeTime
 from tests.support.until import PATIENCE_S
@@ -119,3 +121,31 @@ async def test_close_stops_everything() -> None:
     await _ticks()
 
     assert item.count == 0
+
+
+class Faulty(Item):
+    """Fails when its deadline has come: a defect of ours."""
+
+    def expire(self) -> None:
+        super().expire()
+        self.until = 0.0
+        raise ValueError(self.count)
+
+
+async def test_a_defect_costs_nobody_else_his_deadline(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and looking goes on."""
+    time = FakeTime(1.0)
+    deadlines = Deadlines(time.clock, tick_s=TICK_S)
+    items = [Faulty(0.5, deadlines), *(Item(0.5, deadlines) for _ in range(8))]
+    for item in items:
+        deadlines.watch(item)
+    async with asyncio.timeout(PATIENCE_S):
+        for item in items:
+            await item.expired.wait()
+    late = Item(0.5, deadlines)
+    deadlines.watch(late)
+    async with asyncio.timeout(PATIENCE_S):
+        await late.expired.wait()
+
+    assert "defect" in caplog.text
+    deadlines.close()

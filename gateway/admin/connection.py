@@ -5,6 +5,7 @@ It is handed one whole head at a time, which our own strict reader has accepted.
 """
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Final, Protocol, cast
@@ -64,12 +65,19 @@ class AdminConnection(asyncio.Protocol):
     """
 
     def __init__(
-        self, owner: ConnectionOwner, handler: web.RequestHandler, dates: DateField
+        self,
+        owner: ConnectionOwner,
+        make_handler: Callable[[], web.RequestHandler],
+        dates: DateField,
     ) -> None:
-        """Prepare; `handler` answers requests."""
+        """Prepare; what `make_handler` returns answers requests, and is made for the first one.
+
+        So a flood of connections that ask nothing costs little.
+        """
         self._dates = dates
         self._owner = owner
-        self._handler = handler
+        self._make_handler = make_handler
+        self._handler: web.RequestHandler | None = None  # once there has been a request
         self._state = _State.READING
         self._reader = RequestReader()
         self._unread = bytearray()
@@ -86,7 +94,6 @@ class AdminConnection(asyncio.Protocol):
         """Begin to count the time."""
         self.transport = cast(asyncio.Transport, transport)
         self._limit(IDLE_TIMEOUT_S)
-        self._handler.connection_made(transport)
         self._owner.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -99,7 +106,8 @@ class AdminConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Let the transport close after what has been written."""
-        self._handler.eof_received()
+        if self._handler is not None:
+            self._handler.eof_received()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Release the owner and aiohttp's handler."""
@@ -107,15 +115,18 @@ class AdminConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._owner.lost(self)
-        self._handler.connection_lost(exc)
+        if self._handler is not None:
+            self._handler.connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Make aiohttp wait while the client reads slowly."""
-        self._handler.pause_writing()
+        if self._handler is not None:
+            self._handler.pause_writing()
 
     def resume_writing(self) -> None:
         """Let aiohttp write again."""
-        self._handler.resume_writing()
+        if self._handler is not None:
+            self._handler.resume_writing()
 
     def answered(self) -> None:
         """Called when the handler is done, and its answer is about to be written."""
@@ -175,6 +186,9 @@ class AdminConnection(asyncio.Protocol):
             self._limit(_ANSWER_S)
             transport.pause_reading()
             request, self._unread = bytes(self._unread[:end]), self._unread[end:]
+            if self._handler is None:
+                self._handler = self._make_handler()
+                self._handler.connection_made(transport)
             self._handler.data_received(request)
 
     def _refuse(self, status: HTTPStatus, sentence: str) -> None:

@@ -15,7 +15,8 @@ MOST_CONNECTIONS: Final = 32
 MOST_FRESH: Final = 64
 """Most connections while new ones have not sent anything yet."""
 _FRESH_S: Final = 0.05
-_BACKLOG: Final = 128
+_BACKLOG: Final = 4096
+"""Connections that may wait in a flood; beyond it a probe's would only be tried again after 1 s."""
 _END_S: Final = 1.0
 """Seconds for which responses may delay the end of the process."""
 
@@ -116,7 +117,7 @@ class AdminServer:
         server = self._runner.server
         if server is None:
             raise RuntimeError("the admin listener has been closed")
-        return AdminConnection(self, server(), self._dates)
+        return AdminConnection(self, server, self._dates)
 
     def _noting_answers(self) -> Middleware:
         """Return a middleware that tells the connection when its request has been handled."""

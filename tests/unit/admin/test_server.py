@@ -1,6 +1,7 @@
 """The admin listener's bounds, on real sockets: nobody who connects can keep a probe out."""
 
 import gzip
+import socket
 
 import pytest
 
@@ -38,6 +39,22 @@ async def test_probe_and_scrape_answer_beside_a_thousand_idle_connections() -> N
         assert (await running.ask("/livez")).status == 200
         for caller in idle:
             caller.leave()
+
+
+async def test_a_burst_of_connections_costs_little_and_turns_nobody_away() -> None:
+    """Hundreds wait to be accepted, and aiohttp gets none of those that ask nothing."""
+    async with admin(State()) as running:
+        await _answers(first := await connect(running.port))
+        where = ("127.0.0.1", running.port)  # whose loop stands still meanwhile
+        burst = [socket.create_connection(where, timeout=10) for _ in range(300)]
+        await _answers(last := await connect(running.port))
+        handlers = _of(running)._runner.server
+        assert handlers is not None
+        assert len(handlers.connections) <= 2
+        for connection in burst:
+            connection.close()
+        first.leave()
+        last.leave()
 
 
 async def test_the_one_silent_longest_makes_room() -> None:

@@ -12,12 +12,15 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from gateway import build
+from tests.support.tools import LONG
 from tests.support.virtual_loop import VirtualLoop
-from tests.support.workers import Scheduling, sort
+from tests.support.workers import Scheduling, mark_long_forms, sort
 
 # The same examples in every run, so that nobody's change fails by another's luck; deadlines are
 # a busy machine's. For the search itself: pytest --hypothesis-profile=search
-hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.register_profile(
+    "steady", derandomize=True, deadline=None, max_examples=100 if LONG else 40
+)
 hypothesis.settings.register_profile("search", max_examples=5000, deadline=None)
 hypothesis.settings.load_profile("steady")
 
@@ -51,8 +54,11 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with what takes longest, so that no worker is left alone with it."""
+    if LONG:
+        mark_long_forms(items)
     sort(items)
 
 

@@ -190,6 +190,7 @@ def test_configuration_shows_values_and_origins_but_no_secret(browser: Browser, 
         assert secret not in told, secret
 
 
+@pytest.mark.long
 def test_figures_are_those_of_the_time_between_two_polls(browser: Browser, demo: Demo) -> None:
     """
     Rate, average, percentile and share of errors, from counters; a restart begins anew.
@@ -230,6 +231,7 @@ def test_figures_are_those_of_the_time_between_two_polls(browser: Browser, demo:
     assert beyond_all_bounds == {"value": 0.1, "beyond": True}
 
 
+@pytest.mark.long
 def test_what_was_before_the_page_was_opened_is_drawn_too(browser: Browser, demo: Demo) -> None:
     """
     From the gateway's own marks, in order, and as one line with what is polled.
@@ -255,6 +257,7 @@ def test_what_was_before_the_page_was_opened_is_drawn_too(browser: Browser, demo
     assert 60 < kept < 170
 
 
+@pytest.mark.long
 def test_only_errors_are_listed_when_asked_for(browser: Browser, demo: Demo) -> None:
     """
     The last of them, however many requests have gone well since; each with its request's id.
@@ -284,6 +287,7 @@ STATES = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_state_is_told_in_words_and_in_the_title(browser: Browser, demo: Demo) -> None:
     """
     Not by colour alone, and where a tab among others can be seen.
@@ -355,6 +359,7 @@ def test_nobody_else_may_show_or_read_the_page(browser: Browser, demo: Demo) -> 
         page.close()
 
 
+@pytest.mark.long
 def test_accessible_in_every_shape(browser: Browser, demo: Demo, axe: str) -> None:
     """
     axe-core finds nothing, contrast included, and the page itself never scrolls sideways.
@@ -382,6 +387,7 @@ def test_accessible_in_every_shape(browser: Browser, demo: Demo, axe: str) -> No
         assert bar.evaluate("element => getComputedStyle(element).transitionDuration") == "0s"
 
 
+@pytest.mark.long
 def test_order_by_keyboard(browser: Browser, demo: Demo) -> None:
     """
     Everything that can be used or scrolled is reached by Tab, in the order it is read in.
@@ -410,6 +416,7 @@ def test_order_by_keyboard(browser: Browser, demo: Demo) -> None:
         expect(visit.page.locator("main")).to_be_focused()
 
 
+@pytest.mark.long
 def test_pause_and_choice_of_service_by_keyboard(browser: Browser, demo: Demo) -> None:
     """
     Space stops every movement and starts it again; letters choose a service.
@@ -433,6 +440,7 @@ def test_pause_and_choice_of_service_by_keyboard(browser: Browser, demo: Demo) -
         visit.until_changed("document.querySelector('#updated').textContent")
 
 
+@pytest.mark.long
 def test_a_screen_reader_finds_its_way_and_is_not_talked_to_death(
     browser: Browser, demo: Demo
 ) -> None:

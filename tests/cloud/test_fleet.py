@@ -203,6 +203,7 @@ async def test_no_request_fails_whatever_becomes_of_redis(
             assert 1 <= sum("Redis cannot be used" in line for line in one.log) <= 3
 
 
+@pytest.mark.long
 async def test_no_request_fails_while_redis_is_cut_off(
     tmp_path: Path, redis: RedisServer, twin: Twin
 ) -> None:

@@ -113,7 +113,7 @@ def test_node_runs_too_and_its_code_is_ours(config: Path) -> None:
         (("sh", "-c", "exit 7"), 7),
         (("sh", "-c", "kill -KILL $$"), 128 + signal.SIGKILL),
         pytest.param(("sh", "-c", "kill -SEGV $$"), 128 + signal.SIGSEGV, marks=pytest.mark.long),
-        (("no-such-command-anywhere",), 127),
+        pytest.param(("no-such-command-anywhere",), 127, marks=pytest.mark.long),
         pytest.param(("/dev/null",), 126, marks=pytest.mark.long),
     ],
 )
@@ -159,6 +159,7 @@ def test_what_cannot_be_run_is_said(config: Path) -> None:
     assert ended(start(config))[0] == 2
 
 
+@pytest.mark.long
 def test_a_gateway_may_run_within(config: Path) -> None:
     """It does not take GATEWAY_URL for a setting."""
     inner = [sys.executable, "-m", "gateway", "check", "--config", str(config)]

@@ -14,6 +14,7 @@ import pytest
 
 from tests.life.network import SCENARIOS
 
+_COSTLY = {"packets_are_lost", "address_changes"}
 OWN_NETWORK = ["unshare", "-rmn", "--"]
 
 
@@ -24,7 +25,13 @@ def lacking(what: str) -> NoReturn:
     pytest.skip(what)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(scenario, marks=[pytest.mark.long] if scenario in _COSTLY else [])
+        for scenario in SCENARIOS
+    ],
+)
 def test_on_a_network_of_its_own(scenario: str, tmp_path: Path) -> None:
     """What the scenario's docstring says."""
     if subprocess.run([*OWN_NETWORK, "true"], capture_output=True, check=False).returncode:

@@ -267,9 +267,18 @@ async def test_listeners_stay_and_that_is_said(first: Upstream, tmp_path: Path) 
         assert (await process.ask_admin("/quitquitquit", method="POST")).status == 404
 
 
-async def test_many_at_once_are_few(first: Upstream, tmp_path: Path) -> None:
-    """One reads, the others share the next one's outcome: callers cannot queue up work."""
+async def test_who_may_reload_and_how_often(first: Upstream, tmp_path: Path) -> None:
+    """A page that is open on this machine can send a POST, but not without these fields.
+
+    Of many at once one reads, the others share the next one's outcome: callers cannot queue up
+    work.
+    """
     async with served(tmp_path, first.port) as process:
+        for fields in ("Origin: http://a.example\r\n", "Sec-Fetch-Site: none\r\n"):
+            reply = await process.ask_admin("/reload", method="POST", fields=fields)
+            assert reply.status == 403, fields
+        assert not any("reloaded" in line for line in process.log)
+
         done = await asyncio.gather(*(reload(process) for _ in range(20)))
         assert {status for status, _ in done} == {200}
         count = sum("configuration reloaded" in line for line in process.log)
@@ -277,15 +286,6 @@ async def test_many_at_once_are_few(first: Upstream, tmp_path: Path) -> None:
         for _ in range(5):
             process.signal(signal.SIGHUP)
         assert await ask(process) == (200, b"first")
-
-
-async def test_a_web_page_cannot_reload(first: Upstream, tmp_path: Path) -> None:
-    """A page that is open on this machine can send a POST, but not without these fields."""
-    async with served(tmp_path, first.port) as process:
-        for fields in ("Origin: http://a.example\r\n", "Sec-Fetch-Site: none\r\n"):
-            reply = await process.ask_admin("/reload", method="POST", fields=fields)
-            assert reply.status == 403, fields
-        assert not any("reloaded" in line for line in process.log)
 
 
 @pytest.fixture

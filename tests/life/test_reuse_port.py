@@ -34,6 +34,7 @@ async def test_two_gateways_share_a_port(tmp_path: Path) -> None:
                 assert (await ask(second))[0] == 200
 
 
+@pytest.mark.long
 async def test_without_it_the_port_is_taken(tmp_path: Path) -> None:
     """By accident nobody else gets a gateway's requests."""
     for name in ("first", "second"):

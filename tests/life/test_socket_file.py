@@ -81,6 +81,7 @@ async def test_a_killed_ones_file_is_replaced(tmp_path: Path) -> None:
             assert await ask(path) == b"ok"
 
 
+@pytest.mark.long
 async def test_a_port_is_free_again_at_once(tmp_path: Path) -> None:
     """F44: connections of the killed process do not keep the next one from listening."""
     async with scripted_upstream(OK) as upstream:
@@ -145,6 +146,7 @@ async def test_a_successors_file_is_left_alone(tmp_path: Path) -> None:
                 assert path.exists()
 
 
+@pytest.mark.long
 async def test_a_caller_that_leaves_is_noticed(tmp_path: Path) -> None:
     """As on TCP: the call upstream is given up."""
     path = tmp_path / "gateway.sock"

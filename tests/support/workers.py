@@ -9,15 +9,15 @@ from xdist.workermanage import WorkerController
 _TESTS = Path(__file__).parents[1]
 
 # Under `tests/`. One worker runs all tests of such a group, one after the other: they share what
-# is expensive to start (Prometheus, Keystone, a browser, a demo). The first one looks at every
-# object of its process, where no other test has left any.
+# is expensive to start or to import (Prometheus, a browser, a demo, `openai`). The first one looks
+# at every object of its process, where no other test has left any.
 _GROUPS = (
     "exchange/test_leaks.py::test_nothing_leaks_in_process",
     "programs/watch/", "cloud/keystone/", "data_planes/", "browser/",
-    "cloud/test_manual_clients.py", "cost/",
+    "cloud/test_manual_clients.py", "cost/", "cloud/test_llm_clients.py", "test_architecture.py",
 )  # fmt: skip
 # These tests are independent of each other, but long. Started last, they would run alone.
-_LONG = (
+_SLOW = (
     "unit/identity/test_simulated_year.py",
     "exchange/test_fuzz.py",
     "exchange/test_leaks.py",
@@ -55,9 +55,29 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # has no types
         self._reschedule(node)
 
 
+LONG_FORMS = (
+    # A whole Keystone, other proxies over a token's life: `make test` does not even collect them.
+    "cloud/keystone/", "data_planes/",
+    # They skip a test, or take a short form of one, unless LONG=1.
+    "programs/watch/", "cost/", "cloud/test_llm_clients.py", "exchange/test_fuzz.py",
+    "exchange/test_leaks.py", "exchange/test_memory.py", "unit/identity/test_simulated_year.py",
+    "unit/proxy/test_queue.py",
+)  # fmt: skip
+"""Under `tests/`: what has a long form without a row of its own."""
+
+
+def mark_long_forms(items: list[pytest.Item]) -> None:
+    """Mark as `long` what takes its long form now: those above, and whatever hypothesis tries."""
+    for item in items:
+        path = item.nodeid.removeprefix(f"{_TESTS.name}/")
+        tried = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if tried or path.startswith(LONG_FORMS):
+            item.add_marker("long")
+
+
 def sort(items: list[pytest.Item]) -> None:
     """Put the groups first, then the long tests. The order is otherwise kept."""
-    places = (*_GROUPS, *_LONG)
+    places = (*_GROUPS, *_SLOW)
 
     def rank(item: pytest.Item) -> int:
         path = item.nodeid.removeprefix(f"{_TESTS.name}/")

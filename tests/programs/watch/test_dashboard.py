@@ -45,6 +45,7 @@ def filled(expression: str) -> str:
     return expression
 
 
+@pytest.mark.long
 @pytest.mark.timeout(320)  # the first run installs the compiler
 def test_grafanas_types_accept_the_dashboard(tmp_path: Path) -> None:
     """Unknown keys and wrong types are errors; in it, in its panels' options and styles as well."""

@@ -20,7 +20,7 @@ from gateway.observe.streams import UsageCounts
 from gateway.settings.overload import MAX_IN_FLIGHT
 from tests.programs.watch.short import PROMETHEUS, shortened
 from tests.support.rows import every_row
-from tests.support.tools import LONG, tool
+from tests.support.tools import tool
 
 RUNBOOK = PROMETHEUS.parent / "README.md"
 SECTION = RUNBOOK.read_text().split("\n## Alerts: the runbook\n")[1].split("\n## ")[0]
@@ -70,12 +70,11 @@ def test_promtool_and_amtool_accept_the_files() -> None:
     run(amtool, "check-config", PROMETHEUS / "alertmanager.yml")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", sorted(PROMETHEUS.glob("*.test.yml")), ids=lambda file: file.name)
 @pytest.mark.timeout(300)  # a month of evaluations; 6 s of CPU
 def test_alerts_fire_when_they_should(file: Path) -> None:
     """Each shipped case, with the text that people read; and each near miss."""
-    if "days" in file.name and not LONG:
-        pytest.skip("evaluates a month: LONG=1")
     run(tool("promtool", "prometheus"), "test", "rules", file)
 
 

@@ -60,7 +60,7 @@ async def command(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["serve", "demo"])
+@pytest.mark.parametrize("name", ["serve", pytest.param("demo", marks=pytest.mark.long)])
 async def test_start_refuses_without_compiled_parser(tmp_path: Path, name: str) -> None:
     """One sentence with the remedy, and nothing listens: the parser in Python is too lenient.
 

@@ -25,7 +25,10 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 @pytest.mark.parametrize(
     ("words", "offered"),
-    [("modelarts-gateway hea", "healthcheck"), ("modelarts-gateway check --onl", "--online")],
+    [
+        ("modelarts-gateway hea", "healthcheck"),
+        pytest.param("modelarts-gateway check --onl", "--online", marks=pytest.mark.long),
+    ],
 )
 def test_bash_completes_commands_and_options(words: str, offered: str) -> None:
     """

@@ -194,7 +194,7 @@ def in_terminal(words: list[str], environ: Mapping[str, str]) -> bytes:
     [
         ({"TERM": "xterm"}, True),
         pytest.param({"TERM": "xterm", "NO_COLOR": ""}, True, marks=pytest.mark.long),
-        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        pytest.param({"TERM": "xterm", "NO_COLOR": "1"}, False, marks=pytest.mark.long),
         pytest.param({"TERM": "dumb"}, False, marks=pytest.mark.long),
     ],
 )

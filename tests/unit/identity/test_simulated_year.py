@@ -35,7 +35,7 @@ from tests.support.simulated_world import (
 from tests.support.tools import LONG
 from tests.support.virtual_loop import VirtualLoop
 
-EXAMPLES, LEAST_DAYS = (380, 10_000) if LONG else (15, 200)
+EXAMPLES, LEAST_DAYS = (380, 10_000) if LONG else (8, 100)
 
 WAITS = (0.0, 0.02, 0.4, 2.0, 11.0, 45.0, 200.0, 900.0, 2000.0, 7200.0, 30000.0, 90000.0, 250000.0)
 LIVES = (2.0, 5.0, 60.0, 900.0, 3600.0, 86400.0, 86400.0)

@@ -128,7 +128,11 @@ async def test_what_is_no_trace_begins_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "environ"), [("00", {}), ("01", {"OTEL_TRACES_SAMPLER": "always_off"})]
+    ("flags", "environ"),
+    [
+        ("00", {}),
+        pytest.param("01", {"OTEL_TRACES_SAMPLER": "always_off"}, marks=pytest.mark.long),
+    ],
 )
 async def test_what_is_not_sampled_is_not_exported(
     tmp_path: Path, flags: str, environ: dict[str, str]

@@ -34,8 +34,8 @@ from tests.support.twin import running_twin
 from tests.support.upstream import OK, Link, answer, scripted_upstream
 
 DAY = 86400.0
-AT_ONCE_S = 1.0  # of waiting for a token; a caller that waits at all waits for 1.8 s
-"""Generous: two cores are shared with whatever else runs."""
+AT_ONCE_S = 1.7
+"""Of waiting for a token: a caller that waits at all waits for 1.8 s."""
 REJECTION = answer(401, b'{"error_code":"APIG.0301","error_msg":"no"}', b"Server: api-gateway")
 
 
@@ -69,7 +69,7 @@ class Cloud:
             reply, waited_s = await self.gateway.call_and_wait_s()
             if self.gateway.credential is not None:
                 assert reply.status == 200
-                assert waited_s < AT_ONCE_S
+                assert waited_s == 0
                 assert self.readiness.ready
                 served += 1
             await asyncio.sleep(0.05)
@@ -113,7 +113,7 @@ async def test_f01_iam_refuses_or_resets_connections(tmp_path: Path, fault: str)
     async with cloud(tmp_path, ttl_s=3.0) as it:
         assert (await it.gateway.call()).status == 200
         await (it.gate.refuse() if fault == "refuse" else it.gate.reset())
-        assert await it.serve_while_token_lasts() > 10
+        assert await it.serve_while_token_lasts() > 3
         for _ in range(20):
             assert 1 <= await it.unavailable() <= 31
         assert not it.readiness.ready
@@ -121,7 +121,7 @@ async def test_f01_iam_refuses_or_resets_connections(tmp_path: Path, fault: str)
         assert 1 <= it.gateway.logins(result="network") <= 6, "callers or a loop ask IAM"
         await it.gate.open()
         status = it.gateway.cache.status(it.gateway.running.gateway._clock())
-        assert await until(lambda: it.readiness.ready, 30) <= (status.next_login_s or 0) + 10
+        assert await until(lambda: it.readiness.ready) <= (status.next_login_s or 0) + 50
         assert (await it.gateway.call()).status == 200
 
 
@@ -130,7 +130,7 @@ async def test_f02_iam_is_a_black_hole(tmp_path: Path) -> None:
     async with cloud(tmp_path, ttl_s=4.0) as it:
         assert (await it.gateway.call()).status == 200
         await it.gate.swallow()
-        assert await it.serve_while_token_lasts() > 10
+        assert await it.serve_while_token_lasts() > 3
         replies = await it.gateway.burst(20)
         assert statuses(replies) == {503}
         assert all(1 <= retry_after(reply) <= 31 for reply in replies)
@@ -156,7 +156,7 @@ async def test_f03_iam_never_answers_while_a_token_is_good(tmp_path: Path) -> No
     async with cloud(tmp_path, ttl_s=3.0) as it:
         assert (await it.gateway.call()).status == 200
         it.fail("hang")
-        assert await it.serve_while_token_lasts() > 10
+        assert await it.serve_while_token_lasts() > 3
         assert it.attempts == 2
 
 
@@ -171,7 +171,7 @@ async def test_f04_iam_fails(tmp_path: Path, status: int) -> None:
         await until(lambda: it.gateway.logins(result="bad_reply") == 1)
         assert it.gateway.token == token
         reply, waited_s = await it.gateway.call_and_wait_s()
-        assert (reply.status, waited_s < AT_ONCE_S) == (200, True)
+        assert (reply.status, waited_s) == (200, 0)
         waited_s = await until(lambda: it.gateway.logins(result="ok") == 2, 10)
         assert waited_s >= 0.9, "two pauses of at least half a second each"
         assert it.gateway.token != token
@@ -252,13 +252,10 @@ async def test_f08_iam_is_slow_near_expiry(tmp_path: Path) -> None:
     async with cloud(tmp_path, ttl_s=6.0) as it:
         await it.gateway.has_token()
         it.fail("slow", delay="800ms")
-        slowest_s = 0.0
         while it.gateway.logins(trigger="schedule", result="ok") < 2:
             reply, waited_s = await it.gateway.call_and_wait_s()
-            assert reply.status == 200
-            slowest_s = max(slowest_s, waited_s)
+            assert (reply.status, waited_s) == (200, 0), "a caller waited for a login"
             await asyncio.sleep(0.05)
-        assert slowest_s < 0.8, "a caller waited for a login"
         assert it.gateway.logins(trigger="demand") == 0
 
 
@@ -415,7 +412,7 @@ async def test_f15_token_lives_shorter_than_any_margin(tmp_path: Path, ttl_s: fl
             assert reply.status in {200, 503}
             good += reply.status == 200
             await asyncio.sleep(0.005)
-        assert good > 20
+        assert good > 5
         assert it.attempts <= 6
 
 

@@ -401,9 +401,11 @@ async def test_who_does_not_read_pauses_the_other() -> None:
     async with switching(script) as (_, caller, links):
         await caller.head()
         caller.send(bytes(total))
-        left = (0, 0)
-        while left != (left := (caller.unsent, links[0].unsent)):  # noqa: ASYNC110  # kernel's
-            await asyncio.sleep(0.3)  # until neither moves any more
+        left, looks_alike = (0, 0), 0
+        while looks_alike < 4:  # until neither moves any more, which nobody tells
+            await asyncio.sleep(0.1)
+            before, left = left, (caller.unsent, links[0].unsent)
+            looks_alike = looks_alike + 1 if left == before else 0
 
         assert min(left) > total / 2
         go_on.set()
@@ -421,16 +423,16 @@ async def test_either_side_keeps_it_from_being_idle(who: str) -> None:
         if who == "service":
             for _ in range(6):
                 link.send(b"x")
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.6)
         await link.hold()
         over.set()
 
-    async with switching(script, timeouts={"idle": "1.5s"}) as (gateway, caller, links):
+    async with switching(script, timeouts={"idle": "3s"}) as (gateway, caller, links):
         await caller.head()
         if who == "caller":
             for _ in range(6):
                 caller.send(b"x")
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.6)
         else:
             await caller.take(6)
         assert not over.is_set()
@@ -441,8 +443,8 @@ async def test_either_side_keeps_it_from_being_idle(who: str) -> None:
         assert not links[0].was_reset
         assert gateway.sample("gateway_errors_total") == 0
         # how long they talked is no latency: their handshake is
-        assert gateway.sample("gateway_request_duration_seconds_sum") < 1.5
-        assert (await gateway.next_record())["duration_us"] > 1_800_000
+        assert gateway.sample("gateway_request_duration_seconds_sum") < 3
+        assert (await gateway.next_record())["duration_us"] > 3_600_000
 
 
 async def test_cut_service_is_a_cut_for_the_caller() -> None:

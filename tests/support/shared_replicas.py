@@ -57,7 +57,7 @@ async def shared_replica(
     metrics.add_identity(*built.series)
     watching = asyncio.create_task(made.watch())
     try:
-        await until(lambda: made.up, within_s=30)
+        await until(lambda: made.up)
         yield SharedReplica(made, built.cache, metrics)
     finally:
         await built.cache.aclose()

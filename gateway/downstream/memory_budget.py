@@ -46,7 +46,7 @@ class Holding:
     bodies: int
     """Of a request, on its way to the service."""
     answers: int
-    """Written, and not read by the client."""
+    """Written and not read by the client, held back, or not finished by the service."""
     heard_at: float
     """When it last sent something, in seconds on the gateway's clock."""
 
@@ -186,7 +186,8 @@ def held_bytes(client: ClientConnection) -> int:
         size += size_of(request.body)
     if exchange is not None and exchange.attempt is not None:
         attempt = exchange.attempt
-        size += attempt.connection.unsent_bytes + size_of(attempt.held)
+        connection = attempt.connection
+        size += connection.unsent_bytes + connection.unread_bytes + size_of(attempt.held)
     return size
 
 
@@ -202,7 +203,7 @@ def holding_of(client: ClientConnection) -> Holding:
     answers = client.stream.unsent_bytes
     if exchange is not None and exchange.attempt is not None:
         bodies += exchange.attempt.connection.unsent_bytes
-        answers += size_of(exchange.attempt.held)
+        answers += exchange.attempt.connection.unread_bytes + size_of(exchange.attempt.held)
     return Holding(
         heads=_unread_bytes(client),
         bodies=bodies,

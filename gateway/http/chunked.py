@@ -68,6 +68,11 @@ class ChunkedReader:
         """Whether the body is complete."""
         return self._part is _END
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What is kept of an unfinished line."""
+        return len(self._unread)
+
     def read(self, data: bytes, pieces: list[bytes]) -> bytes:
         """Read `data`, add the pieces of body in it to `pieces`; return what is behind the end.
 

@@ -89,8 +89,10 @@ class RequestReader:
 
     @property
     def waiting_bytes(self) -> int:
-        """What a head, unfinished or under way, and what has arrived behind it take in memory."""
+        """What is kept of a head, of a chunk's line, and of what has arrived behind, in memory."""
         size = len(self._unread)
+        if self._chunks is not None:
+            size += self._chunks.waiting_bytes
         if self.request is not None:
             size += 2 * self._head_bytes + _LINE_BYTES * self._fields  # as forwarded, too
         elif self._head is not None:

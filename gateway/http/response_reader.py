@@ -83,6 +83,11 @@ class ResponseReader:
         self._head_request = head_request
         self._switch_to = switch_to
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What is kept of an unfinished head, or of an unfinished line of a chunk."""
+        return len(self._unread) + (0 if self._chunks is None else self._chunks.waiting_bytes)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Read what has arrived; return the pieces of body in it, without framing.
 

@@ -121,13 +121,13 @@ class Connection:
             code = ErrorCode.CONNECTION_TERMINATED
             self._fail(UpstreamError(code, "closed before the request", replayable=True))
         else:
-            self._send(transport, pieces)
+            _send(transport, pieces)
 
     def write(self, pieces: Sequence[bytes]) -> None:
         """Write more of the request's body, framed. Nothing happens when we are closed."""
         transport = self._transport
         if transport is not None and not transport.is_closing():
-            self._send(transport, pieces)
+            _send(transport, pieces)
 
     def end(self) -> None:
         """Note that the request has been written whole."""
@@ -142,6 +142,11 @@ class Connection:
     def unsent_bytes(self) -> int:
         """Bytes of the request that wait for the service to read them."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes of the response that wait for the rest of a line or a head."""
+        return self._reader.waiting_bytes
 
     def pause_reading(self) -> None:
         """Leave what the service sends in the kernel until `resume_reading`."""
@@ -232,13 +237,6 @@ class Connection:
         if self._listener is not None:
             self._listener.on_writable()
 
-    def _send(self, transport: asyncio.Transport, pieces: Sequence[bytes]) -> None:
-        data = joined_if_small(pieces)
-        if data is not None:
-            transport.write(data)
-        else:
-            transport.writelines(pieces)
-
     def _release(self, *, keep: bool) -> None:
         """End the exchange under way; keep the connection only if all of the request has left."""
         self._listener = None
@@ -256,3 +254,11 @@ class Connection:
         self.abort()
         if listener is not None:
             listener.on_failure(error)
+
+
+def _send(transport: asyncio.Transport, pieces: Sequence[bytes]) -> None:
+    data = joined_if_small(pieces)
+    if data is not None:
+        transport.write(data)
+    else:
+        transport.writelines(pieces)

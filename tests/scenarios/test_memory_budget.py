@@ -1,6 +1,6 @@
 """What happens when more waits in memory than may; budgets are small, so that a few clients do."""
 
-from tests.scenarios.messages import GET, OK, answer, error_in, request, upload
+from tests.scenarios.messages import CHUNKED, GET, OK, answer, error_in, request, upload
 from tests.support.memory import OpenStage, Stage
 from tests.support.memory_transport import Client, Fate
 
@@ -101,3 +101,38 @@ async def test_stalled_uploads_end_before_memory_does(open_stage: OpenStage) -> 
     stage.service.answers(OK)
     assert stage.client.reply.status == 200
     stage.under_way_at_end = len(clients) - len(ended)
+
+
+async def test_unfinished_chunk_lines_end_before_memory_does(open_stage: OpenStage) -> None:
+    """
+    They are no body yet, but they wait like one: those that hold most get 503.
+    """
+    stage = open_stage(max_memory=BUDGET)
+    clients: list[Client] = []
+    for _ in range(40):
+        stage.clock.advance(0.01)
+        clients.append(stage.new_client())
+        clients[-1].sends(CHUNKED + b"2;a", *[b"b" * PIECE] * 3)
+        await stage.settle()
+        assert waiting(stage) <= BUDGET * 17 // 16
+    ended = [client for client in clients if client.received]
+    assert 20 < len(ended) < 40
+    for client in ended:
+        assert error_in(client.reply) == (503, "Overloaded")
+    stage.under_way_at_end = len(clients) - len(ended)
+
+
+async def test_unfinished_response_counts_as_what_waits(stage: Stage) -> None:
+    """
+    Its head, and the line of a chunk.
+    """
+    stage.client.sends(GET)
+    stage.service.answers(b"HTTP/1.1 200 OK\r\nX: " + b"x" * PIECE)
+    assert PIECE < waiting(stage) < 2 * PIECE
+    stage.service.answers(b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert waiting(stage) < PIECE
+    stage.service.answers(b"2;a" + b"b" * PIECE)
+    assert PIECE < waiting(stage) < 2 * PIECE
+    stage.service.answers(b"\r\nok\r\n0\r\n\r\n")
+    assert stage.client.reply.body == b"ok"
+    assert waiting(stage) < PIECE

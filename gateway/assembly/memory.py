@@ -1,6 +1,5 @@
 """How much memory there is for what waits: by the cgroup's limit, or the machine's."""
 
-import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -91,7 +90,6 @@ class ResidentBound:
         excess = self._resident() - self.bound
         now = self._clock()
         if excess > 0 and now >= self._give_back_at:
-            gc.collect()  # what is kept by cycles
             self._give_back()
             ended = self._clock()
             self._give_back_at = ended + max(_GIVE_BACK_S, (ended - now) * _GIVE_BACK_SHARE)

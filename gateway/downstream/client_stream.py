@@ -1,10 +1,12 @@
 """The bytes to and from one client: flow control, and whether the client is still there."""
 
 import asyncio
+import fcntl
 import select
 import socket
 import struct
-from typing import Final
+import termios
+from typing import Final, cast
 
 from gateway.http.pieces import joined_if_small
 from gateway.proxy.deadlines import Watched
@@ -14,11 +16,13 @@ LOOK_S: Final = 0.5
 """How often to look whether a client that is made to wait is still there."""
 
 # Why nothing is read from a client; there may be several reasons.
-_EXCHANGE: Final = 1
+FOR_EXCHANGE: Final = 1
 FOR_MEMORY: Final = 2
 FOR_TURN: Final = 4
 
 _RESET: Final = struct.pack("ii", 1, 0)
+_INT: Final = struct.Struct("i")
+_NO_BYTES: Final = _INT.pack(0)
 _TCP: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 
 
@@ -26,6 +30,11 @@ class StreamOwner(Watched):
     """The connection that a stream belongs to; deadlines watch it."""
 
     __slots__ = ()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered, or its response is still on its way."""
+        raise NotImplementedError
 
     def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
         """Called when the request has been answered or given up (see `Downstream`)."""
@@ -42,6 +51,11 @@ class StreamOwner(Watched):
 
 class _Nobody(StreamOwner):
     __slots__ = ()
+
+    @property
+    def busy(self) -> bool:
+        """Never."""
+        return False
 
     def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
         """Do nothing."""
@@ -66,9 +80,9 @@ class ClientStream(Downstream):
     """
 
     __slots__ = (
-        "_held_by",
         "_looking",
         "_writing_paused",
+        "held_by",
         "owner",
         "transport",
     )
@@ -78,14 +92,10 @@ class ClientStream(Downstream):
         """While it is open."""
         self.owner = owner
         """Who acts on what the client sends; `NOBODY` once the stream has ended."""
-        self._held_by = 0  # reasons
+        self.held_by = 0
+        """Why nothing is read from the client now, whatever it sends: reasons, added up."""
         self._writing_paused = False
         self._looking: asyncio.TimerHandle | None = None
-
-    @property
-    def is_held_up(self) -> bool:
-        """Whether nothing is read from the client now, whatever it sends."""
-        return self._held_by != 0
 
     @property
     def is_open(self) -> bool:
@@ -119,31 +129,31 @@ class ClientStream(Downstream):
 
     def pause_reading(self) -> None:
         """Leave what the client sends in the kernel, and look from time to time whether it left."""
-        self.hold(_EXCHANGE)
+        self.hold(FOR_EXCHANGE)
 
     def resume_reading(self) -> None:
         """Go on reading."""
-        self.release(_EXCHANGE)
+        self.release(FOR_EXCHANGE)
 
     def hold(self, reason: int) -> None:
         """Read nothing until `release` with the same reason: one of those above."""
         transport = self.transport
         if transport is None:
             return
-        if not self._held_by:
+        if not self.held_by:
             if not transport.is_closing():
                 transport.pause_reading()
             if self._looking is None:
                 self._look_later()
-        self._held_by |= reason
+        self.held_by |= reason
 
     def release(self, reason: int) -> None:
         """Go on reading, if there is no other reason not to."""
-        if not self._held_by & reason:
+        if not self.held_by & reason:
             return
-        self._held_by &= ~reason
+        self.held_by &= ~reason
         transport = self.transport
-        if not self._held_by and transport is not None and not transport.is_closing():
+        if not self.held_by and transport is not None and not transport.is_closing():
             transport.resume_reading()
 
     def has_left(self) -> bool:
@@ -195,10 +205,20 @@ class ClientStream(Downstream):
     def _look(self) -> None:
         """See whether the client has left; while nothing is read, nobody tells us."""
         self._looking = None
-        if not self._held_by or self.transport is None:
+        if not self.held_by or self.transport is None:
             return
-        if not (self.has_left() and self.owner.client_vanished()):
+        if not (self.owner.busy and self.has_left() and self.owner.client_vanished()):
             self._look_later()
+
+
+def unread_bytes(stream: ClientStream) -> int:
+    """Return how much of a client is there to be read, by a look at the socket."""
+    transport = stream.transport
+    if transport is None or transport.is_closing():
+        return 0
+    fd = transport.get_extra_info("socket").fileno()
+    [size] = _INT.unpack(fcntl.ioctl(fd, termios.FIONREAD, _NO_BYTES))
+    return cast(int, size)
 
 
 def _polls(transport: asyncio.Transport, event: int) -> bool:

@@ -140,9 +140,11 @@ class ClientConnection(StreamOwner):
         if self._state is not _SERVING:
             return
         now = self.received_at = self._context.clock()
-        if self.turns is not None and not (data := self.turns.due(self.stream, data)):
-            return
         reader, exchange, request = self.reader, self.exchange, self.request
+        if self.turns is not None and not (
+            data := self.turns.due(self.stream, data, request is None)
+        ):
+            return
         if exchange is not None and request is not None:
             was_ended = request.ended
             reader.feed(data)

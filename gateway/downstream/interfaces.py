@@ -10,16 +10,30 @@ from gateway.proxy.context import ExchangeContext
 class Memory:
     """Where it is noted that something waits."""
 
+    is_short = False
+    """Whether so much waits that no more should be read from those that send much."""
+
     def note(self, size: int) -> None:
         """Note `size` further bytes."""
+        raise NotImplementedError
+
+    def stop_reading(self) -> None:
+        """Read nothing from anybody until the next turn of the event loop."""
         raise NotImplementedError
 
 
 class Turns:
     """What has been read in a turn of the event loop that was long already waits for another."""
 
-    def due(self, client: ClientStream, data: bytes) -> bytes:
-        """Return what is to be acted on now; nothing: it waits for its turn."""
+    def due(self, client: ClientStream, data: bytes, in_head: bool) -> bytes:
+        """Return what is to be acted on now; nothing: it waits for its turn.
+
+        `in_head`: no request is under way, so it is the head of one, or a part of it.
+        """
+        raise NotImplementedError
+
+    def wait(self, client: ClientStream) -> None:
+        """Read nothing from a client until it is its turn."""
         raise NotImplementedError
 
     def waiting_bytes(self, client: ClientStream) -> int:

@@ -1,6 +1,7 @@
 """The data listener: aiohttp's low-level server, with connections of our own."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
@@ -9,7 +10,13 @@ from aiohttp import web
 
 from gateway.clock import processor_time
 from gateway.downstream.client_names import ClientNames
-from gateway.downstream.connection import CROWD, ClientConnection
+from gateway.downstream.client_stream import FOR_EXCHANGE
+from gateway.downstream.connection import (
+    CROWD,
+    IDLE_TIMEOUT_S,
+    LINGER_S,
+    ClientConnection,
+)
 from gateway.downstream.memory_budget import MemoryBudget, no_excess
 from gateway.downstream.reading_turns import ReadingTurns
 from gateway.errors import ErrorCode, Rejection, UnavailableError
@@ -19,9 +26,12 @@ from gateway.proxy.phase import QUEUED
 GRACE_S = 1.0
 """At the end: how long who has just been answered, or has just connected, may still send a request.
 It is served, for the client could not know."""
-PATIENCE_S = 0.3
+PATIENCE_S = 0.2
 """When there are too many: how long a client may stop in the middle of a request."""
-ENDED_TOGETHER = 256
+HELD_PATIENCE_S = 0.5
+"""The same, if it waits for its turn or for memory."""
+_ENDED_TOGETHER = 8
+"""For a newcomer, so that the turn of the loop in which many come stays short."""
 _BETWEEN_LOOKS_S = 0.1
 REFUSED_POLITELY = 16
 """Connections that may be told so at a time; an answer takes up to 2 s to arrive for sure."""
@@ -63,6 +73,7 @@ class DataListener(web.Server):
         self._max_connections = max_connections
         self._count = 0
         self._ended: set[ClientConnection] = set()  # no longer counted, and not gone yet
+        self._stuck: deque[ClientConnection] = deque()  # in the middle of a request, lately
         self._look_again_at = 0.0
         self._lost = asyncio.Event()
 
@@ -87,18 +98,30 @@ class DataListener(web.Server):
     def make_room(self) -> None:
         """End clients that have stopped in the middle of a request, those first that did it first.
 
+        Those that have been answered, and only linger, end as well.
+
         All are looked at, so this is not done more often than ten times a second.
         """
         now = self.context.clock()
-        if now < self._look_again_at:
-            return
-        self._look_again_at = now + _BETWEEN_LOOKS_S
-        clients = [client for client in self.clients() if client not in self._ended]
-        stuck = [client for client in clients if is_stuck(client, now)]
-        stuck.sort(key=lambda client: client.received_at)
-        for client in stuck[:ENDED_TOGETHER]:
+        if not self._stuck and now >= self._look_again_at:
+            self._look_again_at = now + _BETWEEN_LOOKS_S
+            clients = [client for client in self.clients() if client not in self._ended]
+            stuck = [c for c in clients if is_stuck(c, now) or has_lingered(c, now)]
+            self._stuck.extend(sorted(stuck, key=lambda client: client.received_at))
+        for _ in range(_ENDED_TOGETHER):
+            if not (self._stuck and self.full):
+                break
+            client = self._stuck.popleft()
+            if client in self._ended or not client.stream.is_open:
+                continue
+            has_been_told = has_lingered(client, now)
+            if not (has_been_told or is_stuck(client, now)):
+                continue
             self._ended.add(client)
             self._count -= 1
+            if has_been_told:
+                client.stream.abort()
+                continue
             error = UnavailableError(ErrorCode.OVERLOADED, Rejection.CONNECTIONS)
             if client.exchange is None:
                 client.refuse(error)
@@ -189,12 +212,25 @@ class DataListener(web.Server):
 
 
 def is_stuck(client: ClientConnection, now: float) -> bool:
-    """Return whether a client has stopped in the middle of a request, and nobody holds it up."""
-    if now - client.received_at <= PATIENCE_S or client.stream.is_held_up:
+    """Return whether a client has stopped in the middle of a request, and no service holds it up.
+
+    If it is us who do not read from it, it may be about to go on: it has more time.
+    """
+    held_by = client.stream.held_by
+    patience_s = HELD_PATIENCE_S if held_by else PATIENCE_S
+    if not client.received_at:  # nothing has been read yet of what it has sent
+        return bool(held_by) and now - (client.deadline() - IDLE_TIMEOUT_S) > patience_s
+    if now - client.received_at <= patience_s or held_by & FOR_EXCHANGE:
         return False
     if client.request is None:
         return client.reader.in_head and not client.busy  # else it has had its answer
     return not client.request.ended
+
+
+def has_lingered(client: ClientConnection, now: float) -> bool:
+    """Return whether a client has had its last response for a while, and is read no more."""
+    is_lingering = client.exchange is None and client.busy
+    return is_lingering and client.deadline() - now < LINGER_S - PATIENCE_S
 
 
 def end_when_answered(client: ClientConnection) -> None:

@@ -7,13 +7,16 @@ quarter is for new small requests.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import not_
 from typing import Final
 
-from gateway.downstream.client_stream import FOR_MEMORY
+from gateway.downstream.client_stream import FOR_MEMORY, unread_bytes
 from gateway.downstream.connection import ClientConnection
 from gateway.downstream.interfaces import Memory
+from gateway.downstream.reading_turns import SMALL_BYTES
 from gateway.errors import ErrorCode, Rejection, UnavailableError
 from gateway.http.pieces import size_of
 from gateway.observe.memory import Waiting
@@ -28,6 +31,10 @@ _MUCH_BYTES: Final = 16 * 1024
 """A client that holds less is read in any case."""
 _PAUSE_S: Final = 0.05
 """For how long nothing is read from those; meanwhile others make progress."""
+_ENDED_TOGETHER: Final = 16
+"""Clients per turn of the loop, which take 2 ms; the next turn ends others."""
+READ_TOGETHER: Final = 64
+"""Clients per turn that are read again after a stop."""
 _TURN_S: Final = 0.001
 """More than a turn of the loop: then what was ended is freed, and what was written has left."""
 
@@ -47,31 +54,30 @@ class Holding:
     """Of a request, on its way to the service."""
     answers: int
     """Written and not read by the client, held back, or not finished by the service."""
-    heard_at: float
-    """When it last sent something, in seconds on the gateway's clock."""
-
-    @property
-    def total(self) -> int:
-        """Everything."""
-        return self.heads + self.bodies + self.answers
 
 
-def first_to_end(holdings: Sequence[Holding], too_much: int) -> list[int]:
+def first_to_end(sizes: Sequence[int], heard_at: Sequence[float], too_much: int) -> list[int]:
     """Return which clients end so that `too_much` bytes are given back. Pure.
 
     The client that holds most is first; of those that hold about as much, the one that has been
     silent longest.
+
+    Args:
+        sizes: what each client holds, in bytes.
+        heard_at: when each of them last sent something, in seconds.
+        too_much: in bytes.
     """
-    order = sorted(
-        range(len(holdings)),
-        key=lambda n: (-holdings[n].total.bit_length(), holdings[n].heard_at),
-    )
-    ended = []
-    for number in order:
-        if too_much <= 0 or not holdings[number].total:
-            break
-        ended.append(number)
-        too_much -= holdings[number].total
+    alike: dict[int, list[int]] = {}  # within a factor of two
+    for number, size in enumerate(sizes):
+        if size:
+            alike.setdefault(size.bit_length(), []).append(number)
+    ended: list[int] = []
+    for magnitude in sorted(alike, reverse=True):
+        for number in sorted(alike[magnitude], key=heard_at.__getitem__):
+            if too_much <= 0:
+                return ended
+            ended.append(number)
+            too_much -= sizes[number]
     return ended
 
 
@@ -120,17 +126,27 @@ class MemoryBudget(Memory):
         self._fresh = 0
         self._look_after = max_bytes // _SHARE_BETWEEN_LOOKS  # so many fresh bytes
         self._is_stopped = False  # whether nothing is read from anybody
+        self._stopped: list[_Stopped] = []  # to be read again in the next turns, the last one first
+        self._goes_on = False  # in the next turn
+        self._has_looked = False  # in this turn of the loop
+        self._ending: dict[ClientConnection, None] = {}  # in the next turns, in this order
 
     def note(self, size: int) -> None:
         """Note that `size` further bytes may wait; end the largest holder if that is too much."""
         self._fresh += size
-        if self._fresh >= self._look_after:
-            self._fresh = 0
-            self._look()
+        if self._fresh < self._look_after:
+            return
+        if self._has_looked:
+            self.stop_reading()  # this turn of the loop has brought too much
+            return
+        self._fresh = 0
+        self._has_looked = True
+        asyncio.get_running_loop().call_soon(self._turn_ends)
+        self._look()
 
     def waiting(self) -> Waiting:
         """Return what waits at this moment."""
-        _, holdings = self._holders()
+        holdings = [holding_of(client) for client in self._clients()]
         return Waiting(
             heads=sum(holding.heads for holding in holdings),
             bodies=sum(holding.bodies for holding in holdings),
@@ -139,27 +155,60 @@ class MemoryBudget(Memory):
             budget=self.max_bytes,
         )
 
-    def _holders(self) -> tuple[list[ClientConnection], list[Holding]]:
-        """Return the clients that make us keep something, and what it is."""
-        clients = [client for client in self._clients() if held_bytes(client)]
-        return clients, [holding_of(client) for client in clients]
-
     def _look(self) -> None:
-        held = {client: held_bytes(client) for client in self._clients()}
-        total = sum(held.values()) + self._kept_bytes()
+        clients = [client for client in self._clients() if client not in self._ending]
+        sizes = [held_bytes(client) for client in clients]
+        ending = sum(held_bytes(client) for client in self._ending)
+        total = sum(sizes) + ending + self._kept_bytes()
         allowed = allowed_bytes(self.max_bytes, total, self._excess())
-        if total > allowed:
-            clients, holdings = self._holders()
-            for number in first_to_end(holdings, total - allowed + self.max_bytes // 8):
-                _end(clients[number])
+        if total - ending > allowed:
+            self._end(clients, sizes, total - ending - allowed + self.max_bytes // 8)
         # No more can wait than did, and what comes: till then nobody needs to look.
         least = self.max_bytes // _SHARE_BETWEEN_LOOKS
         self._look_after = max(least, int(allowed * _NEAR) - total)
         if total > allowed * _NEAR:
-            self._stop_reading(client for client, size in held.items() if size > _MUCH_BYTES)
+            self._become_short()
 
-    def _stop_reading(self, holders: Iterable[ClientConnection]) -> None:
-        """Read nothing until what was written has left, and from `holders` for a while.
+    def _end(
+        self, clients: Sequence[ClientConnection], sizes: Sequence[int], too_much: int
+    ) -> None:
+        """End clients that hold `too_much` bytes together, some in each turn of the loop."""
+        if sum(map(held_bytes, self._ending)) > self.max_bytes // 8:  # it comes faster than it goes
+            self._end_some(len(self._ending))
+        heard_at = [client.received_at for client in clients]
+        is_under_way = bool(self._ending)
+        for number in first_to_end(sizes, heard_at, too_much):
+            self._ending[clients[number]] = None
+        if not is_under_way:
+            self._end_next()
+
+    def _end_next(self) -> None:
+        try:
+            self._end_some(_ENDED_TOGETHER)
+        finally:  # a defect must not keep the others
+            if self._ending:
+                asyncio.get_running_loop().call_soon(self._end_next)
+
+    def _end_some(self, count: int) -> None:
+        for client in list(self._ending)[:count]:
+            del self._ending[client]
+            if held_bytes(client):  # else it has gone, or is served
+                _end(client)
+
+    def _become_short(self) -> None:
+        """Let nobody send much for a while."""
+        if not self.is_short:
+            self.is_short = True
+            asyncio.get_running_loop().call_later(_PAUSE_S, self._no_longer_short)
+
+    def _no_longer_short(self) -> None:
+        self.is_short = False
+
+    def _turn_ends(self) -> None:
+        self._has_looked = False
+
+    def stop_reading(self) -> None:
+        """Read nothing until what was written has left, and for a while from those that hold much.
 
         What has been read in a turn of the loop stays in memory until its end, even of those that
         were ended. So the loop could read megabytes more from all that are ready.
@@ -167,15 +216,46 @@ class MemoryBudget(Memory):
         if self._is_stopped:
             return
         self._is_stopped = True
-        held = frozenset(holders)
-        stopped = [_Stopped(client) for client in self._clients()]
+        self._become_short()
+        stopped = [_Stopped(client) for client in self._clients() if is_read(client)]
+        held = [held_bytes(one.client) > _MUCH_BYTES for one in stopped]
+        self._stopped += compress(stopped, map(not_, held))
         loop = asyncio.get_running_loop()
-        loop.call_later(_TURN_S, self._go_on, [one for one in stopped if one.client not in held])
-        loop.call_later(_PAUSE_S, _read_from, [one for one in stopped if one.client in held])
+        loop.call_later(_TURN_S, self._go_on)
+        loop.call_later(_PAUSE_S, self._go_on_with, list(compress(stopped, held)))
 
-    def _go_on(self, stopped: Iterable["_Stopped"]) -> None:
+    def _go_on_with(self, stopped: Sequence["_Stopped"]) -> None:
+        """Read again from those who hold much, behind the others."""
+        self._stopped[:0] = stopped
+        if not self._is_stopped:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Read again from some, the newest first, and from others in the next turns.
+
+        Of all at once, so much would come that all were to be stopped again.
+        """
         self._is_stopped = False
-        _read_from(stopped)
+        some = self._stopped[-READ_TOGETHER:]
+        del self._stopped[-READ_TOGETHER:]
+        for one in some:
+            one.go_on()
+        if self._stopped and not self._goes_on:
+            self._goes_on = True
+            asyncio.get_running_loop().call_soon(self._go_on_next)
+
+    def _go_on_next(self) -> None:
+        self._goes_on = False
+        if not self._is_stopped:  # else the timer goes on
+            self._go_on()
+
+
+def is_read(client: ClientConnection) -> bool:
+    """Return whether the client, or a service that answers it, can make us keep more."""
+    exchange = client.exchange
+    if client.stream.held_by & FOR_MEMORY:
+        return False
+    return not client.stream.held_by or (exchange is not None and exchange.attempt is not None)
 
 
 def held_bytes(client: ClientConnection) -> int:
@@ -208,7 +288,6 @@ def holding_of(client: ClientConnection) -> Holding:
         heads=_unread_bytes(client),
         bodies=bodies,
         answers=answers,
-        heard_at=client.received_at,
     )
 
 
@@ -241,8 +320,14 @@ class _Stopped:
             self._connection.pause_reading()
 
     def go_on(self) -> None:
-        """Read from both again; the connection may be another exchange's by now, or nobody's."""
+        """Read from both again; the connection may be another exchange's by now, or nobody's.
+
+        A client that has sent much has its turn behind those that have sent little.
+        """
         client, connection = self.client, self._connection
+        is_done = client.request is not None and client.request.ended
+        if not is_done and client.turns is not None and unread_bytes(client.stream) > SMALL_BYTES:
+            client.turns.wait(client.stream)
         client.stream.release(FOR_MEMORY)
         if connection is None:
             return
@@ -250,8 +335,3 @@ class _Stopped:
         is_own = attempt is not None and attempt.connection is connection
         if not (is_own and client.stream.writing_paused):
             connection.resume_reading()
-
-
-def _read_from(stopped: Iterable[_Stopped]) -> None:
-    for one in stopped:
-        one.go_on()

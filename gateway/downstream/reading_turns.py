@@ -16,17 +16,23 @@ LONG_S: Final = 0.005
 """What is read later than that in a turn waits for one of the next."""
 _DUE_S: Final = 0.002
 """For so long what waits is worked off in a turn, and for as long again what is large."""
-MOST_BYTES: Final = 4 * 2**20
-"""May wait; what is read beyond it is acted on at once, however long the turn is."""
+MOST_BYTES: Final = 2 * 2**20
+"""May wait. What is read beyond it is acted on at once, however long the turn is, but for parts of
+heads, of which nothing would be let go: nothing more is read then in this turn."""
 SMALL_BYTES: Final = 4 * 1024
 """A read of at most so much goes first: a normal request is not longer."""
+READERS: Final = 16
+"""Clients that may send more in a turn after a large read: a megabyte together."""
+_SHORT_S: Final = 0.005
+"""After which it is looked whether there is memory again for those."""
 
 
 class ReadingTurns(Turns):
     """Lets what has been read wait for its turn, first come, first served.
 
     Invariants: while something waits, some is worked off in each turn of the loop; nothing more is
-    read from a client of whom something waits.
+    read from a client of whom something waits. After a large read, a client is not read until it is
+    its turn again; none has its turn while memory is short.
     """
 
     def __init__(self, clock: Callable[[], float], memory: Memory) -> None:
@@ -44,23 +50,34 @@ class ReadingTurns(Turns):
         self._unread_bytes = 0
         self._small: deque[ClientStream] = deque()
         self._large: deque[ClientStream] = deque()
+        self._resting: deque[ClientStream] = deque()  # after a large read; nothing of them waits
+        self._is_resting = False  # until memory is looked at again
         self._due: ClientStream | None = None  # now
 
-    def due(self, client: ClientStream, data: bytes) -> bytes:
+    def due(self, client: ClientStream, data: bytes, in_head: bool) -> bytes:
         """Return what is to be acted on now; see `Turns`."""
         if client is self._due:
             return data
         if client in self._unread:
             self._unread[client] += data
-        elif not self._is_long() or self._unread_bytes > MOST_BYTES:
-            return data
-        else:
+        elif self._is_long() and not self._has_too_much(data, in_head):
             self._unread[client] = data
             (self._small if len(data) <= SMALL_BYTES else self._large).append(client)
             client.hold(FOR_TURN)
+        else:
+            if len(data) > SMALL_BYTES:
+                self.wait(client)
+            return data
         self._unread_bytes += len(data)
         self._memory.note(len(data))
         return b""
+
+    def wait(self, client: ClientStream) -> None:
+        """Read nothing from a client until it is its turn; see `Turns`."""
+        client.hold(FOR_TURN)
+        self._resting.append(client)
+        if not self._is_noted:
+            self._note_begin()
 
     def waiting_bytes(self, client: ClientStream) -> int:
         """Return how much of a client waits."""
@@ -74,6 +91,15 @@ class ReadingTurns(Turns):
         data = self._unread.pop(client, b"")
         self._unread_bytes -= len(data)
         return data
+
+    def _has_too_much(self, data: bytes, in_head: bool) -> bool:
+        """Return whether so much waits that `data` must not."""
+        if self._unread_bytes <= MOST_BYTES:
+            return False
+        if in_head and b"\r\n\r\n" not in data:
+            self._memory.stop_reading()
+            return False
+        return True
 
     def _is_long(self) -> bool:
         if self._is_noted:
@@ -93,6 +119,19 @@ class ReadingTurns(Turns):
             self._note_begin()
             self._work_off(self._small)
             self._work_off(self._large)
+        if self._resting and not self._is_resting:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Read again from some of those that rest, or look later if memory is short."""
+        self._is_resting = self._memory.is_short
+        if self._is_resting:
+            asyncio.get_running_loop().call_later(_SHORT_S, self._read_on)
+            return
+        for _ in range(min(READERS, len(self._resting))):
+            self._resting.popleft().release(FOR_TURN)
+        if self._resting and not self._is_noted:
+            self._note_begin()
 
     def _work_off(self, waiting: deque[ClientStream]) -> None:
         clock = self._clock
@@ -108,6 +147,9 @@ class ReadingTurns(Turns):
                 raise
             finally:
                 self._due = None
-                client.release(FOR_TURN)
+                if len(data) > SMALL_BYTES:
+                    self._resting.append(client)
+                else:
+                    client.release(FOR_TURN)
             if clock() > until:
                 break

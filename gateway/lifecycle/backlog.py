@@ -6,7 +6,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -17,8 +17,10 @@ _TURNS: Final = 3
 """Of the loop, until the protocol of a connection that it has accepted knows of it."""
 
 
-async def accept_the_last(listeners: Iterable[socket.socket]) -> None:
+async def accept_the_last(listeners: Iterable[socket.socket], waiting: Callable[[], int]) -> None:
     """Return when no connection waits to be accepted; closing would reset those that wait.
+
+    Nor does one of those that `waiting` counts, which have been accepted and are not begun with.
 
     New connection attempts are dropped meanwhile, so the wait ends. A client's system tries again
     after a second, and reaches the process that listens by then. (Without packet filters, and on
@@ -30,7 +32,7 @@ async def accept_the_last(listeners: Iterable[socket.socket]) -> None:
         poll.register(listener.fileno(), select.POLLIN)
     with suppress(TimeoutError):
         async with asyncio.timeout(_PATIENCE_S):
-            while poll.poll(0):  # noqa: ASYNC110  # the loop accepts what waits, each turn
+            while poll.poll(0) or waiting():  # noqa: ASYNC110  # the loop accepts what waits, each turn
                 await asyncio.sleep(0)
     for _ in range(_TURNS):
         await asyncio.sleep(0)

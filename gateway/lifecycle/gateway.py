@@ -162,10 +162,10 @@ class Gateway:
             await asyncio.sleep(parts.announce_s)
         if self._socket_file is not None:
             self._socket_file.remove()
-        if self._data_server is not None:
+        if (server := self._data_server) is not None:
             if drain:
-                await accept_the_last(self._data_server.sockets)
-            self._data_server.close()
+                await accept_the_last(server.sockets, lambda: server.waiting)
+            server.close()
         self._close_tokens()
         in_flight, timeout_s = self._in_flight(), parts.drain_s if drain else 0.0
         if not await parts.data.drain(timeout_s, shakes_hands=parts.listen_tls is not None):

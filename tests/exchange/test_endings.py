@@ -197,7 +197,7 @@ async def test_caller_that_leaves_while_the_service_does_not_read_aborts_the_cal
         caller.send(b"POST /iris HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000000\r\n\r\n")
         await until(lambda: upstream.requests)
         [downstream] = gateway.gateway._parts.data.clients()
-        while not downstream.stream.is_held_up:
+        while not downstream.stream.held_by:
             caller.send(bytes(65536))
             await asyncio.sleep(0)
         await until(lambda: caller.unsent == 0)

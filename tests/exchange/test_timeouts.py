@@ -296,14 +296,14 @@ async def test_caller_is_not_blamed_for_the_time_the_service_took() -> None:
         await until(lambda: upstream.requests)
         sent = 0
         [downstream] = gateway.gateway._parts.data.connections
-        while not downstream.stream.is_held_up:  # type: ignore[attr-defined]
+        while not downstream.stream.held_by:  # type: ignore[attr-defined]
             caller.send(bytes(65536))
             sent += 65536
             await asyncio.sleep(0)
-        await until(lambda: caller.unsent == 0 or downstream.stream.is_held_up)  # type: ignore[attr-defined]
+        await until(lambda: caller.unsent == 0 or downstream.stream.held_by)  # type: ignore[attr-defined]
         time.now += 59
         read_on.set()
-        await until(lambda: not downstream.stream.is_held_up)  # type: ignore[attr-defined]
+        await until(lambda: not downstream.stream.held_by)  # type: ignore[attr-defined]
         await until(lambda: len(upstream.received) >= sent)
         time.now += 2
         await ticks()

@@ -168,7 +168,7 @@ async def until_held(gateway: RunningGateway) -> None:
     """Return when nothing is read from the newest caller, so that its bytes stay in the kernel."""
     connection = gateway.gateway._parts.data.clients()[-1]
     async with asyncio.timeout(PATIENCE_S):
-        while not connection.stream.is_held_up:  # noqa: ASYNC110  # nobody signals it
+        while not connection.stream.held_by:  # noqa: ASYNC110  # nobody signals it
             await asyncio.sleep(0.01)
 
 
@@ -187,7 +187,7 @@ async def test_last_words_wait_for_a_service_that_is_slow() -> None:
     async with switching(script) as (gateway, caller, _):
         await caller.head()
         connection = gateway.gateway._parts.data.clients()[-1]
-        while not connection.stream.is_held_up:
+        while not connection.stream.held_by:
             caller.send(bytes(65536))
             sent += 65536
             await asyncio.sleep(0.001)

@@ -1,8 +1,11 @@
 """When the gateway takes no more: too many requests, too many connections, and its own end."""
 
+from typing import cast
+
 import pytest
 
-from gateway.downstream.connection import HEAD_TIMEOUT_S
+from gateway.downstream.client_stream import FOR_TURN
+from gateway.downstream.connection import HEAD_TIMEOUT_S, ClientConnection
 from tests.scenarios.messages import GET, OK, POST, answer, error_in, forwarded, upload
 from tests.support.memory import GRACE_S, LINGER_S, Fate, OpenStage, Stage
 
@@ -68,18 +71,49 @@ async def test_client_that_stops_in_a_request_makes_room(
 
 async def test_client_that_has_had_its_answer_is_not_told_twice(open_stage: OpenStage) -> None:
     """
-    Its connection only waits until it has read that.
+    Its connection only waits until it has read that, and gives way soon.
     """
     stage = open_stage(max_connections=1)
     stage.client.sends(b"POST /iris HTTP/1.1\r\nHo")
     stage.pass_time(HEAD_TIMEOUT_S + 1.0)
     assert stage.client.reply.status == 408
-    stage.clock.advance(0.5)
+    stage.clock.advance(0.1)
+    early = stage.new_client()
+    assert error_in(early.reply) == (503, "Overloaded")
+    early.leaves()
+    await stage.settle()
+    stage.clock.advance(0.4)
     second = stage.new_client()
+    second.sends(GET)
+    await stage.settle()
+    stage.service.answers(OK)
 
-    assert error_in(second.reply) == (503, "Overloaded")
+    assert second.reply.status == 200
     assert stage.client.reply.status == 408
-    assert stage.sample("gateway_requests_rejected_total", reason="connections") == 1
+    assert stage.client.fate is Fate.RESET
+
+
+@pytest.mark.parametrize("begun", [upload(10, b"begun"), b""], ids=["upload", "unread"])
+async def test_client_that_waits_for_us_has_more_time(open_stage: OpenStage, begun: bytes) -> None:
+    """
+    When there are too many, it gives way only after half a second.
+    """
+    stage = open_stage(max_connections=1)
+    if begun:
+        stage.client.sends(begun)
+    await stage.settle()
+    protocol = cast(ClientConnection, stage.client._transport._protocol)
+    protocol.stream.hold(FOR_TURN)
+    stage.clock.advance(0.4)
+    early = stage.new_client()
+    assert error_in(early.reply) == (503, "Overloaded")
+    early.leaves()
+    await stage.settle()
+    stage.clock.advance(0.2)
+    stage.new_client()
+    await stage.settle()
+
+    assert stage.client.fate is Fate.RESET
 
 
 async def test_client_that_waits_makes_no_room(open_stage: OpenStage) -> None:

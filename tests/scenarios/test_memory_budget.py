@@ -136,3 +136,21 @@ async def test_unfinished_response_counts_as_what_waits(stage: Stage) -> None:
     stage.service.answers(b"\r\nok\r\n0\r\n\r\n")
     assert stage.client.reply.body == b"ok"
     assert waiting(stage) < PIECE
+
+
+async def test_few_clients_are_ended_in_a_turn(open_stage: OpenStage) -> None:
+    """
+    Each takes a tenth of a millisecond, and others wait meanwhile.
+    """
+    stage = open_stage(max_memory=2 * BUDGET, max_connections=1000)
+    clients: list[Client] = []
+    ended = 0
+    for _ in range(560):
+        clients.append(stage.new_client())
+        clients[-1].sends(b"GET /iris HTTP/1.1\r\nX: %b\r\n" % (b"x" * 4000))
+        if len(clients) % 8 == 0:
+            await stage.settle_once()
+            before, ended = ended, sum(bool(client.received) for client in clients)
+            assert ended - before <= 2 * 16  # at once, and in the turn that has just passed
+    await stage.settle()
+    assert sum(bool(client.received) for client in clients) >= 64

@@ -3,17 +3,24 @@
 The clock passes by itself only where a scenario says so, so that reading takes a client's time.
 """
 
+import os
 from contextlib import suppress
+from typing import cast
 
 import pytest
 
-from gateway.downstream.connection import CROWD
-from gateway.downstream.reading_turns import LONG_S, SMALL_BYTES
+from gateway.downstream.connection import CROWD, ClientConnection
+from gateway.downstream.memory_budget import READ_TOGETHER
+from gateway.downstream.reading_turns import LONG_S, MOST_BYTES, READERS, SMALL_BYTES
 from tests.scenarios.messages import GET, OK, upload
 from tests.support.memory import OpenStage, Stage
 from tests.support.memory_transport import Client, Fate
 
 LARGE = upload(10 * SMALL_BYTES, b"x" * SMALL_BYTES)
+
+
+HEAD = b"GET /iris HTTP/1.1\r\nHost: localhost\r\nX: %b\r\n" % (b"x" * 30_000)
+"""A part of a head that is not small."""
 
 
 class _DefectError(Exception):
@@ -135,3 +142,109 @@ async def test_rest_of_what_waits_keeps_its_order(open_stage: OpenStage) -> None
     stage.service.answers(OK)
     assert late.reply.status == 200
     assert late.fate is Fate.OPEN
+
+
+async def test_few_of_those_that_send_much_are_read_in_a_turn(open_stage: OpenStage) -> None:
+    """
+    After a large read the others come first; a client that sends little is read at once.
+    """
+    stage = open_stage()
+    *many, small = crowd(stage, 2 * READERS + 1)
+    for client in many:
+        client.sends(HEAD)
+    small.sends(GET[:10])
+    assert [client._transport.is_read for client in (many[0], many[-1], small)] == [0, 0, 1]
+
+    read = 0
+    while read < len(many):
+        before, read = read, sum(client._transport.is_read for client in many)
+        assert read - before <= READERS
+        await stage.settle_once()
+
+
+async def test_parts_of_heads_wait_however_many_there_are(open_stage: OpenStage) -> None:
+    """
+    To act on them would take long and let go of nothing. Beyond 2 MiB nobody is read in that turn.
+    """
+    stage = open_stage(max_memory=8 * MOST_BYTES, max_connections=1000)
+    count = MOST_BYTES // len(HEAD) + 3
+    first, small, *many = crowd(stage, count + 2)
+    long_turn(stage, first)
+    for client in many:
+        client.sends(HEAD)
+    assert stage._listener.memory.waiting().heads > MOST_BYTES
+    assert [client._transport.is_read for client in (many[-1], small)] == [False, False]
+
+    stage.clock.advance(0.01)
+    await stage.until(lambda: small._transport.is_read)
+
+
+async def test_large_request_does_not_wait_where_much_does(open_stage: OpenStage) -> None:
+    """
+    It is sent on, so that its memory is free again.
+    """
+    stage = open_stage(max_memory=8 * MOST_BYTES, max_connections=1000)
+    first, late, *many = crowd(stage, MOST_BYTES // len(HEAD) + 4)
+    long_turn(stage, first)
+    for client in many:
+        client.sends(HEAD)
+    stage.clock.advance(0.01)
+    protocol = cast(ClientConnection, late._transport._protocol)
+    protocol.data_received(LARGE)
+    assert protocol.request is not None
+    await stage.settle()
+    assert stage.service.received.startswith(b"POST")
+    late.vanish()
+
+
+async def test_who_has_sent_little_is_read_first_after_a_stop(open_stage: OpenStage) -> None:
+    """
+    What has arrived of the others is more than a small request: they have their turn behind it.
+    """
+    stage = open_stage()
+    much, little = crowd(stage, 2)
+    for client, size in ((much, 2 * SMALL_BYTES), (little, SMALL_BYTES)):
+        client._transport.socket.fileno()
+        assert client._transport.socket._pipe
+        os.write(client._transport.socket._pipe[1], bytes(size))
+    stage._listener.memory.is_short = True
+    stage._listener.memory.stop_reading()
+    stage.clock.advance(0.01)
+    await stage.settle()
+    assert (much._transport.is_read, little._transport.is_read) == (False, True)
+
+    stage.clock.advance(0.05)
+    stage._listener.memory.is_short = False
+    await stage.until(lambda: much._transport.is_read)
+
+
+async def test_few_are_read_again_in_a_turn_after_a_stop(open_stage: OpenStage) -> None:
+    """
+    The newest first: in a flood, a new client does not wait for a thousand others.
+    """
+    stage = open_stage(max_connections=1000)
+    clients = crowd(stage, 3 * READ_TOGETHER)
+    stage._listener.memory.stop_reading()
+    stage.clock.advance(0.01)
+    read = 0
+    while read < len(clients):
+        before, read = read, sum(client._transport.is_read for client in clients)
+        assert read - before <= READ_TOGETHER
+        assert all(client._transport.is_read for client in clients[len(clients) - read :])
+        await stage.settle_once()
+
+
+async def test_second_stop_holds_those_that_wait_to_be_read_as_well(open_stage: OpenStage) -> None:
+    """
+    Everybody is read in the end.
+    """
+    stage = open_stage(max_connections=1000)
+    clients = crowd(stage, 3 * READ_TOGETHER)
+    memory = stage._listener.memory
+    memory.stop_reading()
+    stage.clock.advance(0.01)
+    await stage.until(lambda: clients[-1]._transport.is_read)
+    memory.stop_reading()
+    assert not any(client._transport.is_read for client in clients)
+    stage.clock.advance(0.01)
+    await stage.until(lambda: all(client._transport.is_read for client in clients))

@@ -327,6 +327,10 @@ class Stage:
         for _ in range(_TURNS):
             await asyncio.sleep(0)
 
+    async def settle_once(self) -> None:
+        """Let one turn of the loop pass."""
+        await asyncio.sleep(0)
+
     async def until(self, is_so: Callable[[], object]) -> None:
         """Yield to the loop until `is_so` is true; fail when it does not become true."""
         for _ in range(_TURNS):

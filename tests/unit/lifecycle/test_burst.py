@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from typing import cast
 
 import trustme
 
+from gateway.lifecycle.backlog import accept_the_last
 from gateway.lifecycle.burst import BurstServer
 from tests.support.until import until
 
@@ -134,3 +136,63 @@ async def test_what_is_encrypted_is_accepted_alike() -> None:
         writer.close()
         for other in silent:
             other.close()
+
+
+async def test_who_has_sent_much_waits_for_the_others() -> None:
+    """A small request that has come behind many large ones is read while those still wait."""
+    known: list[Accepted] = []
+    async with burst_server(known) as server:
+        callers = connected(server, MANY)
+        for caller in callers:
+            caller.send(bytes(8 * 1024))
+        (small,) = connected(server, 1)
+        small.send(b"hello")
+        await until(lambda: any(one.received == b"hello" for one in known))
+        assert server.waiting > 0
+        await until(lambda: len(known) == MANY + 1)
+        assert server.waiting == 0
+        for caller in (*callers, small):
+            caller.close()
+
+
+async def test_the_newest_come_first() -> None:
+    """In a flood, all would wait as long as the flood lasts if they came in order."""
+    known: list[Accepted] = []
+    async with burst_server(known) as server:
+        callers = connected(server, MANY)
+        await until(lambda: len(known) == MANY)
+        order = [one.transport.get_extra_info("peername") for one in known]
+        assert order.index(callers[-1].getsockname()) < order.index(callers[1].getsockname())
+        for caller in callers:
+            caller.close()
+
+
+async def test_few_wait_where_few_files_may_be_open() -> None:
+    """Requests and probes need the others; who is not accepted waits in the system's queue."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    known: list[Accepted] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, files[1]))
+    try:
+        async with burst_server(known) as server:
+            callers = connected(server, MANY)
+            most = 0
+            while len(known) < MANY:
+                most = max(most, server.waiting)
+                await asyncio.sleep(0)
+            assert 0 < most <= 1024 // 16
+            for caller in callers:
+                caller.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, files)
+
+
+async def test_the_end_waits_for_those_that_are_accepted_and_not_begun_with() -> None:
+    """Whoever has been accepted may have sent a request."""
+    known: list[Accepted] = []
+    async with burst_server(known) as server:
+        callers = connected(server, MANY)
+        await accept_the_last(server.sockets, lambda: server.waiting)
+        server.close()
+        assert len(known) == MANY
+        for caller in callers:
+            caller.close()

@@ -60,7 +60,10 @@ def resident_bytes(read: Read = read_text) -> int:
 
 
 class ResidentBound:
-    """How much of the process is in memory beyond a bound, after what is free was given back."""
+    """Measures by how much the process exceeds a bound on its resident memory.
+
+    Free memory is first given back to the system.
+    """
 
     def __init__(
         self,

@@ -160,7 +160,7 @@ def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
 
 
 def _is_open_to_all(file: Path) -> bool:
-    """Return whether neither the file's mode nor that of a folder above keeps anybody out."""
+    """Return whether every user can read the file: its mode and all folders above allow it."""
     try:
         path = file.resolve()
         above = all(folder.stat().st_mode & stat.S_IXOTH for folder in path.parents)

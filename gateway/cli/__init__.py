@@ -86,8 +86,8 @@ Exit codes:
   0  good
   2  the configuration or the command line is wrong
   3  something remote is wrong or cannot be reached
-  (they stand even if what is printed cannot be written)
   130, 143  a second SIGINT or SIGTERM: stopped at once, requests were cut off
+They are the same where the output cannot be written.
 """
 
 

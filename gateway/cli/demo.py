@@ -61,8 +61,20 @@ Examples:
   modelarts-gateway demo
   modelarts-gateway demo --listen 127.0.0.1:8000 --admin-listen 127.0.0.1:9000"""
 )
-@click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="ADDRESS")
-@click.option("--admin-listen", default="127.0.0.1:9090", show_default=True, metavar="ADDRESS")
+@click.option(
+    "--listen",
+    default="127.0.0.1:8080",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where callers connect.",
+)
+@click.option(
+    "--admin-listen",
+    default="127.0.0.1:9090",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where probes and Prometheus connect.",
+)
 def command(listen: str, admin_listen: str) -> None:
     """Run the stand-in cloud and a gateway on loopback, and print curl lines that work.
 

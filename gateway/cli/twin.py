@@ -28,7 +28,9 @@ Faults on request and everything else it can do: gateway/twin/README.md"""
     metavar="ADDRESS",
     help="Where the stand-in cloud listens.",
 )
-@click.option("--token-ttl", default="24h", show_default=True, help="Life of a token.")
+@click.option(
+    "--token-ttl", default="24h", show_default=True, metavar="DURATION", help="Life of a token."
+)
 @click.option(
     "--slots",
     default=4,
@@ -37,6 +39,7 @@ Faults on request and everything else it can do: gateway/twin/README.md"""
 )
 @click.option(
     "--service-time",
+    metavar="DURATION",
     default="50ms",
     show_default=True,
     help="How long service `slow` takes for each request.",

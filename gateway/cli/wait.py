@@ -24,7 +24,14 @@ Exit codes: 0 ready, 2 the address or the time is wrong, 3 not ready in time."""
 )
 @config_option
 @click.option("--admin-listen", metavar="ADDRESS", help="Where the gateway's admin listener is.")
-@click.option("--max", "maximum", default="30s", show_default=True, help="How long to wait.")
+@click.option(
+    "--max",
+    "maximum",
+    default="30s",
+    show_default=True,
+    metavar="DURATION",
+    help="How long to wait.",
+)
 def command(file: Path | None, admin_listen: str | None, maximum: str) -> None:
     """Exit with 0 as soon as the gateway is ready: for start order, without curl in the image."""
     try:

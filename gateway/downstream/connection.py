@@ -165,7 +165,7 @@ class ClientConnection(StreamOwner):
         self._start_next(now)
 
     def eof_received(self) -> None:
-        """Let the transport close: a client that sends no more has left, but for half a head."""
+        """Let the transport close; an unfinished head gets 400, an open exchange is aborted."""
         if self.exchange is not None:
             self.exchange.client_ended()  # and reset, lest what was answered look complete
         elif self.reader.in_head and self._state is _SERVING:
@@ -325,12 +325,12 @@ class ClientConnection(StreamOwner):
             self.stream.pause_reading()
 
     def _fail_internal(self, exchange: Exchange) -> None:
-        """Let a bug of ours cost one request, and answer that."""
+        """Answer 500 after a defect of ours: only this request fails."""
         _log.exception("a request failed because of a defect in the gateway; please report it")
         exchange.break_off(GatewayError(ErrorCode.INTERNAL))
 
     def refuse(self, error: GatewayError) -> None:
-        """Answer what is no request, or not a whole one, and leave."""
+        """Answer an invalid or unfinished request with an error, and close the connection."""
         request = self.request = unreadable_request(self.reader.refused_method)
         self.exchange = Exchange(self._context, request, self.stream, self.received_at)
         self.exchange.break_off(error)

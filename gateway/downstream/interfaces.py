@@ -26,9 +26,9 @@ class Turns:
     """What has been read in a turn of the event loop that was long already waits for another."""
 
     def due(self, client: ClientStream, data: bytes, in_head: bool) -> bytes:
-        """Return what is to be acted on now; nothing: it waits for its turn.
+        """Return the bytes to process now; empty if they wait for their turn.
 
-        `in_head`: no request is under way, so it is the head of one, or a part of it.
+        `in_head`: no request is under way, so the bytes are a head, or a part of one.
         """
         raise NotImplementedError
 

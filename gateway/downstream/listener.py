@@ -164,14 +164,14 @@ class DataListener(web.Server):
                 client.request.head.keep_alive = False
 
     async def drain(self, timeout_s: float, *, shakes_hands: bool = False) -> bool:
-        """End all connections once their requests have been answered; nobody new may come.
+        """Close each connection after its response; accept no new connections.
 
         Args:
-            timeout_s: how long that may take.
-            shakes_hands: there may be connections that we have not been told of yet (TLS).
+            timeout_s: how long that may take; then the remaining connections are cut off.
+            shakes_hands: connections may still be in their TLS handshake.
 
         Returns:
-            Whether that was so before `timeout_s` were over; what was not is broken off.
+            Whether all connections were closed in time.
         """
         self.announce_end()
         self._lost = asyncio.Event()

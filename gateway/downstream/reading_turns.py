@@ -1,4 +1,4 @@
-"""What is done in a turn of the event loop with what was read, so that no turn is long.
+"""Limits how long one turn of the event loop spends on the bytes that it has read.
 
 The loop reads from every connection that has something before it does anything else. To act on what
 a thousand clients send at once would take tenths of a second, and a request takes several turns.
@@ -28,10 +28,10 @@ _SHORT_S: Final = 0.005
 
 
 class ReadingTurns(Turns):
-    """Lets what has been read wait for its turn, first come, first served.
+    """A queue of bytes that were read and are not processed yet, first come, first served.
 
-    Invariants: while something waits, some is worked off in each turn of the loop; nothing more is
-    read from a client of whom something waits. After a large read, a client is not read until it is
+    Invariants: while the queue is not empty, each turn of the loop processes some of it; a client
+    with bytes in the queue is not read from. After a large read, a client is not read until it is
     its turn again; none has its turn while memory is short.
     """
 

@@ -104,7 +104,7 @@ def is_always_dropped(name: bytes) -> bool:
 
 
 def without_twins(lines: list[bytes], name: bytes) -> list[bytes]:
-    """Return the field lines that are not named `name`, in lower case, nor like its twin."""
+    """Return the field lines not named `name` (lower case); an underscore counts as a hyphen."""
     return [line for line in lines if line.partition(b":")[0].lower().replace(b"_", b"-") != name]
 
 

@@ -63,4 +63,4 @@ class AnyHost(AllowedHosts):
         super().__init__(())
 
     def admit(self, host: bytes) -> None:
-        """Return, whatever `host` is."""
+        """Accept any `host`."""

@@ -166,7 +166,7 @@ class RequestReader:
         self._keep_unfinished(data)
 
     def _keep_unfinished(self, begin: bytes, looked_at: int = 0) -> None:
-        """Keep the beginning of a line; behind another line it begins with that one's end.
+        """Keep an unfinished line. After another line, it begins with that line's CR LF.
 
         Args:
             begin: what is kept.

@@ -71,7 +71,7 @@ class Credential:
         return False
 
     def note_date(self, host_line: bytes, date: float, now: float) -> None:
-        """Learn a service's time; only credentials that sign are told.
+        """Note the time at a service. Called only for credentials that sign requests.
 
         Args:
             host_line: of the request.

@@ -63,8 +63,8 @@ class CredentialCache:
         """Make a cache that does nothing before `start`.
 
         `store` and `clock` are shared by all caches; `random` returns [0, 1); a caller of
-        `obtain` waits for `wait_s` at most, so that he has his answer within 2 s even if IAM
-        never gives one.
+        `obtain` waits for `wait_s` at most, so that it gets a response within 2 s even if
+        IAM never responds.
         """
         self._name = name
         self._source = source

@@ -61,7 +61,7 @@ class HttpClient:
     async def ask(
         self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]
     ) -> Answer:
-        """Ask, and return whatever is answered.
+        """Send one request, and return the response, whatever its status.
 
         Raises:
             LoginError: there is no answer, or none that is HTTP.

@@ -63,9 +63,9 @@ def claims_of(token: SecretStr) -> Claims:
 
 
 def account_digest(token: SecretStr) -> bytes:
-    """Return what tells accounts apart: equal for a token and the one that it is rotated to.
+    """Return a digest of the account: the same before and after the token is rotated.
 
-    Of what is no JWT, all of it.
+    If the token is not a JWT, the digest is of its whole text.
     """
     try:
         claims = claims_of(token)

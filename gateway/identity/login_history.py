@@ -83,7 +83,7 @@ class LoginHistory:
         return None if self._refused_at is None else now - self._refused_at
 
     def secret_changed(self, now: float) -> None:
-        """Let a new secret be tried even if the old one was refused."""
+        """Allow a login with a new secret even if the old one was refused."""
         if self.last is RefreshResult.REFUSED:
             self._quiet_until = now
             del self._failures[RefreshResult.REFUSED]

@@ -130,13 +130,13 @@ class RefusalLedger:
         return now
 
     def is_busy(self, now: float) -> bool:
-        """Tell whether logins under way forbid another, which takes a moment only."""
+        """Return whether another login must wait until those under way have ended."""
         if self.exhausted(now) or not self._under_way:
             return False
         return self.one_at_a_time or self._recent(now) + self._under_way >= self.LIMIT
 
     def exhausted(self, now: float) -> bool:
-        """Tell whether refusals alone, not logins under way, forbid another login."""
+        """Return whether refused logins alone forbid another one."""
         return self._recent(now) >= self.LIMIT
 
     def begin(self) -> None:

@@ -73,7 +73,7 @@ class SecretFile:
         return secret
 
     def is_stale(self) -> bool:
-        """Tell whether the content is another than `read` last returned. Blocks as `read` does.
+        """Return whether the content differs from what `read` last returned. Blocks as `read` does.
 
         Raises:
             LoginError: as `read`.

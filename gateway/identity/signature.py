@@ -44,12 +44,12 @@ class ServiceClocks:
         """When a service's time is to be looked at next."""
 
     def offset_s(self, host_line: bytes) -> float:
-        """Return what is to be added to the gateway's clock for seconds since the epoch there."""
+        """Return the seconds from the gateway's clock to the service's time since the epoch."""
         known = self._offsets.get(host_line)
         return self._wall_clock() - self._clock() if known is None else known
 
     def note(self, host_line: bytes, date: float, now: float) -> bool:
-        """Learn the time at a service; return whether it makes signatures another time's."""
+        """Note the time at a service; return whether that changes the time used in signatures."""
         self.look_at = now + _LOOK_AGAIN_S
         theirs = date + 0.5 - now  # a date leaves out up to a second
         ours = self._wall_clock() - self._clock()

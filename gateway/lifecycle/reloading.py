@@ -187,7 +187,7 @@ class Reloader:
         return Reload((), rebuilt.warnings)
 
     def _watch_certificate(self) -> None:
-        """Let the certificate in force be renewed, and no other."""
+        """Watch the files of the certificate in use, and no others."""
         if self._watching_certificate is not None:
             self._watching_certificate.cancel()
         watch = self.parts.watch_certificate

@@ -342,7 +342,7 @@ class Attempt(ResponseListener):
         return not self.relay.response_bytes and not self.relay.downstream.writing_paused
 
     def unusual_body(self, now: float) -> UnusualBody:
-        """Return what is known of the body, of which no more will come."""
+        """Return what was noticed about the response's body, which has ended."""
         watch, relay = self.watch, self.relay
         if watch is not None and relay.response_bytes and not relay.downstream.writing_paused:
             watch.cut(now - self.last_byte_at)

@@ -104,7 +104,7 @@ class Breaker:
             self._open(now, draw)
 
     def note_nothing(self, now: float, *, is_probe: bool) -> None:
-        """Let the next request be the probe, since this one ended without telling anything."""
+        """Make the next request the probe: this one ended without a verdict on the service."""
         if self.state is HALF_OPEN and is_probe:
             self.state = OPEN
             self._until = now

@@ -237,7 +237,7 @@ class Exchange(AttemptOwner):
             self._fail(error)
 
     def upstream_writable(self) -> None:
-        """Let the client go on sending; the time it was held up for was not its own."""
+        """Read from the client again. The pause does not count against its upload rate."""
         if not self._request.ended:
             self._progressed_at = self._context.clock()
         self._downstream.resume_reading()

@@ -15,13 +15,13 @@ def deadline_of(
     request_ended: bool,
     progressed_at: float,
 ) -> float:
-    """Return when a request that is on its way must have got further; each wait has its own time.
+    """Return the deadline of the wait that a request is in; each wait has its own timeout.
 
     Args:
         phase: of the exchange.
         attempt: under way.
-        body: of the request; it is asked whether it falls behind.
-        now: seconds on the clock of the exchanges, as what is returned.
+        body: of the request; it knows whether the upload is too slow.
+        now: seconds on the clock of the exchanges, as the returned deadline is.
         request_ended: the whole request has been read.
         progressed_at: when the client's bytes last got further.
     """

@@ -14,16 +14,16 @@ async def obtain(
     waits: Waits,
     clock: Callable[[], float],
 ) -> tuple[Credential, Connection, float]:
-    """Wait for a credential and a connection; return them, and when they were at hand.
+    """Wait for a credential and a connection; return both, and the time when both were ready.
 
     Args:
         service: where the request goes.
         credential: to be used; None: one is asked for.
-        waits: are told what is waited for.
+        waits: notes each wait and its length.
         clock: of the exchanges, in seconds.
 
     Raises:
-        GatewayError: something cannot be had. A wait is then under way.
+        GatewayError: one of them cannot be obtained; `waits` still notes the wait.
 
     Cancellation: safe; nothing is held.
     """

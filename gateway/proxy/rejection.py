@@ -57,7 +57,7 @@ def vendor_code(body: bytes) -> str:
 
 
 def is_token_rejection(status: int, code: str, *, server: bytes, keystone: bool) -> bool:
-    """Say whether an answer means "this token is not good", and not "you may not".
+    """Return whether a response rejects the token itself, not what the caller may do.
 
     Args:
         status: of the response.

@@ -44,10 +44,10 @@ def turn_of(
 
 
 def must_arrive_first(request: Request, service: Service) -> bool:
-    """Return whether a request whose body is on its way gets a place only when that is at hand.
+    """Return whether this request gets a place only after its body has arrived.
 
-    A body that is streamed may take one of the first half of the places. The other half is for
-    requests that only wait for the service.
+    The first half of the places is open to requests whose bodies are still arriving. The other half
+    is for requests that are complete.
     """
     if not service.replay_bytes or request.head.upgrade is not None:
         return False

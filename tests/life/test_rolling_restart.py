@@ -9,7 +9,9 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,25 +100,36 @@ async def called(port: int, seen: Counter[str], at_least: int) -> AsyncIterator[
 
 @pytest.mark.long
 async def test_rolling_restart_fails_no_request(tmp_path: Path) -> None:
-    """Each gateway ends in its turn and another takes its port; nginx answers every request."""
+    """Each gateway ends in its turn and another takes its port, which is then reloaded; again and
+    again in the long form. nginx answers every request.
+    """
     seen: Counter[str] = Counter()
     ports = [_free_port(), _free_port()]
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(scripted_upstream(OK))
 
-        async def start(number: int, folder: str) -> Served:
-            (tmp_path / folder).mkdir()
-            settings = {"listen": f"127.0.0.1:{ports[number]}", "drain": {"announce": "200ms"}}
-            gateway = served(tmp_path / folder, upstream.port, settings)
+        def settings(number: int, announce: str) -> dict[str, Any]:
+            more = {"listen": f"127.0.0.1:{ports[number]}", "drain": {"announce": announce}}
+            return settings_of(upstream.port, more)
+
+        async def start(number: int, folder: Path) -> Served:
+            folder.mkdir()
+            gateway = served(folder, upstream.port, settings(number, "200ms"))
             return await stack.enter_async_context(gateway)
 
-        gateways = [await start(number, f"old-{number}") for number in range(2)]
+        gateways = [await start(number, tmp_path / f"old-{number}") for number in range(2)]
         port = await stack.enter_async_context(nginx_before(ports, tmp_path))
         async with called(port, seen, REQUESTS):
-            for number in range(2):
+            for turn in count():
+                number = turn % 2
                 gateways[number].signal(signal.SIGTERM)
                 assert await gateways[number].ended() == 0
-                gateways[number] = await start(number, f"new-{number}")
+                gateway = gateways[number] = await start(number, tmp_path / f"new-{turn}")
+                gateway.write(settings(number, "300ms"))
+                gateway.signal(signal.SIGHUP)
+                await gateway.says("configuration reloaded")
+                if number and seen.total() >= REQUESTS:
+                    break
     assert set(seen) == {"200"}, seen
 
 

@@ -41,6 +41,26 @@ async def test_early_response_is_the_last_on_both_connections(begun: bytes, stag
     assert stage.record["status"] == 400
 
 
+async def test_response_before_the_request_has_left_ends_the_connection(stage: Stage) -> None:
+    """
+    The client has sent all of it, but the service has not read the rest, which would be taken for
+    the next request: nobody else gets this connection.
+    """
+    stage.client.sends(upload(4, b"ab"))
+    stage.service.stops_reading()
+    stage.client.sends(b"cd")
+    stage.service.answers(OK)
+    await stage.settle()
+    assert stage.client.reply.body == b"ok"
+    assert (stage.pool.active, stage.pool.idle) == (0, 0)
+    stage.client.sends(GET)
+    await stage.settle()
+
+    assert len(stage.services) == 2
+    assert stage.services[1].received == forwarded(b"GET", b"")
+    stage.services[1].answers(OK)
+
+
 async def test_body_goes_on_while_an_early_response_streams(stage: Stage) -> None:
     """
     A response that begins early and ends after the body is relayed, and the body forwarded.

@@ -15,6 +15,8 @@ from gateway.assembly.listen_tls import (
     watch_certificate,
 )
 from gateway.assembly.memory import (
+    CONNECTION_BYTES,
+    TLS_CONNECTION_BYTES,
     ResidentBound,
     available_bytes,
     budget_bytes,
@@ -323,8 +325,9 @@ def _data_listener(context: ExchangeContext, settings: Settings) -> DataListener
     )
     clients = min(limits.connections, _most_connections(settings))
     if limits.memory == "auto":
-        clients = most_connections(available, resident, clients)
-        budget = budget_bytes(available, resident, clients)
+        each = CONNECTION_BYTES if settings.listen_tls is None else TLS_CONNECTION_BYTES
+        clients = most_connections(available, resident, clients, each)
+        budget = budget_bytes(available, resident, clients, each)
     else:
         budget = limits.memory
     return DataListener(context, max_connections=clients, max_memory=budget, excess=bound.excess)

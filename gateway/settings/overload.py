@@ -74,7 +74,8 @@ class Limits(Section):
 
     connections: ConnectionCount = 4096
     """How many callers may be connected at a time; further ones get 503 `Overloaded`. An idle one
-    takes about 6 KiB. Never more than the limit of open files allows: two for each."""
+    takes about 6 KiB, over TLS up to 176 KiB. Never more than the limit of open files allows: two
+    for each."""
     memory: MemorySize = "auto"
     """Bytes that may wait in memory: unfinished heads, bodies, responses that clients do not read,
     bodies kept to be sent again. Above it, the client that holds most is cut off first, with 503

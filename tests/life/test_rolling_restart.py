@@ -112,19 +112,19 @@ async def test_rolling_restart_fails_no_request(tmp_path: Path) -> None:
             more = {"listen": f"127.0.0.1:{ports[number]}", "drain": {"announce": announce}}
             return settings_of(upstream.port, more)
 
-        async def start(number: int, folder: Path) -> Served:
-            folder.mkdir()
-            gateway = served(folder, upstream.port, settings(number, "200ms"))
+        async def start(number: int, folder: str) -> Served:
+            (tmp_path / folder).mkdir()
+            gateway = served(tmp_path / folder, upstream.port, settings(number, "200ms"))
             return await stack.enter_async_context(gateway)
 
-        gateways = [await start(number, tmp_path / f"old-{number}") for number in range(2)]
+        gateways = [await start(number, f"old-{number}") for number in range(2)]
         port = await stack.enter_async_context(nginx_before(ports, tmp_path))
         async with called(port, seen, REQUESTS):
             for turn in count():
                 number = turn % 2
                 gateways[number].signal(signal.SIGTERM)
                 assert await gateways[number].ended() == 0
-                gateway = gateways[number] = await start(number, tmp_path / f"new-{turn}")
+                gateway = gateways[number] = await start(number, f"new-{turn}")
                 gateway.write(settings(number, "300ms"))
                 gateway.signal(signal.SIGHUP)
                 await gateway.says("configuration reloaded")

@@ -1,6 +1,7 @@
 """Uploads that have not arrived: they hold no place of a service that is busy."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -111,6 +112,30 @@ async def test_upload_that_stops_is_told(stage: Stage, streamed: Client) -> None
     assert not waiting.received
     stage.pass_time(1.0)
     assert error_in(waiting.reply) == (408, "SlowRequest")
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=["gate", "no gate"])
+async def test_upload_that_drips_is_told(limits: dict[str, Any], open_stage: OpenStage) -> None:
+    """
+    Below its rate, averaged over 10 s, it does not wait for its turn for ever (F23).
+    """
+    stage = open_stage(**limits, replay_bytes=KEPT, upload_rate=100)
+    streamed = stage.new_client()
+    streamed.sends(upload(10_000))
+    await stage.settle()
+    waiting = begun(stage)
+    await stage.settle()
+    for second in range(12):
+        streamed.sends(b"x" * 500)
+        if second % 2:
+            waiting.sends(b"0")
+        stage.pass_time(1.0)
+        await stage.settle()
+
+    assert error_in(waiting.reply) == (408, "SlowRequest")
+    assert not streamed.received
+    streamed.leaves()
+    await stage.settle()
 
 
 async def test_client_that_asks_first_is_told_to_go_on(stage: Stage, streamed: Client) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from gateway.assembly.memory import (
+    TLS_CONNECTION_BYTES,
     ResidentBound,
     available_bytes,
     budget_bytes,
@@ -57,6 +58,16 @@ def test_few_connections_where_the_limit_is_small() -> None:
     assert most_connections(128 * MIB, 60 * MIB, 4096) == (128 * MIB * 4 // 5 - 92 * MIB) // 6144
     assert most_connections(64 * MIB, 60 * MIB, 4096) == 8
     assert most_connections(512 * MIB, 60 * MIB, 4096) == 4096
+
+
+def test_fewer_connections_over_tls() -> None:
+    """All that they take and the least budget stay below four fifths of the limit."""
+    for available in (128 * MIB, 256 * MIB, 512 * MIB):
+        clients = most_connections(available, 60 * MIB, 4096, TLS_CONNECTION_BYTES)
+        assert 8 < clients < 4096
+        budget = budget_bytes(available, 60 * MIB, clients, TLS_CONNECTION_BYTES)
+        taken = 60 * MIB + clients * TLS_CONNECTION_BYTES + 2 * budget
+        assert taken <= available * 4 // 5 < taken + TLS_CONNECTION_BYTES
 
 
 class Process:

@@ -7,6 +7,7 @@ quarter is for new small requests.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -126,7 +127,7 @@ class MemoryBudget(Memory):
         self._fresh = 0
         self._look_after = max_bytes // _SHARE_BETWEEN_LOOKS  # so many fresh bytes
         self._is_stopped = False  # whether nothing is read from anybody
-        self._stopped: list[_Stopped] = []  # to be read again in the next turns, the last one first
+        self._stopped: deque[_Stopped] = deque()  # to be read again in the next turns
         self._goes_on = False  # in the next turn
         self._has_looked = False  # in this turn of the loop
         self._ending: dict[ClientConnection, None] = {}  # in the next turns, in this order
@@ -226,19 +227,20 @@ class MemoryBudget(Memory):
 
     def _go_on_with(self, stopped: Sequence["_Stopped"]) -> None:
         """Read again from those who hold much, behind the others."""
-        self._stopped[:0] = stopped
+        self._stopped.extendleft(stopped)
         if not self._is_stopped:
             self._go_on()
 
     def _go_on(self) -> None:
-        """Read again from some, the newest first, and from others in the next turns.
+        """Read again from some, the newest and the oldest, and from others in the next turns.
 
-        Of all at once, so much would come that all were to be stopped again.
+        Of all at once, so much would come that all were to be stopped again. A new client does not
+        wait for a thousand others, and no stop makes an old one wait for ever.
         """
         self._is_stopped = False
-        some = self._stopped[-READ_TOGETHER:]
-        del self._stopped[-READ_TOGETHER:]
-        for one in some:
+        stopped = self._stopped
+        for number in range(min(READ_TOGETHER, len(stopped))):
+            one = stopped.popleft() if number % 2 else stopped.pop()
             one.go_on()
         if self._stopped and not self._goes_on:
             self._goes_on = True

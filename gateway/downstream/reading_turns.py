@@ -136,8 +136,10 @@ class ReadingTurns(Turns):
     def _work_off(self, waiting: deque[ClientStream]) -> None:
         clock = self._clock
         until = clock() + _DUE_S
+        is_newest = False
         while waiting:
-            self._due = client = waiting.popleft()
+            is_newest = waiting is self._small and not is_newest
+            self._due = client = waiting.pop() if is_newest else waiting.popleft()
             data = self._take(client)
             try:
                 if data:

@@ -123,15 +123,17 @@ class BurstServer:
             self._begin_with_some()
 
     def _begin_with_some(self) -> None:
-        """Hand some connections to the loop, the newest first, and others in the next turns.
+        """Hand some connections to the loop, and others in the next turns.
 
-        The newest first, because in a flood everybody would wait as long as the flood lasts.
+        The newest and the oldest in turn: in a flood, a new client would else wait as long as the
+        flood lasts, and with the newest alone, an old one might wait for ever.
         """
         for waiting, most in (
             (self._small, _SMALL_AT_A_TIME), (self._large, _LARGE_AT_A_TIME)
         ):  # fmt: skip
-            for _ in range(min(most, len(waiting))):
-                task = asyncio.create_task(self._join(waiting.pop()), name="accept")
+            for number in range(min(most, len(waiting))):
+                connection = waiting.popleft() if number % 2 else waiting.pop()
+                task = asyncio.create_task(self._join(connection), name="accept")
                 self._joining.add(task)
                 task.add_done_callback(self._joining.discard)
         self._is_begun = self.waiting > 0

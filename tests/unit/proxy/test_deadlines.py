@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.proxy.deadlines import Deadlines, Watched
+from gateway.proxy.deadlines import EXPIRED_TOGETHER, Deadlines, Watched
 from tests.support.fake_time import FakeTime
 from tests.support.until import PATIENCE_S
 
@@ -107,6 +107,30 @@ async def test_expiring_may_forget_and_watch() -> None:
             await item.expired.wait()
 
     assert [item.count for item in items] == [1, 1, 1]
+    deadlines.close()
+
+
+async def test_few_expire_in_a_turn() -> None:
+    """The others in the next ones, without another wait; what is forgotten meanwhile does not."""
+    time = FakeTime(1.0)
+    deadlines = Deadlines(time.clock, tick_s=TICK_S)
+    items = [Item(1.0, deadlines) for _ in range(3 * EXPIRED_TOGETHER)]
+    for item in items:
+        deadlines.watch(item)
+    ended = 0
+    while not ended:
+        await asyncio.sleep(0)
+        ended = sum(item.count for item in items)
+    assert ended == EXPIRED_TOGETHER
+    forgotten = next(item for item in items if not item.count)
+    deadlines.forget(forgotten)
+    deadlines.tick_s = PATIENCE_S
+    while ended < len(items) - 1:
+        before = ended
+        await asyncio.sleep(0)
+        ended = sum(item.count for item in items)
+        assert ended - before <= EXPIRED_TOGETHER
+    assert forgotten.count == 0
     deadlines.close()
 
 

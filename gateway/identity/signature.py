@@ -22,6 +22,10 @@ _LOOK_AGAIN_S: Final = 10.0
 """How often the time in responses is looked at, if nothing is refused."""
 _MOST_TARGETS: Final = 512
 """Targets and signatures that are remembered for a host; then the memory is emptied."""
+_LONGEST_TARGET: Final = 512
+"""Bytes of a target that is remembered: any caller can send many that are long."""
+_LAST_INSTANT: Final = 253370764800.0
+"""The year 9999: a date in it is no service's time, and soon there would be no day to sign for."""
 _MARK: Final = b"X-Sdk-Content-Sha256: UNSIGNED-PAYLOAD\r\n"
 
 
@@ -51,6 +55,8 @@ class ServiceClocks:
     def note(self, host_line: bytes, date: float, now: float) -> bool:
         """Note the time at a service; return whether that changes the time used in signatures."""
         self.look_at = now + _LOOK_AGAIN_S
+        if date >= _LAST_INSTANT:
+            return False
         theirs = date + 0.5 - now  # a date leaves out up to a second
         ours = self._wall_clock() - self._clock()
         self.skew_s = ours - theirs
@@ -159,9 +165,11 @@ class SignedCredential(Credential):
         key = (method, path, query)
         lines = host.lines.get(key)
         if lines is None:
-            if len(host.lines) >= _MOST_TARGETS:
-                host.lines.clear()
-            lines = host.lines[key] = self._sign(host, host_line, key)
+            lines = self._sign(host, host_line, key)
+            if len(path) + len(query) <= _LONGEST_TARGET:
+                if len(host.lines) >= _MOST_TARGETS:
+                    host.lines.clear()
+                host.lines[key] = lines
         return lines
 
     def wants_date(self, status: int, now: float) -> bool:
@@ -196,14 +204,16 @@ class SignedCredential(Credential):
     ) -> bytes:
         canonical = host.canonical.get(key)
         if canonical is None:
-            if len(host.canonical) >= _MOST_TARGETS:
-                host.canonical.clear()
             method, path, query = key
-            canonical = host.canonical[key] = b"%b\n%b\n%b\n" % (
+            canonical = b"%b\n%b\n%b\n" % (
                 method.encode("ascii"),
                 canonical_path(path),
                 canonical_query(query),
             )
+            if len(path) + len(query) <= _LONGEST_TARGET:
+                if len(host.canonical) >= _MOST_TARGETS:
+                    host.canonical.clear()
+                host.canonical[key] = canonical
         fields = b"host:%b\nx-sdk-content-sha256:UNSIGNED-PAYLOAD\nx-sdk-date:%b\n" % (
             host_line[6:],
             host.date,

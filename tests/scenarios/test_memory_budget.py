@@ -50,6 +50,24 @@ async def test_unfinished_heads_end_before_memory_does(open_stage: OpenStage) ->
     assert stage.client.reply.status == 200
 
 
+async def test_near_the_limit_those_that_hold_much_are_not_read(open_stage: OpenStage) -> None:
+    """
+    For a while, and then again; what the kernel keeps of them meanwhile waits there.
+    """
+    stage = open_stage(max_memory=BUDGET)
+    begin = b"GET /iris HTTP/1.1\r\nHost: localhost\r\n" + b"X: %b\r\n" % (b"x" * PIECE) * 3
+    clients: list[Client] = []
+    for _ in range(11):  # above three quarters
+        assert all(client.is_read for client in clients)
+        clients.append(stage.new_client())
+        clients[-1].sends(begin)
+    assert not any(client.is_read for client in clients)
+    assert not any(client.received for client in clients)
+
+    await pause_is_over(stage)
+    assert all(client.is_read for client in clients)
+
+
 async def test_unread_answers_end_before_memory_does(open_stage: OpenStage) -> None:
     """
     With a reset, since their status has been sent.

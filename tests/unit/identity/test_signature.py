@@ -4,6 +4,7 @@ import hmac
 import json
 import random
 import subprocess
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -248,6 +249,38 @@ def test_memory_for_targets_is_bounded() -> None:
     [host] = credential._hosts.values()
     assert len(host.lines) <= 512
     assert len(host.canonical) <= 512
+
+
+def test_long_targets_are_signed_and_not_remembered() -> None:
+    """512 of 8 KiB, which any caller can send, would take 16 MiB."""
+    clocks = Clocks()
+    credential = clocks.credential()
+
+    def sign(number: int) -> bytes:
+        query = b"?%d=" % number + b"^" * 8000
+        return credential.lines_for("GET", b"Host: h", b"/a", query, clocks.now)
+
+    first = sign(0)
+    tracemalloc.start()
+    try:
+        for number in range(500):
+            sign(number)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sign(0) == first
+    assert kept < 2**20
+
+
+def test_a_date_at_the_end_of_the_calendar_is_none() -> None:
+    """A second later there would be no day to sign for, and no request that corrects that."""
+    clocks = Clocks()
+    credential = clocks.credential()
+    last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+    credential.note_date(b"Host: h", last, clocks.now)
+    clocks.advance(2)
+    lines = credential.lines_for("GET", b"Host: h", b"/a", b"", clocks.now)
+    assert fields(lines)["X-Sdk-Date"] < "9999"
 
 
 def test_a_clock_that_is_wrong_is_corrected_by_the_services_own() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -396,9 +395,7 @@ def test_service_that_is_a_black_hole(run: Run) -> None:
     """Given up after `timeouts.connect`: nothing refuses, nothing answers."""
     with black_hole() as where:
         config = anonymous(f"http://{where}/x", timeouts={"connect": 0.2})
-        began = time.monotonic()
         ran = run("check", "--online", config=config)
-        assert time.monotonic() - began < 20
     assert ran.code == 3
     assert ran.lines[1] == (
         f"FAIL  services.iris  {where} does not answer within 0.2 s: check address, routes and "

@@ -9,10 +9,11 @@ import pty
 import re
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -438,9 +439,7 @@ def test_iam_that_cannot_be_reached(tmp_path: Path, auth_url: str, step: str, te
 def test_black_hole_is_given_up(tmp_path: Path) -> None:
     """After `timeouts.connect`: nothing refuses, nothing answers."""
     with black_hole() as where:
-        began = time.monotonic()
         said = Doctor(anonymous(f"http://{where}/x", timeouts={"connect": 0.3}), tmp_path)
-        assert time.monotonic() - began < 20
     assert said.line("services.iris", "tcp") == (
         f"FAIL services.iris tcp {where} does not answer within 0.3 s: check address, routes and "
         "firewalls"
@@ -522,17 +521,27 @@ def test_wrong_path_is_told_from_a_model_that_has_its_own_404(tmp_path: Path) ->
 
 
 def test_services_are_asked_at_the_same_time(tmp_path: Path) -> None:
-    """Forty that do not answer take as long as one."""
-    with twin_in_thread() as twin:
-        config = of_twin(twin, tmp_path)
-        plan = {"services": [{"faults": {"hang": True}}]}
-        requests.put(f"{twin.url}/twin/faults", json=plan, timeout=60)
-        one = config["services"].pop("iris") | {"timeouts": {"first_byte": "1s"}}
-        config["services"] = {f"s{n}": one for n in range(40)}
-        began = time.monotonic()
+    """None of a dozen responds before all have been asked."""
+    all_asked = threading.Barrier(12)
+
+    class Service(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            all_asked.wait(100)
+            self.send_error(405)
+
+        def log_message(self, *_: object) -> None:
+            """Be silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/x"
+        config = anonymous(url, timeouts={"first_byte": "100s"})
+        config["services"] = {f"s{n}": config["services"]["iris"] for n in range(12)}
         said = Doctor(config, tmp_path)
-        assert time.monotonic() - began < 30
+        server.shutdown()
+
+    assert not all_asked.broken
     assert [line.split()[1] for line in said.lines if " probe " in line] == [
-        f"services.s{n}" for n in range(40)
+        f"services.s{n}" for n in range(12)
     ]
-    assert said.lines[-1].startswith("40 failures, ")
+    assert said.code == 0

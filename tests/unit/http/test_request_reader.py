@@ -1,5 +1,6 @@
 """Requests come out the same however their bytes are cut, and nothing grows without end."""
 
+import gc
 import sys
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -510,7 +511,9 @@ def calls_to_feed(reader: RequestReader, data: bytes) -> int:
         nonlocal calls
         calls += event in ("call", "c_call")
 
+    gc.disable()  # hypothesis has it call functions, which would be counted
     sys.setprofile(count)
     reader.feed(data)
     sys.setprofile(None)
+    gc.enable()
     return calls

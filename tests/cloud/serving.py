@@ -205,8 +205,8 @@ class ServedGateway:
     def close(self) -> None:
         """End it and wait for it."""
         self._process.terminate()
-        self._process.wait(10)
-        self._reader.join(5)
+        self._process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
         self._session.close()
 
     def _read_log(self) -> None:
@@ -249,7 +249,7 @@ def served_gateway(
             break
         before.append(line)
     else:
-        process.wait(10)
+        process.wait(PATIENCE_S)
         process.stderr.close()
         raise AssertionError(before)
     gateway = ServedGateway(process, *found.groups())

@@ -148,7 +148,10 @@ async def test_what_says_nothing_about_the_token_passes(passing: bytes) -> None:
 
 @pytest.mark.parametrize("begin", [b"Unauthorized", b"<html>", b"[1"])
 async def test_what_cannot_be_the_vendors_passes_at_once(begin: bytes) -> None:
-    """The beginning of the model's own 401 arrives although its end has not been sent."""
+    """The beginning of the model's own 401 arrives although its end has not been sent.
+
+    What is held is passed on after a second: a busy machine may take as long, but not each time.
+    """
     release = asyncio.Event()
 
     async def script(link: Link) -> None:
@@ -158,17 +161,24 @@ async def test_what_cannot_be_the_vendors_passes_at_once(begin: bytes) -> None:
         link.send(b"x" * (100 - len(begin)))
         await link.hold()
 
+    clock = asyncio.get_running_loop().time
+    waited = [1.0]
     async with (
         scripted_upstream(script) as upstream,
         running_gateway(upstream.port) as gateway,
-        asyncio.timeout(0.8),
     ):
-        caller = await gateway.connect()
-        caller.send(POST)
-        await caller.head()
-        assert await caller.take(len(begin)) == begin
-        release.set()
-        assert len(await caller.take(100 - len(begin))) == 100 - len(begin)
+        while min(waited) > 0.8 and len(waited) < 6:
+            release.clear()
+            caller = await gateway.connect()
+            began = clock()
+            caller.send(POST)
+            await caller.head()
+            assert await caller.take(len(begin)) == begin
+            waited.append(clock() - began)
+            release.set()
+            assert len(await caller.take(100 - len(begin))) == 100 - len(begin)
+            caller.leave()
+    assert min(waited) < 0.8
 
 
 async def test_a_held_answer_is_released_after_a_second() -> None:

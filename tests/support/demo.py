@@ -65,7 +65,7 @@ def running_demo(folder: Path, *, command: Sequence[str] = _FROM_SOURCE) -> Iter
         finally:
             process.terminate()
             try:
-                process.wait(10)
+                process.wait(100)
             except subprocess.TimeoutExpired:
                 process.kill()
 

@@ -348,7 +348,7 @@ def _until_answered(url: str, process: subprocess.Popen[bytes]) -> None:
 def _end(process: subprocess.Popen[bytes] | None) -> None:
     if process is not None:
         process.kill()  # nothing in it is worth a clean end, and connections are refused at once
-        process.wait(10)
+        process.wait(100)
 
 
 def _free_port() -> int:

@@ -47,7 +47,7 @@ def twin_in_thread(**options: Any) -> Iterator[Twin]:
     thread = threading.Thread(target=lambda: asyncio.run(run()), name="twin")
     thread.start()
     try:
-        assert started.wait(10), "the twin did not start"
+        assert started.wait(100), "the twin did not start"
         yield twin
     finally:
         if loop is not None:

@@ -21,12 +21,12 @@ def with_requests(url: str, file: Path) -> None:
 
     with requests.Session() as session:
         for call in range(5):
-            answer = session.post(f"{url}/call", data=f'{{"n":{call}}}', timeout=20)
+            answer = session.post(f"{url}/call", data=f'{{"n":{call}}}', timeout=60)
             say("call", answer.status_code, answer.text)
         with file.open("rb") as body:
-            answer = session.post(f"{url}/upload", data=body, timeout=20)
+            answer = session.post(f"{url}/upload", data=body, timeout=60)
         say("upload", answer.status_code, answer.text)
-        with session.get(f"{url}/stream", stream=True, timeout=20) as answer:
+        with session.get(f"{url}/stream", stream=True, timeout=60) as answer:
             say_events(answer.iter_lines(chunk_size=None, decode_unicode=True))
 
 

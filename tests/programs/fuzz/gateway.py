@@ -66,7 +66,7 @@ class Gateway:
 
     def _get(self, path: str) -> str:
         opener = build_opener(ProxyHandler({}))
-        with opener.open(f"http://127.0.0.1:{self._admin_port}{path}", timeout=5) as answer:
+        with opener.open(f"http://127.0.0.1:{self._admin_port}{path}", timeout=60) as answer:
             page: bytes = answer.read()
         return page.decode()
 

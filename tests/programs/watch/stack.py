@@ -100,7 +100,7 @@ def running_stack(folder: Path, admin_ports: list[int], webhook_port: int) -> It
             process.terminate()
         for process in processes:
             try:
-                process.wait(10)
+                process.wait(100)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

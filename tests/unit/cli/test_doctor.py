@@ -186,7 +186,7 @@ def in_terminal(words: list[str], environ: Mapping[str, str]) -> bytes:
             while piece := os.read(master, 65536):
                 printed += piece
         os.close(master)
-        process.wait(10)
+        process.wait(100)
     return printed
 
 

@@ -48,7 +48,7 @@ def command(file: Path | None, openai: str | None, command_line: tuple[str, ...]
     from gateway.assembly.gateway import build_gateway
     from gateway.assembly.secrets import unusable_secrets
     from gateway.lifecycle.command import command_environment, run_around
-    from gateway.lifecycle.run import set_up_logging
+    from gateway.lifecycle.run import hide_memory, set_up_logging
     from gateway.settings import load
     from gateway.settings.effective import effective
 
@@ -62,6 +62,7 @@ def command(file: Path | None, openai: str | None, command_line: tuple[str, ...]
     if problems:
         exit_with(problems)
     set_up_logging()
+    hide_memory()
     log = logging.getLogger("gateway")
     for warning in loaded.warnings:
         log.warning("configuration: %s", warning)

@@ -1,6 +1,7 @@
 """Runs a gateway until it is told to end, with signal handlers in place before anything slow."""
 
 import asyncio
+import ctypes
 import gc
 import logging
 import os
@@ -33,6 +34,7 @@ _FULL_COLLECTION = 100
 """Young ones before a full one (default: 10), which takes 50 ms with thousands of clients. What
 has ended is no cycle, so that it is not left to the collector."""
 _STDOUT, _STDERR = 1, 2
+_PR_SET_DUMPABLE = 4
 _PARSER_MISSING = (
     "aiohttp runs without its compiled parser, and the one in Python is too lenient for the admin "
     "listener and IAM: install aiohttp from a wheel, and unset AIOHTTP_NO_EXTENSIONS"
@@ -95,13 +97,24 @@ def raise_file_limit() -> None:
 
 
 def forbid_core_dumps() -> None:
-    """Prevent core dumps, which would hold password and token.
+    """Prevent core dumps of this process and of those it starts: they would hold secrets.
 
     A limit of one byte also holds where cores go to a program; a limit of none does not (core(5)).
     """
+    hide_memory()
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     most = 0 if hard == 0 else 1
     resource.setrlimit(resource.RLIMIT_CORE, (most, most))
+
+
+def hide_memory() -> None:
+    """Make this process one that is not dumped, nor traced by others of its user (prctl(2)).
+
+    Unlike a limit, this does not pass on to a command that it starts. Elsewhere than on Linux
+    nothing happens.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def say(text: str) -> None:

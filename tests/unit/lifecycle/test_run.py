@@ -93,6 +93,19 @@ def test_the_exit_code_is_ours_where_nothing_can_be_written() -> None:
     assert ended.returncode == 3
 
 
+def test_memory_is_hidden_from_dumps_and_tracers() -> None:
+    """Of this process alone: a command that it starts is as it would be without us."""
+    get_dumpable = "import ctypes; print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), flush=True)"
+    script = (
+        "import subprocess, sys; from gateway.lifecycle.run import hide_memory; hide_memory()\n"
+        f"{get_dumpable}; subprocess.run([sys.executable, '-c', {get_dumpable!r}], check=True)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, timeout=100, check=True
+    )
+    assert ran.stdout.split() == [b"0", b"1"]
+
+
 def test_on_a_terminal_it_is_text() -> None:
     """A person reads it there."""
     ours, its = os.openpty()

@@ -75,8 +75,8 @@ NOBODY: Final[StreamOwner] = _Nobody()
 class ClientStream(Downstream):
     """A client's transport, as an exchange and its connection use it.
 
-    Invariant: while reading is paused, the socket is looked at, since nobody tells us then that the
-    client has left.
+    Invariant: while an exchange pauses reading, the socket is looked at, since nobody tells us then
+    that the client has left. The other pauses are short.
     """
 
     __slots__ = (
@@ -140,12 +140,11 @@ class ClientStream(Downstream):
         transport = self.transport
         if transport is None:
             return
-        if not self.held_by:
-            if not transport.is_closing():
-                transport.pause_reading()
-            if self._looking is None:
-                self._look_later()
+        if not self.held_by and not transport.is_closing():
+            transport.pause_reading()
         self.held_by |= reason
+        if reason == FOR_EXCHANGE and self._looking is None:
+            self._look_later()
 
     def release(self, reason: int) -> None:
         """Go on reading, if there is no other reason not to."""
@@ -205,7 +204,7 @@ class ClientStream(Downstream):
     def _look(self) -> None:
         """See whether the client has left; while nothing is read, nobody tells us."""
         self._looking = None
-        if not self.held_by or self.transport is None:
+        if not self.held_by & FOR_EXCHANGE or self.transport is None:
             return
         if not (self.owner.busy and self.has_left() and self.owner.client_vanished()):
             self._look_later()

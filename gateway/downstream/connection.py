@@ -44,6 +44,7 @@ that counts as ours."""
 _LARGE_BYTES: Final = 4 * 1024
 """A request that arrives whole is counted from here on: it may wait for its response."""
 
+_HEAD_END: Final = b"\r\n\r\n"
 _SWITCHED: Final = Phase.TUNNEL
 
 _log: Final = logging.getLogger("gateway.downstream")
@@ -102,7 +103,7 @@ class ClientConnection(StreamOwner):
         self.received_at = 0.0  # the last read
         self._starting = False
         self.turns: Turns | None = None
-        """Where there are many clients."""
+        """Where there are many clients, or this one sends a large head."""
 
     @property
     def busy(self) -> bool:
@@ -141,6 +142,8 @@ class ClientConnection(StreamOwner):
             return
         now = self.received_at = self._context.clock()
         reader, exchange, request = self.reader, self.exchange, self.request
+        if request is None and len(data) > _LARGE_BYTES and _HEAD_END not in data:
+            self.turns = self._listener.turns  # a millisecond's work; no usual client sends that
         if self.turns is not None and not (
             data := self.turns.due(self.stream, data, request is None)
         ):

@@ -117,10 +117,13 @@ class BurstServer:
         with suppress(OSError):  # none is left, or no file can be opened: the next turn sees
             for _ in range(min(_AT_A_TIME, self._most_waiting - self.waiting)):
                 connection, _ = queue.accept()
-                is_small = _unread_bytes(connection) <= _SMALL_BYTES
-                (self._small if is_small else self._large).append(connection)
+                self._waiting_with(connection).append(connection)
         if not self._is_begun:
             self._begin_with_some()
+
+    def _waiting_with(self, connection: socket.socket) -> deque[socket.socket]:
+        """Return those that have sent about as much as a connection has by now."""
+        return self._small if _unread_bytes(connection) <= _SMALL_BYTES else self._large
 
     def _begin_with_some(self) -> None:
         """Hand some connections to the loop, and others in the next turns.
@@ -133,6 +136,9 @@ class BurstServer:
         ):  # fmt: skip
             for number in range(min(most, len(waiting))):
                 connection = waiting.popleft() if number % 2 else waiting.pop()
+                if waiting is self._small and self._waiting_with(connection) is self._large:
+                    self._large.append(connection)  # it has sent much meanwhile
+                    continue
                 task = asyncio.create_task(self._join(connection), name="accept")
                 self._joining.add(task)
                 task.add_done_callback(self._joining.discard)

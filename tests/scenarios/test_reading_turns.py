@@ -9,6 +9,7 @@ from typing import cast
 
 import pytest
 
+from gateway.downstream.client_stream import FOR_EXCHANGE, FOR_MEMORY, FOR_TURN
 from gateway.downstream.connection import CROWD, ClientConnection
 from gateway.downstream.memory_budget import READ_TOGETHER
 from gateway.downstream.reading_turns import LONG_S, MOST_BYTES, READERS, SMALL_BYTES
@@ -68,6 +69,46 @@ async def test_first_clients_never_wait(open_stage: OpenStage) -> None:
     stage.client.sends(GET)
     assert stage.service.received
     stage.service.answers(OK)
+
+
+async def test_first_clients_wait_where_they_send_large_heads(open_stage: OpenStage) -> None:
+    """
+    Thirty of them would make a turn of thirty milliseconds. An upload's head is small.
+    """
+    stage = open_stage()
+    first, late, upload_ = stage.new_client(), stage.new_client(), stage.new_client()
+    first.sends(HEAD)
+    stage.clock.advance(LONG_S * 2)
+    late.sends(HEAD)
+    upload_.sends(LARGE)
+    protocol = cast(ClientConnection, late._transport._protocol)
+    assert stage._listener.turns.waiting_bytes(protocol.stream) == len(HEAD)
+    assert stage.service.received.startswith(b"POST")
+
+    await stage.until(lambda: not stage._listener.turns.waiting_bytes(protocol.stream))
+    await stage.until(lambda: late._transport.is_read)
+    late.sends(b"\r\n")
+    await stage.until(lambda: len(stage.services) == 2)
+    stage.services[1].answers(OK)
+    assert late.reply.status == 200
+    upload_.vanish()
+    first.vanish()
+
+
+async def test_nobody_looks_whether_a_client_has_left_that_waits_for_its_turn(
+    stage: Stage,
+) -> None:
+    """
+    It is read again soon. In a flood, a thousand timers would end in one turn of the loop.
+    """
+    stream = cast(ClientConnection, stage.client._transport._protocol).stream
+    stream.hold(FOR_TURN)
+    stream.hold(FOR_MEMORY)
+    assert stream._looking is None
+    stream.pause_reading()
+    assert stream._looking is not None
+    for reason in (FOR_TURN, FOR_MEMORY, FOR_EXCHANGE):
+        stream.release(reason)
 
 
 async def test_small_requests_overtake_large_ones(open_stage: OpenStage) -> None:

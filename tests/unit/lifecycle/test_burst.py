@@ -155,6 +155,25 @@ async def test_who_has_sent_much_waits_for_the_others() -> None:
             caller.close()
 
 
+async def test_who_sends_much_while_it_waits_waits_longer() -> None:
+    """It is looked at again before it is begun with: eight of those are read in a turn."""
+    known: list[Accepted] = []
+    async with burst_server(known) as server:
+        callers = connected(server, MANY)
+        while not server.waiting:  # noqa: ASYNC110  # a turn is short
+            await asyncio.sleep(0)
+        for caller in callers:
+            caller.send(bytes(8 * 1024))
+        for _ in range(TURNS // 4):  # in which those are begun with that were on their way
+            await asyncio.sleep(0)
+        while len(known) < MANY:
+            before = len(known)
+            await asyncio.sleep(0)
+            assert len(known) - before <= 8
+        for caller in callers:
+            caller.close()
+
+
 async def test_the_newest_and_the_oldest_come_first() -> None:
     """In a flood, a new one would else wait as long as it lasts, or an old one for ever."""
     known: list[Accepted] = []

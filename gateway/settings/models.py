@@ -66,7 +66,7 @@ class Timeouts(Section):
     connect: PositiveDuration = 5.0
     """Name look-up, TCP and TLS together; then 504 `connection_timeout`."""
     first_byte: PositiveDuration = FIRST_BYTE_S
-    """From the request's end to the answer's first byte; then 504 `http_response_timeout`. The
+    """From the request's end to the response's first byte; then 504 `http_response_timeout`. The
     cloud ends a prediction after 40 s."""
     first_chunk: PositiveDuration = Field(
         default_factory=lambda data: data.get("first_byte", FIRST_BYTE_S)

@@ -16,7 +16,7 @@ class Tls(Section):
     server_name: HostName | None = None
     """Name to ask for and to verify instead of the URL's host; for addresses and tunnels."""
     verify: bool = True
-    """Whether the certificate is verified. `false` sends the token to any server that answers, and
+    """Whether the certificate is verified. `false` sends the token to whatever server is there, and
     causes a warning at every start."""
     client_cert_file: ReadableFile | None = None
     """PEM file of our own certificate with its chain, when the other side asks for one."""

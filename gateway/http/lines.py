@@ -144,9 +144,10 @@ class FieldReader(Generic[_Head]):
                 # Also white space before the colon, a folded line (RFC 9112 sections 5.1, 5.2).
                 raise self._malformed("a line of the head is no field")
             judge = self._learn(name)
-        text, given = raw, value
-        value = given.strip(b" \t")
-        if len(given) != len(value) + 1 or given[0] != _SPACE:
+        if len(value) > 1 and value[0] == _SPACE and value[1] > _SPACE and value[-1] > _SPACE:
+            text, value = raw, value[1:]  # as nearly everybody writes it
+        else:
+            given, value = value, value.strip(b" \t")
             if judge is self._transfer_encoding and b"\t" in given.lstrip(b" \t"):
                 # Some readers do not know the coding then, and read until the connection ends.
                 raise self._malformed("a TAB behind Transfer-Encoding")

@@ -11,11 +11,11 @@ _SMALL_PIECE_BYTES: Final = 512
 """On average; below it the pieces cost more, as objects, than a copy of them, however many."""
 
 
-def joined_if_small(pieces: Sequence[bytes]) -> bytes | None:
+def joined_if_small(pieces: list[bytes]) -> bytes | None:
     """Return `pieces` as one, or None when a copy would cost more than writing them one by one."""
     count = len(pieces)
     if count == 2:  # a head and a body: most of all
-        first, second = pieces
+        first, second = pieces[0], pieces[1]  # compiled, a third of what unpacking costs
         return first + second if len(first) + len(second) <= _SMALL_BYTES else None
     if count == 1:
         return pieces[0]

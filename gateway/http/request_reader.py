@@ -151,13 +151,13 @@ class RequestReader:
             data = data.lstrip(_LINE_END)
             if not data:
                 return
-        end = data.find(b"\r\n\r\n")
-        if end >= 0:
-            head = self._read_lines(self._head, data[:end])
+        block, is_complete, rest = data.partition(b"\r\n\r\n")
+        if is_complete:
+            head = self._read_lines(self._head, block)
             request_head.finish(head)
             self._head = None
             self._unread = b""
-            self._begin_body(Request(head), data[end + 4 :])
+            self._begin_body(Request(head), rest)
             return
         end = data.rfind(b"\r\n")
         if end >= 0 and (self._head is None or end > 0):

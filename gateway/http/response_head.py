@@ -139,10 +139,9 @@ def finish(head: ResponseHead, *, head_request: bool) -> None:
     if status < 200 and status != 101 and (head.line.http_1_0 or b"close" in head.options):
         # HTTP/1.0 knows none, and behind a close nothing may follow; some readers stop there.
         raise malformed("an interim response that ends the connection")
-    # Framing is not an option that can be listed (RFC 9110 section 7.6.1).
-    named = named_by(head.options) - {b"content-length"} if head.options else NO_NAMES
-    if named:
-        head.lines = without(head.lines, named)
+    if head.options and (named := named_by(head.options)):
+        # Framing is not an option that can be listed (RFC 9110 section 7.6.1).
+        head.lines = without(head.lines, named - _FRAMING)
     # RFC 9112 section 6.3, its steps in order.
     if head_request or status in _WITHOUT_BODY or status < 200:
         head.framing = NO_BODY
@@ -158,6 +157,7 @@ def finish(head: ResponseHead, *, head_request: bool) -> None:
 
 _WITHOUT_BODY: Final = frozenset({204, 304})
 _CLOSE_OPTION: Final = frozenset({b"close"})
+_FRAMING: Final = frozenset({b"content-length"})
 
 
 def malformed(detail: str) -> UpstreamError:

@@ -120,13 +120,15 @@ class ResponseReader:
 
     def _read_head(self, data: bytes) -> list[bytes]:
         unread = self._unread
-        at = max(len(unread) - 3, 0)
         if unread:
-            data = unread + data
-        if not data.startswith(_STATUS_LINE_BEGIN[: len(data)]):
-            raise malformed("the response does not begin with a status line")
-        end = data.find(b"\r\n\r\n", at)
-        if end < 0:
+            begin, data = unread[:-3], unread + data  # what has been looked at has no end in it
+            block, is_complete, rest = data[len(begin) :].partition(b"\r\n\r\n")
+            block = begin + block
+        else:
+            block, is_complete, rest = data.partition(b"\r\n\r\n")
+        if not is_complete:
+            if not data.startswith(_STATUS_LINE_BEGIN[: len(data)]):
+                raise malformed("the response does not begin with a status line")
             if self._overhead + len(data) - 3 > MAX_HEAD_BYTES:  # but for its last line ends
                 raise malformed("the head is too large")
             # So nobody waits for the end of a head whose lines end without CR.
@@ -136,12 +138,11 @@ class ResponseReader:
             self._unread = data
             return []
         self._unread = b""
-        head = self._head_in(data[:end])
-        rest = data[end + 4 :]
+        head = self._head_in(block)
         if not head.is_interim or head.status == 101:
             return self._begin_body(head, rest)
         self._interim += 1
-        self._overhead += end + 4
+        self._overhead += len(data) - len(rest)
         if self._interim > _MAX_INTERIM:
             raise malformed("too many interim responses")
         return self._read_head(rest) if rest else []

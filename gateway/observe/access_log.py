@@ -9,7 +9,7 @@ import select
 import stat
 import time
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 _MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
 """Bytes that may wait, about 15 000 lines; further lines are dropped and counted."""
@@ -19,47 +19,49 @@ _NO_WAITS: Final = ',"queue_us":0,"credential_us":0,"connect_us":0,"first_byte_u
 _GOOD_END: Final = ',"retries":0,"error":"","rejection":"","upstream_request_id":""}\n'
 
 
-class Record(NamedTuple):
-    """What is logged of one request. Times are in seconds; texts are plain, and written unquoted.
+class Record:
+    """What is logged of one request, filled in when it has ended. Not changed afterwards.
+
+    Times are in seconds; texts are plain, and written unquoted.
 
     The reference of the access log is made from the docstrings.
     """
 
-    ended_at: float
+    ended_at: float = 0.0
     """When the request ended, in UTC. Here on the clock that `write` is told the time of."""
-    request_id: str
+    request_id: str = ""
     """The caller's `X-Request-Id` if it sent one, else the gateway's; the response has it too."""
-    service: str
+    service: str = ""
     """Name of the service; `other` if none was found."""
-    method: str
+    method: str = ""
     """Method that the service's `methods` names; `other` for any else."""
-    status: int
+    status: int = 0
     """HTTP status that the caller got; 0 if it had left before it got one."""
-    duration_s: float
+    duration_s: float = 0.0
     """From the request's head to the last byte of its response; the others are parts of it."""
-    queue_s: float
+    queue_s: float = 0.0
     """Waited for a place in flight (`max_in_flight`)."""
-    credential_s: float
+    credential_s: float = 0.0
     """Waited for a login, because there was no usable token."""
-    connect_s: float
+    connect_s: float = 0.0
     """Waited for a new connection to the service; 0 on a kept one."""
-    first_byte_s: float
+    first_byte_s: float = 0.0
     """From the request sent to the response's first byte; 0 if none came."""
-    first_chunk_s: float
+    first_chunk_s: float = 0.0
     """From the request sent to the first byte of the response's body; 0 if none came."""
-    overhead_s: float
+    overhead_s: float = 0.0
     """The gateway's own share, all waiting excluded."""
-    request_bytes: int
+    request_bytes: int = 0
     """Length of the request's body."""
-    response_bytes: int
+    response_bytes: int = 0
     """Length of the response's body, as far as the caller got it."""
-    retries: int
+    retries: int = 0
     """How often the request was sent again."""
-    error: str
+    error: str = ""
     """What went wrong: label `error` of `gateway_errors_total`; empty if nothing did."""
-    rejection: str
+    rejection: str = ""
     """Why it was not taken: label `reason` of `gateway_requests_rejected_total`; else empty."""
-    upstream_request_id: str
+    upstream_request_id: str = ""
     """The request id in the service's response, for its owner's log; empty without one."""
     layer: str = ""
     """Label `layer` of `gateway_errors_total` if there is an error; not in the line."""
@@ -93,29 +95,10 @@ class AccessLog:
         offset = wall_now - now
         second = millisecond = 0
         until_second = stamp = ""
-        # Unpacked at once: an attribute of a named tuple costs as much as the digits it becomes.
-        for (
-            ended_at,
-            request_id,
-            service,
-            method,
-            status,
-            duration_s,
-            queue_s,
-            credential_s,
-            connect_s,
-            first_byte_s,
-            first_chunk_s,
-            overhead_s,
-            request_bytes,
-            response_bytes,
-            retries,
-            error,
-            rejection,
-            upstream_request_id,
-            _layer,
-        ) in records:
-            at = int((ended_at + offset) * 1000)
+        service = method = what = ""
+        status = -1
+        for record in records:
+            at = int((record.ended_at + offset) * 1000)
             if at != millisecond:
                 millisecond = at
                 if at // 1000 != second:
@@ -124,25 +107,35 @@ class AccessLog:
                 # Three digits; compiled, a format of its own costs six times that.
                 milliseconds = str(1000 + at % 1000)[1:]
                 stamp = f'{{"time":"{until_second}.{milliseconds}Z","request_id":"'
-            # What is nearly always the same is not formatted again: a third of the whole line.
-            waits = _NO_WAITS
-            if credential_s or connect_s or queue_s:
-                waits = (
-                    f',"queue_us":{int(queue_s * 1e6)},"credential_us":{int(credential_s * 1e6)},'
-                    f'"connect_us":{int(connect_s * 1e6)},"first_byte_us":'
+            # What is nearly always the same is not formatted again: half of the whole line.
+            if record.status != status or record.service != service or record.method != method:
+                status, service, method = record.status, record.service, record.method
+                what = (
+                    f'","service":"{service}","method":"{method}","status":{status},"duration_us":'
                 )
+            waits = _NO_WAITS
+            if record.credential_s or record.connect_s or record.queue_s:
+                waits = (
+                    f',"queue_us":{int(record.queue_s * 1e6)},'
+                    f'"credential_us":{int(record.credential_s * 1e6)},'
+                    f'"connect_us":{int(record.connect_s * 1e6)},"first_byte_us":'
+                )
+            first_byte_us = first_chunk_us = str(int(record.first_byte_s * 1e6))
+            if record.first_chunk_s != record.first_byte_s:
+                first_chunk_us = str(int(record.first_chunk_s * 1e6))
             end = _GOOD_END
-            if retries or error or upstream_request_id:
+            if record.retries or record.error or record.upstream_request_id:
                 end = (
-                    f',"retries":{retries},"error":"{error}","rejection":"{rejection}",'
-                    f'"upstream_request_id":"{upstream_request_id}"}}\n'
+                    f',"retries":{record.retries},"error":"{record.error}",'
+                    f'"rejection":"{record.rejection}",'
+                    f'"upstream_request_id":"{record.upstream_request_id}"}}\n'
                 )
             lines.append(
-                f'{stamp}{request_id}","service":"{service}","method":"{method}",'
-                f'"status":{status},"duration_us":{int(duration_s * 1e6)}{waits}'
-                f'{int(first_byte_s * 1e6)},"first_chunk_us":{int(first_chunk_s * 1e6)},'
-                f'"overhead_us":{int(overhead_s * 1e6)},'
-                f'"request_bytes":{request_bytes},"response_bytes":{response_bytes}{end}'
+                f"{stamp}{record.request_id}{what}{int(record.duration_s * 1e6)}"
+                f"{waits}{first_byte_us},"
+                f'"first_chunk_us":{first_chunk_us},"overhead_us":{int(record.overhead_s * 1e6)},'
+                f'"request_bytes":{record.request_bytes},'
+                f'"response_bytes":{record.response_bytes}{end}'
             )
         if len(self._pending) > _MAX_PENDING_BYTES:
             self.lost += len(lines)

@@ -1,4 +1,4 @@
-"""Histograms of plain integers: an observation costs two additions and a search."""
+"""Histograms of plain integers: an observation costs two additions and a short search."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _place_of: Final = bisect_left  # compiled, an imported name is looked up at eac
 class Histogram:
     """Counts per bucket, a sum, and an example per bucket; not shared between threads."""
 
-    __slots__ = ("bounds", "counts", "exemplars", "total")
+    __slots__ = ("_last", "bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(map(float, bounds))  # comparing with an integer takes thrice as long
@@ -24,10 +24,11 @@ class Histogram:
         self.exemplars = [_NO_EXEMPLAR] * (len(bounds) + 1)
         """Of each bucket its newest traced value: traceparent as received, value, seconds since the
         epoch."""
+        self._last = 0  # bucket of the value before
 
     def observe(self, value: float) -> None:
         """Count one value, in the unit of the bounds."""
-        self.counts[_place_of(self.bounds, value)] += 1
+        self.counts[self._place(value)] += 1
         self.total += value
 
     def observe_in_trace(self, value: float, traceparent: bytes, at: float) -> None:
@@ -38,10 +39,20 @@ class Histogram:
             traceparent: as received; read at the scrape, where one that is no trace is left out.
             at: when, in seconds since the epoch.
         """
-        place = _place_of(self.bounds, value)
+        place = self._place(value)
         self.counts[place] += 1
         self.total += value
         self.exemplars[place] = traceparent, value, at
+
+    def _place(self, value: float) -> int:
+        """Return the bucket that `value` is in, from that of the value before: most are near it."""
+        bounds, place = self.bounds, self._last
+        while place < len(bounds) and value > bounds[place]:
+            place += 1
+        while place > 0 and value <= bounds[place - 1]:
+            place -= 1
+        self._last = place
+        return place
 
     def buckets(self) -> list[tuple[str, float]]:
         """Return cumulative counts by upper bound, as the exposition wants them."""

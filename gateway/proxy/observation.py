@@ -39,8 +39,7 @@ LATEST: Final = 50
 """How many requests are kept for people to look at."""
 
 _ID_PREFIX: Final = os.urandom(6).hex()
-_ids: Final = itertools.count(1)
-_make_tuple: Final = tuple.__new__
+_next_number: Final = itertools.count(1).__next__
 _GATEWAY: Final = Layer.GATEWAY  # looking members up is dear (Python 3.11)
 _CLIENT: Final = Layer.CLIENT
 _IDENTITY: Final = Layer.IDENTITY
@@ -115,7 +114,7 @@ class Observation:
     def request_id(self) -> str:
         """Return the client's own `X-Request-Id` if it is plain, else one made for this request."""
         if not self._request_id:
-            self._request_id = self.head.request_id or f"{_ID_PREFIX}-{next(_ids)}"
+            self._request_id = self.head.request_id or f"{_ID_PREFIX}-{_next_number()}"
         return self._request_id
 
     def blame(self, error: GatewayError) -> None:
@@ -207,7 +206,8 @@ class Observer:
         offset_s = wall_now - now
         records = []
         for seen in ended:
-            record = _account_for(seen, offset_s)
+            record = _record_of(seen)
+            _count(seen, record, offset_s)
             if seen.span is not None and self.tracer is not None:
                 self.tracer.end(
                     seen.span,
@@ -278,75 +278,79 @@ def _first_chunk_at(seen: Observation) -> float:
     return body.first_chunk_at if body is not None and body.is_late else seen.first_byte_at
 
 
-def _account_for(seen: Observation, epoch_offset_s: float) -> Record:
-    """Count an exchange that has ended; return its line.
+def _record_of(seen: Observation) -> Record:
+    """Return what is logged of an exchange that has ended."""
+    waits, first_byte_at, sent_at = seen.waits, seen.first_byte_at, seen.sent_at
+    record = Record()
+    record.ended_at = seen.ended_at
+    record.request_id = seen.request_id()
+    record.service = seen.metrics.name
+    record.method = seen.head.line.method or "other"
+    record.status = seen.status
+    duration_s = record.duration_s = seen.ended_at - seen.received_at
+    record.queue_s = waits.queue_s
+    record.credential_s = waits.credential_s
+    record.connect_s = waits.connect_s
+    if sent_at and first_byte_at > sent_at:  # else it came before the whole request had left
+        record.first_byte_s = record.first_chunk_s = first_byte_at - sent_at
+    if seen.body is not None:
+        record.first_chunk_s = _first_chunk_s(seen, seen.body, record.first_byte_s)
+    overhead_s = duration_s - waits.peers_s - waits.named_s
+    if overhead_s > 0.0:
+        record.overhead_s = overhead_s
+    record.request_bytes = seen.request_bytes
+    record.response_bytes = seen.response_bytes
+    record.retries = seen.retries
+    if seen.error:
+        record.error = seen.error
+        record.layer = seen.layer.value
+    record.rejection = seen.rejection
+    if is_plain_id(seen.upstream_request_id):
+        record.upstream_request_id = seen.upstream_request_id.decode("ascii")
+    return record
+
+
+def _first_chunk_s(seen: Observation, body: UnusualBody, first_byte_s: float) -> float:
+    if not body.is_late or not seen.first_byte_at or not seen.sent_at:
+        return first_byte_s
+    if not body.first_chunk_at or body.first_chunk_at < seen.sent_at:
+        return 0.0
+    return body.first_chunk_at - seen.sent_at
+
+
+def _count(seen: Observation, record: Record, epoch_offset_s: float) -> None:
+    """Count an exchange that has ended.
 
     A request that is part of a trace becomes an example of where its durations fell.
     """
-    head, metrics, waits = seen.head, seen.metrics, seen.waits
-    method, ended_at, trace = head.line.method, seen.ended_at, head.traceparent
-    first_byte_at, sent_at = seen.first_byte_at, seen.sent_at
-    duration_s = counted_s = ended_at - seen.received_at
-    overhead_s = duration_s - waits.peers_s - waits.named_s
-    if overhead_s < 0.0:  # noqa: PLR1730  # a call of `max` costs twice that
-        overhead_s = 0.0
-    first_byte_s = 0.0
-    if sent_at and first_byte_at > sent_at:  # else it came before the whole request had left
-        first_byte_s = first_byte_at - sent_at
-    if seen.status == 101 and first_byte_at:
+    metrics, trace = seen.metrics, seen.head.traceparent
+    duration_s, has_answer = record.duration_s, bool(seen.first_byte_at and seen.sent_at)
+    if seen.status == 101 and seen.first_byte_at:
         # What is said after a switch takes hours; its handshake is what can be slow.
-        counted_s = first_byte_at - seen.received_at
+        duration_s = seen.first_byte_at - seen.received_at
     if trace:
-        at = ended_at + epoch_offset_s
-        metrics.duration.observe_in_trace(counted_s, trace, at)
-        metrics.overhead.observe_in_trace(overhead_s, trace, at)
-        if first_byte_at and sent_at:
-            metrics.first_byte.observe_in_trace(first_byte_s, trace, at)
+        at = seen.ended_at + epoch_offset_s
+        metrics.duration.observe_in_trace(duration_s, trace, at)
+        metrics.overhead.observe_in_trace(record.overhead_s, trace, at)
+        if has_answer:
+            metrics.first_byte.observe_in_trace(record.first_byte_s, trace, at)
     else:
-        metrics.duration.observe(counted_s)
-        metrics.overhead.observe(overhead_s)
-        if first_byte_at and sent_at:
-            metrics.first_byte.observe(first_byte_s)
-    first_chunk_s = first_byte_s
+        metrics.duration.observe(duration_s)
+        metrics.overhead.observe(record.overhead_s)
+        if has_answer:
+            metrics.first_byte.observe(record.first_byte_s)
     if seen.body is not None:
-        first_chunk_s = _account_for_body(seen, seen.body, first_byte_s, epoch_offset_s)
+        _count_body(seen, seen.body, record, epoch_offset_s)
     metrics.request_bytes += seen.request_bytes
     metrics.response_bytes += seen.response_bytes
-    metrics.count_request(method, seen.status)
+    metrics.count_request(seen.head.line.method, seen.status)
     if seen.error:
         metrics.count_error(seen.layer, seen.error)
-    upstream_id = seen.upstream_request_id
-    # `Record(…)` goes through a function of Python first: three times as dear.
-    return _make_tuple(
-        Record,
-        (
-            ended_at,
-            seen.request_id(),
-            metrics.name,
-            method or "other",
-            seen.status,
-            duration_s,
-            waits.queue_s,
-            waits.credential_s,
-            waits.connect_s,
-            first_byte_s,
-            first_chunk_s,
-            overhead_s,
-            seen.request_bytes,
-            seen.response_bytes,
-            seen.retries,
-            seen.error,
-            seen.rejection,
-            upstream_id.decode("ascii") if is_plain_id(upstream_id) else "",
-            seen.layer.value if seen.error else "",
-        ),
-    )
 
 
-def _account_for_body(
-    seen: Observation, body: UnusualBody, first_byte_s: float, epoch_offset_s: float
-) -> float:
-    """Return how many seconds the first byte of the body took; 0 if none came."""
+def _count_body(
+    seen: Observation, body: UnusualBody, record: Record, epoch_offset_s: float
+) -> None:
     bodies, watch = seen.metrics.bodies, body.watch
     if watch is not None:
         if watch.is_stream:
@@ -354,13 +358,11 @@ def _account_for_body(
         if watch.tail is not None and bodies.usage is not None:
             bodies.usage.count(usage_in(watch.tail.last_bytes()))
     if not body.is_late or not seen.first_byte_at or not seen.sent_at:
-        return first_byte_s
+        return
     if not body.first_chunk_at:
-        bodies.first_chunk.leave_out(first_byte_s)
-        return 0.0
-    first_chunk_s = max(body.first_chunk_at - seen.sent_at, 0.0)
-    bodies.first_chunk.move(first_byte_s, first_chunk_s)
+        bodies.first_chunk.leave_out(record.first_byte_s)
+        return
+    bodies.first_chunk.move(record.first_byte_s, record.first_chunk_s)
     trace = seen.head.traceparent
-    if trace and first_chunk_s:
-        bodies.first_chunk.exemplify(first_chunk_s, trace, seen.ended_at + epoch_offset_s)
-    return first_chunk_s
+    if trace and record.first_chunk_s:
+        bodies.first_chunk.exemplify(record.first_chunk_s, trace, seen.ended_at + epoch_offset_s)

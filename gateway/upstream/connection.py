@@ -4,7 +4,6 @@ Writes a request, has the response read, and decides nothing.
 """
 
 import asyncio
-from collections.abc import Sequence
 from typing import cast
 
 from mypy_extensions import mypyc_attr
@@ -123,7 +122,7 @@ class Connection:
         else:
             _send(transport, pieces)
 
-    def write(self, pieces: Sequence[bytes]) -> None:
+    def write(self, pieces: list[bytes]) -> None:
         """Write more of the request's body, framed. Nothing happens when we are closed."""
         transport = self._transport
         if transport is not None and not transport.is_closing():
@@ -256,7 +255,7 @@ class Connection:
             listener.on_failure(error)
 
 
-def _send(transport: asyncio.Transport, pieces: Sequence[bytes]) -> None:
+def _send(transport: asyncio.Transport, pieces: list[bytes]) -> None:
     data = joined_if_small(pieces)
     if data is not None:
         transport.write(data)

@@ -7,6 +7,7 @@ import os
 import textwrap
 
 from gateway.observe.access_log import AccessLog, Record
+from tests.support.records import record_of
 
 _HEAD = """\
 # Access log
@@ -33,24 +34,18 @@ _UNITS = {"_us": "microseconds", "_bytes": "bytes"}
 
 def document() -> str:
     """Return config/access-log.md."""
-    record = Record(
-        ended_at=0.0,
+    record = record_of(
         request_id="01JDXV5W3M7C0000000000000A",
         service="iris",
         method="POST",
         status=200,
         duration_s=0.0123,
-        queue_s=0.0,
-        credential_s=0.0,
         connect_s=0.0008,
         first_byte_s=0.011,
         first_chunk_s=0.011,
         overhead_s=0.0002,
         request_bytes=91,
         response_bytes=127,
-        retries=0,
-        error="",
-        rejection="",
         upstream_request_id="5f3a1c",
     )
     line = _written(record)

@@ -12,33 +12,34 @@ from typing import Any
 import pytest
 
 from gateway.observe.access_log import AccessLog, Record
+from tests.support.records import record_of
 
 EPOCH_S = 1_767_225_599.0  # 2025-12-31T23:59:59Z
 MAX_PENDING = 4 * 1024 * 1024
 
 
-def record(number: int = 1, *, ended_at: float = 100.0, **changes: Any) -> Record:
+ONE = {
+    "ended_at": 100.0,
+    "service": "iris",
+    "method": "POST",
+    "status": 200,
+    "duration_s": 0.25,
+    "queue_s": 0.003,
+    "credential_s": 0.001,
+    "connect_s": 0.002,
+    "first_byte_s": 0.2,
+    "first_chunk_s": 0.21,
+    "overhead_s": 0.00005,
+    "request_bytes": 3,
+    "response_bytes": 4,
+    "retries": 1,
+    "upstream_request_id": "up",
+}
+
+
+def record(number: int = 1, **changes: Any) -> Record:
     """A record whose request id is its number."""
-    return Record(
-        ended_at=ended_at,
-        request_id=str(number),
-        service="iris",
-        method="POST",
-        status=200,
-        duration_s=0.25,
-        queue_s=0.003,
-        credential_s=0.001,
-        connect_s=0.002,
-        first_byte_s=0.2,
-        first_chunk_s=0.21,
-        overhead_s=0.00005,
-        request_bytes=3,
-        response_bytes=4,
-        retries=1,
-        error="",
-        rejection="",
-        upstream_request_id="up",
-    )._replace(**changes)
+    return record_of(**ONE | {"request_id": str(number)} | changes)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from gateway import build
 from gateway.admin.status.document import status_document
 from gateway.errors import ErrorCode, Rejection
 from gateway.identity.report import Reason
-from gateway.observe.access_log import Record
 from gateway.observe.identity_metrics import IdentityGauges, IdentityMetrics
 from gateway.observe.metrics import NO_SERVICE, Metrics
 from gateway.observe.overload import OverloadGauges
@@ -16,28 +15,27 @@ from gateway.observe.service_metrics import ServiceGauges, ServiceMetrics
 from gateway.observe.streams import UsageCounts
 from gateway.settings.effective import EffectiveValue
 from tests.support.health import BAD, GOOD, State
+from tests.support.records import record_of
 
-RECORD = Record(
-    ended_at=100.0,
-    request_id="chosen-by-the-caller",
-    service="service-0",
-    method="POST",
-    status=502,
-    duration_s=0.25,
-    queue_s=0.0,
-    credential_s=0.0,
-    connect_s=0.0,
-    first_byte_s=0.2,
-    first_chunk_s=0.21,
-    overhead_s=0.0000501,
-    request_bytes=3,
-    response_bytes=4,
-    retries=1,
-    error="connection_refused",
-    rejection="",
-    upstream_request_id="chosen-by-the-service",
-    layer="network",
-)
+FIELDS = {
+    "ended_at": 100.0,
+    "request_id": "chosen-by-the-caller",
+    "service": "service-0",
+    "method": "POST",
+    "status": 502,
+    "duration_s": 0.25,
+    "first_byte_s": 0.2,
+    "first_chunk_s": 0.21,
+    "overhead_s": 0.0000501,
+    "request_bytes": 3,
+    "response_bytes": 4,
+    "retries": 1,
+    "error": "connection_refused",
+    "upstream_request_id": "chosen-by-the-service",
+    "layer": "network",
+}
+RECORD = record_of(**FIELDS)
+WENT_WELL = record_of(**FIELDS | {"error": "", "layer": ""})
 
 
 def told(state: State, metrics: Metrics | None = None) -> Any:
@@ -163,7 +161,7 @@ def test_a_request_is_told_as_in_the_access_log() -> None:
 def test_failed_requests_have_a_list_of_their_own() -> None:
     """Else those that went well would push them out of it."""
     state = State()
-    state.latest = [(1.5e9, RECORD._replace(error="", layer="")), (1.4e9, RECORD)]
+    state.latest = [(1.5e9, WENT_WELL), (1.4e9, RECORD)]
     document = told(state)
 
     assert [request["time"] for request in document["requests"]] == [1.5e9, 1.4e9]

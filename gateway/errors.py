@@ -55,6 +55,10 @@ class Answer:
         """`error_msg` of the body: the summary, and the page in config/errors that says more."""
         return f"{self.summary} See docs: Gateway.{self.name}"
 
+    def sentence_with(self, reason: str) -> str:
+        """Return `sentence` with the reason of this one failure, a text without a full stop."""
+        return f"{self.summary} The reason: {reason}. See docs: Gateway.{self.name}"
+
 
 class ErrorCode(Enum):
     """Everything that can end an exchange; the member's lower-case name is the metric label."""

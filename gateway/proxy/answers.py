@@ -47,7 +47,7 @@ def error_response(
     answer = error.code.value
     sentence = answer.sentence
     if isinstance(error, CredentialError) and error.reason:
-        sentence = f"{sentence} The reason: {error.reason}."
+        sentence = answer.sentence_with(error.reason)
     body = json.dumps(
         {
             "error_code": f"Gateway.{answer.name}",

@@ -70,11 +70,12 @@ def test_retry_after_is_whole_seconds_rounded_up(seconds: float, shown: bytes) -
 
 
 def test_the_reason_of_a_refused_login_is_told() -> None:
-    """After the sentence that is the same for all, so that a caller can pass it to who can act."""
+    """Before the page that says more, so that a caller can pass it to who can act."""
     code, reason = ErrorCode.LOGIN_REFUSED, "IAM refuses the password: check the secret"
     body = response_to(CredentialError(code, "secret", reason=reason)).partition(b"\r\n\r\n")[2]
 
-    assert json.loads(body)["error_msg"] == f"{code.value.sentence} The reason: {reason}."
+    summary, page = code.value.summary, "See docs: Gateway.LoginRefused"
+    assert json.loads(body)["error_msg"] == f"{summary} The reason: {reason}. {page}"
 
 
 def test_only_what_passes_by_itself_says_when_to_come_back() -> None:

@@ -107,6 +107,7 @@ class Sinks:
         """Begin to write; not before `after`, which may still write the same files."""
         if self._sinks:
             self._task = asyncio.create_task(self._write(after), name=f"sinks-{self._identity}")
+            self._task.add_done_callback(self._report_defect)
 
     async def begun(self) -> None:
         """Return when every file is there, or could not be made, or the disk hangs."""
@@ -147,6 +148,14 @@ class Sinks:
         for sink in self._sinks:
             if sink.file.remove_on_exit and sink.file.path not in self._left:
                 await self._put(sink, content_of(sink.file, None))
+
+    def _report_defect(self, task: asyncio.Task[None]) -> None:
+        """Log what has ended the writing; nobody waits for it who would see."""
+        self._begun.set()
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            text = "identity %s: its sinks are not written any more because of a defect"
+            _LOG.error(text, self._identity, exc_info=error)
 
     async def _wait_until(self, instant: float) -> None:
         """Return at `instant`, or earlier if something has changed."""

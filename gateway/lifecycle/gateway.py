@@ -12,6 +12,7 @@ from gateway.admin.server import AdminServer
 from gateway.admin.status.history import History
 from gateway.http.host import AllowedHosts
 from gateway.identity.report import IdentityStatus
+from gateway.lifecycle.background import in_background
 from gateway.lifecycle.backlog import accept_the_last
 from gateway.lifecycle.binding import binding
 from gateway.lifecycle.burst import BurstServer
@@ -109,10 +110,8 @@ class Gateway:
         """
         parts = self._parts
         self._beating = [
-            asyncio.create_task(
-                heartbeat(self._supervisor, parts.metrics.loop_lag), name="heartbeat"
-            ),
-            asyncio.create_task(self._history.keep(self.uptime_s), name="history"),
+            in_background(heartbeat(self._supervisor, parts.metrics.loop_lag), "heartbeat"),
+            in_background(self._history.keep(self.uptime_s), "history"),
         ]
         try:
             self._admin = AdminServer(

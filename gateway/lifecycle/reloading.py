@@ -10,6 +10,7 @@ from gateway.admin.listener import Reload
 from gateway.errors import ConfigError
 from gateway.identity.credential_cache import CredentialCache
 from gateway.identity.sinks import Sinks
+from gateway.lifecycle.background import in_background
 from gateway.lifecycle.parts import Parts, Rebuild, Rebuilt
 from gateway.lifecycle.supervisor import Supervisor
 
@@ -63,8 +64,7 @@ class CachesAtWork:
         parts.sinks[name].start(after)
         parts.credential_caches[name].start()
         self._watching[name] = [
-            asyncio.create_task(watch(), name="secret-watch")
-            for watch in parts.watchers.get(name, ())
+            in_background(watch(), "secret-watch") for watch in parts.watchers.get(name, ())
         ]
 
     def _hold(self, task: asyncio.Task[None]) -> None:
@@ -104,7 +104,7 @@ class Reloader:
     def start(self) -> None:
         """Begin to log in; reloads are made from here on, until the gateway drains."""
         if self.parts.fleet is not None:
-            self._watching_fleet = asyncio.create_task(self.parts.fleet.watch(), name="fleet-watch")
+            self._watching_fleet = in_background(self.parts.fleet.watch(), "fleet-watch")
         self._caches.start(self.parts)
         self._watch_certificate()
         self.started = True
@@ -192,7 +192,7 @@ class Reloader:
             self._watching_certificate.cancel()
         watch = self.parts.watch_certificate
         self._watching_certificate = (
-            None if watch is None else asyncio.create_task(watch(), name="certificate-watch")
+            None if watch is None else in_background(watch(), "certificate-watch")
         )
 
     def _put_in_force(self, parts: Parts) -> None:

@@ -263,6 +263,25 @@ async def test_what_cannot_be_written_is_said_once_and_tried_again(
     assert "first" not in caplog.text
 
 
+class _Faulty(SinkFile):
+    """One that fails as only a defect of ours makes it."""
+
+    def replace(self, content: bytes) -> None:
+        raise ValueError(len(content))
+
+
+async def test_a_defect_is_told_and_holds_nothing_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody waits for the task that writes, and the gateway starts all the same."""
+    faulty = _Faulty(tmp_path / "token", "plain", "iris", 0o600, remove_on_exit=False)
+    async with bench(faulty) as on:
+        await on.sinks.begun()
+
+    [line] = caplog.messages
+    assert "not written any more because of a defect" in line
+
+
 async def test_the_end_leaves_what_remove_on_exit_says(tmp_path: Path) -> None:
     """By default the last token, so that a restart interrupts nobody."""
     stays = sink(tmp_path)

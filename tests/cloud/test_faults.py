@@ -69,7 +69,7 @@ class Cloud:
             reply, waited_s = await self.gateway.call_and_wait_s()
             if self.gateway.credential is not None:
                 assert reply.status == 200
-                assert waited_s == 0
+                assert waited_s < AT_ONCE_S
                 assert self.readiness.ready
                 served += 1
             await asyncio.sleep(0.05)
@@ -171,7 +171,7 @@ async def test_f04_iam_fails(tmp_path: Path, status: int) -> None:
         await until(lambda: it.gateway.logins(result="bad_reply") == 1)
         assert it.gateway.token == token
         reply, waited_s = await it.gateway.call_and_wait_s()
-        assert (reply.status, waited_s) == (200, 0)
+        assert (reply.status, waited_s < AT_ONCE_S) == (200, True)
         waited_s = await until(lambda: it.gateway.logins(result="ok") == 2, 10)
         assert waited_s >= 0.9, "two pauses of at least half a second each"
         assert it.gateway.token != token
@@ -251,11 +251,14 @@ async def test_f08_iam_is_slow_near_expiry(tmp_path: Path) -> None:
     """Replaced in the background: over several lives, no request waits for a slow login."""
     async with cloud(tmp_path, ttl_s=6.0) as it:
         await it.gateway.has_token()
-        it.fail("slow", delay="800ms")
+        it.fail("slow", delay="1500ms")
+        slowest_s = 0.0
         while it.gateway.logins(trigger="schedule", result="ok") < 2:
             reply, waited_s = await it.gateway.call_and_wait_s()
-            assert (reply.status, waited_s) == (200, 0), "a caller waited for a login"
+            assert reply.status == 200
+            slowest_s = max(slowest_s, waited_s)
             await asyncio.sleep(0.05)
+        assert slowest_s < 1.4, "a caller waited for a login"
         assert it.gateway.logins(trigger="demand") == 0
 
 

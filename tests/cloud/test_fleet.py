@@ -76,47 +76,43 @@ async def processes(
         yield [await start(number) for number in range(count)]
 
 
-async def share(folder: Path, redis: RedisServer, twin: Twin) -> tuple[bool, list[int], int, str]:
-    """Let two processes share a login, and a second one after a revocation.
-
-    Returns:
-        Whether Redis has always responded in time; how many logins there were after the first and
-        after the second part; how many tokens came from the other process; the first token.
-    """
-    before = twin._state.stats.login_attempts
-    async with processes(2, folder, twin, redis.settings()) as gateways:
-        for _ in range(3):
-            assert [(await ask(one, CALL))[0] for one in gateways] == [200] * 2
-        token = twin._state.tokens._good()[-1].token
-        logins = [twin._state.stats.login_attempts - before]
-        twin._state.tokens.revoke_all()
-        replies = await asyncio.gather(*(ask(one, CALL) for one in gateways for _ in range(4)))
-        assert [status for status, _ in replies] == [200] * 8
-        logins.append(twin._state.stats.login_attempts - before)
-        shared = 0.0
-        undisturbed = True
-        for one in gateways:
-            name = "gateway_token_refreshes_total"
-            shared += await one.sample(name, trigger="fleet", result="ok") or 0
-            undisturbed &= await one.sample("gateway_fleet_errors_total") == 0
-            undisturbed &= await one.sample("gateway_fleet_up") == 1
-    return undisturbed, logins, int(shared), token
+async def disturbed(gateways: list[Served]) -> list[float | None]:
+    """Wait until all can use Redis; return how often each could not."""
+    for one in gateways:
+        while await one.sample("gateway_fleet_up") != 1:  # noqa: ASYNC110  # comes from outside
+            await asyncio.sleep(_PACE_S)
+    return [await one.sample("gateway_fleet_errors_total") for one in gateways]
 
 
 async def test_processes_share_one_login(tmp_path: Path, redis: RedisServer, twin: Twin) -> None:
     """At the start and after a revocation under traffic; and Redis holds nothing readable.
 
     A machine may be too busy for Redis to respond in time; then each logs in by itself, as it
-    should, and others are started.
+    should. So the start is judged only if that was not so, and tokens are revoked until it is not.
     """
-    trials = 1
-    undisturbed, logins, shared, token = await share(tmp_path / "1", redis, twin)
-    while not undisturbed and trials < _TRIALS:
-        trials += 1
-        await redis.do("FLUSHALL")
-        undisturbed, logins, shared, token = await share(tmp_path / str(trials), redis, twin)
-    assert undisturbed
-    assert (logins, shared) == ([1, 2], 2)
+    stats = twin._state.stats
+    async with processes(2, tmp_path, twin, redis.settings()) as gateways:
+        for _ in range(3):
+            assert [(await ask(one, CALL))[0] for one in gateways] == [200] * 2
+        errors = await disturbed(gateways)
+        if errors == [0, 0]:
+            assert stats.login_attempts == 1
+        token = twin._state.tokens._good()[-1].token
+        logins = 0
+        for _ in range(4):  # more, one after the other, are taken for what no token cures
+            before = stats.login_attempts
+            twin._state.tokens.revoke_all()
+            replies = await asyncio.gather(*(ask(one, CALL) for one in gateways for _ in range(4)))
+            assert [status for status, _ in replies] == [200] * 8
+            logins = stats.login_attempts - before
+            if errors == (errors := await disturbed(gateways)):
+                break
+        assert logins == 1
+        shared = [
+            await one.sample("gateway_token_refreshes_total", trigger="fleet", result="ok")
+            for one in gateways
+        ]
+        assert sum(count or 0 for count in shared) >= 1
 
     keys = await redis.do("KEYS", "*")
     assert len(keys) >= 3

@@ -16,10 +16,14 @@ from tests.support.tools import LONG
 from tests.support.virtual_loop import VirtualLoop
 from tests.support.workers import Scheduling, mark_long_forms, sort
 
-# The same examples in every run, so that nobody's change fails by another's luck; deadlines are
-# a busy machine's. For the search itself: pytest --hypothesis-profile=search
+# The same examples in every run, so that nobody's change fails by another's luck; on a busy machine
+# nothing is too slow. For the search itself: pytest --hypothesis-profile=search
 hypothesis.settings.register_profile(
-    "steady", derandomize=True, deadline=None, max_examples=100 if LONG else 40
+    "steady",
+    derandomize=True,
+    deadline=None,
+    max_examples=100 if LONG else 40,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.register_profile("search", max_examples=5000, deadline=None)
 hypothesis.settings.load_profile("steady")

@@ -158,6 +158,19 @@ async def test_what_has_arrived_by_then_is_in_flight() -> None:
             assert caller.recv(9999).startswith(b"HTTP/1.1 200 ")
 
 
+async def test_what_waits_to_be_accepted_is_answered() -> None:
+    """More connections than are accepted in a turn: closing the listener would reset the rest."""
+    async with running_gateway(1) as gateway:
+        where = ("127.0.0.1", gateway.port)  # whose loop stands still meanwhile
+        waiting = [socket.create_connection(where, timeout=60) for _ in range(400)]
+        for caller in waiting:
+            caller.sendall(POST.replace(b"/iris", b"/none"))
+        await gateway.gateway.stop()
+        for caller in waiting:
+            assert caller.recv(9999).startswith(b"HTTP/1.1 404 ")
+            caller.close()
+
+
 async def test_what_comes_after_that_is_refused() -> None:
     """503 with a sentence, on a connection that was taken at the last moment; then it is closed."""
     gate = Gate()

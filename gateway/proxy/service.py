@@ -93,24 +93,22 @@ class Service:
     rejected: RejectedCredential = field(default_factory=RejectedCredential)
 
 
-@dataclass(frozen=True, slots=True)
 class RouteTable:
-    """Finds the service for a path. A service answers at `/<name>` and at its own path.
+    """Finds the service for a path: each answers at `/<name>` and at its own. Not changed.
 
     Invariants: the longest prefix that ends at a slash wins; a path that two services have in
     common belongs to neither of them, so nothing is sent to the wrong one.
     """
 
-    services: tuple[Service, ...]
-    _by_prefix: dict[bytes, Service] = field(init=False, repr=False, default_factory=dict)
+    __slots__ = ("_by_prefix", "_longest", "services")
 
-    def __post_init__(self) -> None:
+    def __init__(self, services: tuple[Service, ...]) -> None:
         """Collect the prefixes."""
-        own = [service.path for service in self.services]
-        self._by_prefix.update(
-            (service.path, service) for service in self.services if own.count(service.path) == 1
-        )
-        self._by_prefix.update((b"/" + s.name.encode("ascii"), s) for s in self.services)
+        self.services = services
+        own = [service.path for service in services]
+        self._by_prefix = {s.path: s for s in services if own.count(s.path) == 1}
+        self._by_prefix.update((b"/" + s.name.encode("ascii"), s) for s in services)
+        self._longest = max(map(len, self._by_prefix), default=0)  # prefix, in bytes
 
     def find(self, path: bytes) -> tuple[Service, bytes]:
         """Return the service and the path to ask of it.
@@ -122,6 +120,8 @@ class RouteTable:
             DownstreamError: no service has this path.
         """
         prefix = path
+        if len(path) > self._longest:  # else a long path of short segments would take long
+            prefix = path[: self._longest + 1].rpartition(b"/")[0]
         while True:
             service = self._by_prefix.get(prefix)
             if service is not None:

@@ -75,6 +75,8 @@ def test_what_belongs_to_nobody_is_unknown() -> None:
         (b"/v1/infers/1/deepe", "a", b"/v1/infers/1/deepe"),
         (b"/v1/infers/1/deeperx", "a", b"/v1/infers/1/deeperx"),
         (b"/v1/infers/12", "", b""),
+        (b"/a" + b"/x" * 4000, "a", b"/v1/infers/1" + b"/x" * 4000),
+        (b"/x" * 4000, "", b""),
         (b"/abc", "", b""),
         (b"/A", "", b""),
         (b"/%61", "", b""),

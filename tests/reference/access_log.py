@@ -1,10 +1,9 @@
 """The reference of the access log, made from a line that it writes and the fields' docstrings."""
 
 import ast
-import inspect
 import json
 import os
-import textwrap
+from importlib.resources import files
 
 from gateway.observe.access_log import AccessLog, Record
 from tests.support.records import record_of
@@ -72,9 +71,11 @@ def _row(key: str, value: object) -> str:
 
 
 def _meanings() -> dict[str, str]:
-    """Return the docstring of each field of `Record`."""
-    [definition] = ast.parse(textwrap.dedent(inspect.getsource(Record))).body
-    assert isinstance(definition, ast.ClassDef)
+    """Return the docstring of each field of `Record`; a compiled class does not know its source."""
+    module = ast.parse(files("gateway.observe").joinpath("access_log.py").read_text())
+    [definition] = [
+        one for one in module.body if isinstance(one, ast.ClassDef) and one.name == Record.__name__
+    ]
     found = {}
     for field, said in zip(definition.body, definition.body[1:], strict=False):
         if (

@@ -222,7 +222,7 @@ class MemoryBudget(Memory):
         held = [held_bytes(one.client) > _MUCH_BYTES for one in stopped]
         self._stopped += compress(stopped, map(not_, held))
         loop = asyncio.get_running_loop()
-        loop.call_later(_TURN_S, self._go_on)
+        loop.call_later(_TURN_S, self._go_on_after_stop)
         loop.call_later(_PAUSE_S, self._go_on_with, list(compress(stopped, held)))
 
     def _go_on_with(self, stopped: Sequence["_Stopped"]) -> None:
@@ -231,13 +231,25 @@ class MemoryBudget(Memory):
         if not self._is_stopped:
             self._go_on()
 
+    def _go_on_after_stop(self) -> None:
+        """Read again; no other stop begins before the loop has had a chance to read at all.
+
+        Else what waits for its turn could bring one stop after the other, and nobody be read.
+        """
+        asyncio.get_running_loop().call_soon(self._stop_is_over)
+        self._go_on()
+
+    def _stop_is_over(self) -> None:
+        self._is_stopped = False
+        if self._stopped and not self._goes_on:  # those that hold much have come meanwhile
+            self._go_on()
+
     def _go_on(self) -> None:
         """Read again from some, the newest and the oldest, and from others in the next turns.
 
         Of all at once, so much would come that all were to be stopped again. A new client does not
         wait for a thousand others, and no stop makes an old one wait for ever.
         """
-        self._is_stopped = False
         stopped = self._stopped
         for number in range(min(READ_TOGETHER, len(stopped))):
             one = stopped.popleft() if number % 2 else stopped.pop()

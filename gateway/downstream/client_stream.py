@@ -48,6 +48,14 @@ class StreamOwner(Watched):
         """Called when the client has left while nothing is read; return whether that ends it."""
         raise NotImplementedError
 
+    def much_written(self) -> None:
+        """Called when more of a response has been written than a small one has."""
+        raise NotImplementedError
+
+    def resume_writing(self) -> None:
+        """Called when more of the response may be written, after `writing_paused`."""
+        raise NotImplementedError
+
 
 class _Nobody(StreamOwner):
     __slots__ = ()
@@ -67,6 +75,12 @@ class _Nobody(StreamOwner):
         """Do nothing."""
         return False
 
+    def much_written(self) -> None:
+        """Do nothing."""
+
+    def resume_writing(self) -> None:
+        """Do nothing."""
+
 
 NOBODY: Final[StreamOwner] = _Nobody()
 """Owns a stream that has ended: with its owner it would be a cycle."""
@@ -81,6 +95,7 @@ class ClientStream(Downstream):
 
     __slots__ = (
         "_looking",
+        "_rests",
         "_writing_paused",
         "held_by",
         "owner",
@@ -95,6 +110,7 @@ class ClientStream(Downstream):
         self.held_by = 0
         """Why nothing is read from the client now, whatever it sends: reasons, added up."""
         self._writing_paused = False
+        self._rests = False  # nothing more of a response is written until its next turn
         self._looking: asyncio.TimerHandle | None = None
 
     @property
@@ -109,8 +125,8 @@ class ClientStream(Downstream):
 
     @property
     def writing_paused(self) -> bool:
-        """Whether the client reads more slowly than we write."""
-        return self._writing_paused
+        """Whether the client reads more slowly than we write, or waits for its turn."""
+        return self._writing_paused or self._rests
 
     def note_writing(self, *, paused: bool) -> None:
         """Note what the event loop says of the client's reading."""
@@ -126,6 +142,22 @@ class ClientStream(Downstream):
             transport.write(data)
         else:
             transport.writelines(pieces)
+            self.owner.much_written()
+
+    def rest(self) -> None:
+        """Let the response under way wait until `go_on`."""
+        self._rests = True
+
+    def go_on(self) -> bool:
+        """Let go on what had to wait for its turn; return whether something had."""
+        if not self._rests and not self.held_by & FOR_TURN:
+            return False
+        self.release(FOR_TURN)
+        if self._rests:
+            self._rests = False
+            if not self._writing_paused:
+                self.owner.resume_writing()
+        return True
 
     def pause_reading(self) -> None:
         """Leave what the client sends in the kernel, and look from time to time whether it left."""
@@ -196,6 +228,7 @@ class ClientStream(Downstream):
 
     def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
         """Let the connection go on (see `Downstream`)."""
+        self._rests = False
         self.owner.exchange_ended(keep_alive=keep_alive, now=now)
 
     def _look_later(self) -> None:

@@ -191,6 +191,11 @@ class ClientConnection(StreamOwner):
         self.stream.note_writing(paused=True)
         self._memory.note(self.stream.unsent_bytes)
 
+    def much_written(self) -> None:
+        """Let other clients have their turn before more of the response is read."""
+        if self.turns is not None:
+            self.turns.rest(self.stream)
+
     def resume_writing(self) -> None:
         """Let the service go on as well."""
         self.stream.note_writing(paused=False)

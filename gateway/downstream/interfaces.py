@@ -36,6 +36,10 @@ class Turns:
         """Read nothing from a client until it is its turn."""
         raise NotImplementedError
 
+    def rest(self, client: ClientStream) -> None:
+        """Read nothing more of a response to a client until it is its turn."""
+        raise NotImplementedError
+
     def waiting_bytes(self, client: ClientStream) -> int:
         """Return how much of a client waits."""
         raise NotImplementedError

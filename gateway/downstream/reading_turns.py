@@ -5,7 +5,7 @@ a thousand clients send at once would take tenths of a second, and a request tak
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -22,7 +22,7 @@ heads, of which nothing would be let go: nothing more is read then in this turn.
 SMALL_BYTES: Final = 4 * 1024
 """A read of at most so much goes first: a normal request is not longer."""
 READERS: Final = 16
-"""Clients that may send more in a turn after a large read: a megabyte together."""
+"""Clients that may send or get more in a turn after a large read: a megabyte together."""
 _SHORT_S: Final = 0.005
 """After which it is looked whether there is memory again for those."""
 
@@ -31,8 +31,8 @@ class ReadingTurns(Turns):
     """A queue of bytes that were read and are not processed yet, first come, first served.
 
     Invariants: while the queue is not empty, each turn of the loop processes some of it; a client
-    with bytes in the queue is not read from. After a large read, a client is not read until it is
-    its turn again; none has its turn while memory is short.
+    with bytes in the queue is not read from. After a large read from a client, or for it, there is
+    no other until it is its turn again; none has its turn while memory is short.
     """
 
     def __init__(self, clock: Callable[[], float], memory: Memory) -> None:
@@ -50,7 +50,8 @@ class ReadingTurns(Turns):
         self._unread_bytes = 0
         self._small: deque[ClientStream] = deque()
         self._large: deque[ClientStream] = deque()
-        self._resting: deque[ClientStream] = deque()  # after a large read; nothing of them waits
+        # After a large read, from the client or for it; nothing of them waits.
+        self._resting: OrderedDict[ClientStream, None] = OrderedDict()
         self._is_resting = False  # until memory is looked at again
         self._due: ClientStream | None = None  # now
 
@@ -75,7 +76,15 @@ class ReadingTurns(Turns):
     def wait(self, client: ClientStream) -> None:
         """Read nothing from a client until it is its turn; see `Turns`."""
         client.hold(FOR_TURN)
-        self._resting.append(client)
+        self._rest(client)
+
+    def rest(self, client: ClientStream) -> None:
+        """Read nothing more of a response until it is the client's turn; see `Turns`."""
+        client.rest()
+        self._rest(client)
+
+    def _rest(self, client: ClientStream) -> None:
+        self._resting[client] = None
         if not self._is_noted:
             self._note_begin()
 
@@ -86,6 +95,7 @@ class ReadingTurns(Turns):
     def forget(self, client: ClientStream) -> None:
         """Drop what waits of a client."""
         self._take(client)
+        self._resting.pop(client, None)
 
     def _take(self, client: ClientStream) -> bytes:
         data = self._unread.pop(client, b"")
@@ -128,8 +138,11 @@ class ReadingTurns(Turns):
         if self._is_resting:
             asyncio.get_running_loop().call_later(_SHORT_S, self._read_on)
             return
-        for _ in range(min(READERS, len(self._resting))):
-            self._resting.popleft().release(FOR_TURN)
+        left = READERS
+        while self._resting and left:
+            client, _ = self._resting.popitem(last=False)
+            if client.go_on():
+                left -= 1
         if self._resting and not self._is_noted:
             self._note_begin()
 
@@ -150,7 +163,7 @@ class ReadingTurns(Turns):
             finally:
                 self._due = None
                 if len(data) > SMALL_BYTES:
-                    self._resting.append(client)
+                    self._resting[client] = None
                 else:
                     client.release(FOR_TURN)
             if clock() > until:

@@ -23,6 +23,9 @@ LARGE = upload(10 * SMALL_BYTES, b"x" * SMALL_BYTES)
 HEAD = b"GET /iris HTTP/1.1\r\nHost: localhost\r\nX: %b\r\n" % (b"x" * 30_000)
 """A part of a head that is not small."""
 
+PART = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"x" * 30_000
+"""The first half of a response that is not small."""
+
 
 class _DefectError(Exception):
     """Stands for a defect of ours."""
@@ -254,6 +257,87 @@ async def test_large_request_does_not_wait_where_much_does(open_stage: OpenStage
     await stage.settle()
     assert stage.service.received.startswith(b"POST")
     late.vanish()
+
+
+async def test_large_parts_of_responses_have_their_turns(open_stage: OpenStage) -> None:
+    """
+    A thousand responses that come at once would make a turn of a tenth of a second.
+    """
+    stage = open_stage(max_connections=1000)
+    readers = crowd(stage, 3 * READERS)
+    for reader in readers:
+        reader.sends(GET)
+    await stage.settle()
+    services = stage.services
+    assert len(services) == len(readers)
+    for service in services:
+        service.answers(PART)
+    read = 0
+    assert not any(service.is_read for service in services)
+    while read < len(services):
+        before, read = read, sum(service.is_read for service in services)
+        assert read - before <= READERS
+        await stage.settle_once()
+    for service in services:
+        service.answers(PART[-30_000:])
+    assert {len(reader.reply.body) for reader in readers} == {60_000}
+
+
+async def test_response_to_one_of_few_has_no_turns(stage: Stage) -> None:
+    """
+    Its next part is read at once.
+    """
+    stage.client.sends(GET)
+    stage.service.answers(PART)
+    assert stage.service.is_read
+    stage.service.answers(PART[-30_000:])
+    assert stage.client.reply.status == 200
+
+
+async def test_turn_ends_with_the_response(open_stage: OpenStage) -> None:
+    """
+    The client's next request has not to wait for it.
+    """
+    stage = open_stage()
+    [reader] = crowd(stage, 1)
+    reader.sends(GET, GET)
+    await stage.settle()
+    stage.service.answers(PART + PART[-30_000:])
+    assert stage.service.received.count(b"GET ") == 2
+    stage.service.answers(OK)
+
+
+async def test_who_leaves_has_no_turn_any_more(open_stage: OpenStage) -> None:
+    """
+    Nothing of a client is kept for a turn that it will not need.
+    """
+    stage = open_stage()
+    [reader] = crowd(stage, 1)
+    reader.sends(GET)
+    await stage.settle()
+    stage.service.answers(PART)
+    assert len(stage._listener.turns._resting) == 1
+    reader.vanish()
+    assert not stage._listener.turns._resting
+
+
+async def test_client_that_does_not_read_gets_no_more_in_its_turn(open_stage: OpenStage) -> None:
+    """
+    Until it reads again.
+    """
+    stage = open_stage()
+    [reader] = crowd(stage, 1)
+    reader.sends(GET)
+    await stage.settle()
+    reader.stops_reading()
+    stage.service.answers(PART)
+    await stage.settle()
+    assert not stage.service.is_read
+    reader.reads_again()
+    await stage.settle()
+    assert stage.service.is_read
+    stage.service.answers(PART[-30_000:])
+    assert reader.reply.status == 200
 
 
 async def test_who_has_sent_little_is_read_first_after_a_stop(open_stage: OpenStage) -> None:

@@ -48,10 +48,6 @@ class StreamOwner(Watched):
         """Called when the client has left while nothing is read; return whether that ends it."""
         raise NotImplementedError
 
-    def much_written(self) -> None:
-        """Called when more of a response has been written than a small one has."""
-        raise NotImplementedError
-
     def resume_writing(self) -> None:
         """Called when more of the response may be written, after `writing_paused`."""
         raise NotImplementedError
@@ -75,15 +71,39 @@ class _Nobody(StreamOwner):
         """Do nothing."""
         return False
 
-    def much_written(self) -> None:
-        """Do nothing."""
-
     def resume_writing(self) -> None:
         """Do nothing."""
 
 
 NOBODY: Final[StreamOwner] = _Nobody()
 """Owns a stream that has ended: with its owner it would be a cycle."""
+
+
+class Turns:
+    """What has been read in a turn of the event loop that was long already waits for another."""
+
+    def due(self, client: "ClientStream", data: bytes, in_head: bool) -> bytes:
+        """Return the bytes to process now; empty if they wait for their turn.
+
+        `in_head`: no request is under way, so the bytes are a head, or a part of one.
+        """
+        raise NotImplementedError
+
+    def wait(self, client: "ClientStream") -> None:
+        """Read nothing from a client until it is its turn."""
+        raise NotImplementedError
+
+    def rest(self, client: "ClientStream") -> None:
+        """Read nothing more of a response to a client until it is its turn."""
+        raise NotImplementedError
+
+    def waiting_bytes(self, client: "ClientStream") -> int:
+        """Return how much of a client waits."""
+        raise NotImplementedError
+
+    def forget(self, client: "ClientStream") -> None:
+        """Drop what waits of a client."""
+        raise NotImplementedError
 
 
 class ClientStream(Downstream):
@@ -95,11 +115,12 @@ class ClientStream(Downstream):
 
     __slots__ = (
         "_looking",
-        "_rests",
-        "_writing_paused",
         "held_by",
         "owner",
+        "reads_slowly",
+        "rests",
         "transport",
+        "turns",
     )
 
     def __init__(self, owner: StreamOwner) -> None:
@@ -109,8 +130,12 @@ class ClientStream(Downstream):
         """Who acts on what the client sends; `NOBODY` once the stream has ended."""
         self.held_by = 0
         """Why nothing is read from the client now, whatever it sends: reasons, added up."""
-        self._writing_paused = False
-        self._rests = False  # nothing more of a response is written until its next turn
+        self.reads_slowly = False
+        """Whether the event loop says that the client reads more slowly than we write."""
+        self.turns: Turns | None = None
+        """Where there are many clients, or this one sends a large head."""
+        self.rests = False
+        """Whether nothing more of a response is read until its turn."""
         self._looking: asyncio.TimerHandle | None = None
 
     @property
@@ -126,11 +151,7 @@ class ClientStream(Downstream):
     @property
     def writing_paused(self) -> bool:
         """Whether the client reads more slowly than we write, or waits for its turn."""
-        return self._writing_paused or self._rests
-
-    def note_writing(self, *, paused: bool) -> None:
-        """Note what the event loop says of the client's reading."""
-        self._writing_paused = paused
+        return self.reads_slowly or self.rests
 
     def write(self, pieces: list[bytes]) -> None:
         """Send pieces in order; they leave in one segment when they fit."""
@@ -142,20 +163,17 @@ class ClientStream(Downstream):
             transport.write(data)
         else:
             transport.writelines(pieces)
-            self.owner.much_written()
-
-    def rest(self) -> None:
-        """Let the response under way wait until `go_on`."""
-        self._rests = True
+            if self.turns is not None:
+                self.turns.rest(self)
 
     def go_on(self) -> bool:
         """Let go on what had to wait for its turn; return whether something had."""
-        if not self._rests and not self.held_by & FOR_TURN:
+        if not self.rests and not self.held_by & FOR_TURN:
             return False
         self.release(FOR_TURN)
-        if self._rests:
-            self._rests = False
-            if not self._writing_paused:
+        if self.rests:
+            self.rests = False
+            if not self.reads_slowly:
                 self.owner.resume_writing()
         return True
 
@@ -219,6 +237,11 @@ class ClientStream(Downstream):
             self.transport.write_eof()
         self.resume_reading()
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that have been read from the client and wait for its turn."""
+        return 0 if self.turns is None else self.turns.waiting_bytes(self)
+
     def lost(self) -> None:
         """Note that the transport is gone."""
         self.transport = None
@@ -228,7 +251,7 @@ class ClientStream(Downstream):
 
     def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
         """Let the connection go on (see `Downstream`)."""
-        self._rests = False
+        self.rests = False
         self.owner.exchange_ended(keep_alive=keep_alive, now=now)
 
     def _look_later(self) -> None:

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import Final, cast
 
 from gateway.downstream.client_stream import NOBODY, ClientStream, StreamOwner
-from gateway.downstream.interfaces import Listener, Turns
+from gateway.downstream.interfaces import Listener
 from gateway.errors import (
     DownstreamError,
     ErrorCode,
@@ -85,7 +85,6 @@ class ClientConnection(StreamOwner):
         "received_at",
         "request",
         "stream",
-        "turns",
     )
 
     _task_handler: Final = None  # what `web.Server` looks for: no task belongs to a connection
@@ -102,8 +101,6 @@ class ClientConnection(StreamOwner):
         self._deadline = _NEVER  # between exchanges
         self.received_at = 0.0  # the last read
         self._starting = False
-        self.turns: Turns | None = None
-        """Where there are many clients, or this one sends a large head."""
 
     @property
     def busy(self) -> bool:
@@ -118,7 +115,7 @@ class ClientConnection(StreamOwner):
         listener = self._listener
         listener.connection_made(self, opened)
         if listener.crowded:
-            self.turns = listener.turns
+            self.stream.turns = listener.turns
             # Later would be too late: what is above a smaller bound then is dropped and sent again.
             sock = opened.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CROWD_BUFFER_BYTES)
@@ -142,11 +139,11 @@ class ClientConnection(StreamOwner):
             return
         now = self.received_at = self._context.clock()
         reader, exchange, request = self.reader, self.exchange, self.request
+        stream = self.stream
         if request is None and len(data) > _LARGE_BYTES and _HEAD_END not in data:
-            self.turns = self._listener.turns  # a millisecond's work; no usual client sends that
-        if self.turns is not None and not (
-            data := self.turns.due(self.stream, data, request is None)
-        ):
+            stream.turns = self._listener.turns  # a millisecond's work; no usual client sends that
+        turns = stream.turns
+        if turns is not None and not (data := turns.due(stream, data, request is None)):
             return
         if exchange is not None and request is not None:
             was_ended = request.ended
@@ -181,24 +178,19 @@ class ClientConnection(StreamOwner):
         self._listener.connection_lost(self, exc)
         if self.exchange is not None:
             self.exchange.break_off(DownstreamError(ErrorCode.CLIENT_DISCONNECTED))
-        if self.turns is not None:
-            self.turns.forget(self.stream)
+        if self.stream.turns is not None:
+            self.stream.turns.forget(self.stream)
         self.reader.forget()
         self.stream.owner = NOBODY  # the two are a cycle, and the collector may come late
 
     def pause_writing(self) -> None:
         """Note that the client reads more slowly than we write."""
-        self.stream.note_writing(paused=True)
+        self.stream.reads_slowly = True
         self._memory.note(self.stream.unsent_bytes)
-
-    def much_written(self) -> None:
-        """Let other clients have their turn before more of the response is read."""
-        if self.turns is not None:
-            self.turns.rest(self.stream)
 
     def resume_writing(self) -> None:
         """Let the service go on as well."""
-        self.stream.note_writing(paused=False)
+        self.stream.reads_slowly = False
         if self.exchange is not None:
             self.exchange.client_writable()
         elif self._state is _SERVING:
@@ -216,7 +208,7 @@ class ClientConnection(StreamOwner):
         if self.exchange is not None or self._state is not _SERVING or not self.stream.is_open:
             return False
         idle_s = self._context.clock() - (self._deadline - IDLE_TIMEOUT_S)
-        is_unread = self.turns is not None and self.turns.waiting_bytes(self.stream) > 0
+        is_unread = self.stream.waiting_bytes > 0
         return idle_s < within_s or self.reader.in_head or is_unread or self.stream.has_arrived()
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109  # aiohttp's signature

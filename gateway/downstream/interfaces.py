@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, Protocol
 
-from gateway.downstream.client_stream import ClientStream
+from gateway.downstream.client_stream import Turns
 from gateway.proxy.context import ExchangeContext
 
 
@@ -19,33 +19,6 @@ class Memory:
 
     def stop_reading(self) -> None:
         """Read nothing from anybody until the next turn of the event loop."""
-        raise NotImplementedError
-
-
-class Turns:
-    """What has been read in a turn of the event loop that was long already waits for another."""
-
-    def due(self, client: ClientStream, data: bytes, in_head: bool) -> bytes:
-        """Return the bytes to process now; empty if they wait for their turn.
-
-        `in_head`: no request is under way, so the bytes are a head, or a part of one.
-        """
-        raise NotImplementedError
-
-    def wait(self, client: ClientStream) -> None:
-        """Read nothing from a client until it is its turn."""
-        raise NotImplementedError
-
-    def rest(self, client: ClientStream) -> None:
-        """Read nothing more of a response to a client until it is its turn."""
-        raise NotImplementedError
-
-    def waiting_bytes(self, client: ClientStream) -> int:
-        """Return how much of a client waits."""
-        raise NotImplementedError
-
-    def forget(self, client: ClientStream) -> None:
-        """Drop what waits of a client."""
         raise NotImplementedError
 
 

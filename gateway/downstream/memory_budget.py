@@ -286,8 +286,7 @@ def held_bytes(client: ClientConnection) -> int:
 
 
 def _unread_bytes(client: ClientConnection) -> int:
-    waiting = 0 if client.turns is None else client.turns.waiting_bytes(client.stream)
-    return client.reader.waiting_bytes + waiting
+    return client.reader.waiting_bytes + client.stream.waiting_bytes
 
 
 def holding_of(client: ClientConnection) -> Holding:
@@ -308,8 +307,8 @@ def holding_of(client: ClientConnection) -> Holding:
 def _end(client: ClientConnection) -> None:
     """End a client: 503 if nothing of a response has left, else a reset."""
     error = UnavailableError(ErrorCode.OVERLOADED, Rejection.MEMORY)
-    if client.turns is not None:
-        client.turns.forget(client.stream)
+    if client.stream.turns is not None:
+        client.stream.turns.forget(client.stream)
     if client.exchange is not None:
         client.exchange.break_off(error)
         client.reader.forget()
@@ -339,10 +338,11 @@ class _Stopped:
         A client that has sent much has its turn behind those that have sent little.
         """
         client, connection = self.client, self._connection
+        stream = client.stream
         is_done = client.request is not None and client.request.ended
-        if not is_done and client.turns is not None and unread_bytes(client.stream) > SMALL_BYTES:
-            client.turns.wait(client.stream)
-        client.stream.release(FOR_MEMORY)
+        if not is_done and stream.turns is not None and unread_bytes(stream) > SMALL_BYTES:
+            stream.turns.wait(stream)
+        stream.release(FOR_MEMORY)
         if connection is None:
             return
         attempt = None if client.exchange is None else client.exchange.attempt

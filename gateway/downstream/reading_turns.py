@@ -9,8 +9,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
-from gateway.downstream.client_stream import FOR_TURN, ClientStream
-from gateway.downstream.interfaces import Memory, Turns
+from gateway.downstream.client_stream import FOR_TURN, ClientStream, Turns
+from gateway.downstream.interfaces import Memory
 
 LONG_S: Final = 0.005
 """What is read later than that in a turn waits for one of the next."""
@@ -80,7 +80,7 @@ class ReadingTurns(Turns):
 
     def rest(self, client: ClientStream) -> None:
         """Read nothing more of a response until it is the client's turn; see `Turns`."""
-        client.rest()
+        client.rests = True
         self._rest(client)
 
     def _rest(self, client: ClientStream) -> None:

@@ -40,7 +40,6 @@ from gateway.http.request_head import METHODS
 from gateway.identity.refusal_file import RefusalFile
 from gateway.identity.store import TokenStore
 from gateway.lifecycle.allocation import freed_memory_returner
-from gateway.lifecycle.burst import MOST_WAITING, most_waiting
 from gateway.lifecycle.gateway import Gateway
 from gateway.lifecycle.parts import Parts, Rebuilt
 from gateway.lifecycle.supervisor import Supervisor
@@ -338,10 +337,7 @@ def _most_connections(settings: Settings) -> int:
     """Return how many clients there may be: each needs a second file for its way upstream."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     for_tokens = 0 if settings.token_listen is None else _most_token_connections()
-    waiting = most_waiting(limit)
-    if waiting < MOST_WAITING:
-        waiting = 0  # where files are few, who waits has those that requests leave
-    return max(8, (limit - _RESERVED_FILES - for_tokens - waiting) // 2)
+    return max(8, (limit - _RESERVED_FILES - for_tokens) // 2)
 
 
 def _most_token_connections() -> int:

@@ -26,25 +26,16 @@ _SMALL_AT_A_TIME: Final = 32
 """How many are begun with in a turn that have sent at most a small request, 0.2 ms each."""
 _LARGE_AT_A_TIME: Final = 8
 """How many that have sent more, which is read at once, 64 KiB each."""
-MOST_WAITING: Final = 4096
-_PLENTY: Final = 4 * MOST_WAITING
+_MOST_WAITING: Final = 1024
+"""Accepted, and not begun with; further ones stay in the queue."""
 _SHARE_WAITING: Final = 16
+"""Of the files that may be open; the others are for requests and probes."""
 _SMALL_BYTES: Final = 4 * 1024
 _INT: Final = struct.Struct("i")
 _NO_BYTES: Final = bytes(_INT.size)
 BACKLOG: Final = 4096
 """Connections that may wait. Linux takes as many by default (`net.core.somaxconn`); beyond it, a
 client's system tries again after a second."""
-
-
-def most_waiting(files: int) -> int:
-    """Return how many connections may be accepted and not begun with; others stay in the queue.
-
-    As many as a queue holds, so that a new client does not wait behind those; a sixteenth of the
-    `files` that may be open where these are few: the others are for requests and probes.
-    """
-    return MOST_WAITING if files >= _PLENTY else files // _SHARE_WAITING
-
 
 Factory = Callable[[], Any]
 """Makes the protocol of a connection."""
@@ -63,7 +54,7 @@ class BurstServer:
         self._large: deque[socket.socket] = deque()  # accepted, have sent much
         self._is_begun = False  # to begin with those
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most_waiting = most_waiting(files)
+        self._most_waiting = min(_MOST_WAITING, files // _SHARE_WAITING)
         self._server: asyncio.Server | None = None
 
     @classmethod

@@ -16,6 +16,7 @@ from gateway.assembly.listen_tls import (
 )
 from gateway.assembly.memory import (
     CONNECTION_BYTES,
+    MIXED_CONNECTION_BYTES,
     TLS_CONNECTION_BYTES,
     ResidentBound,
     available_bytes,
@@ -325,8 +326,10 @@ def _data_listener(context: ExchangeContext, settings: Settings) -> DataListener
     )
     clients = min(limits.connections, _most_connections(settings))
     if limits.memory == "auto":
-        each = CONNECTION_BYTES if settings.listen_tls is None else TLS_CONNECTION_BYTES
+        over_tls = settings.listen_tls is not None
+        each = TLS_CONNECTION_BYTES if over_tls else MIXED_CONNECTION_BYTES
         clients = most_connections(available, resident, clients, each)
+        each = TLS_CONNECTION_BYTES if over_tls else CONNECTION_BYTES
         budget = budget_bytes(available, resident, clients, each)
     else:
         budget = limits.memory

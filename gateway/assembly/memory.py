@@ -8,6 +8,8 @@ _MIB = 2**20
 _LEAST, _MOST = 16 * _MIB, 256 * _MIB
 CONNECTION_BYTES = 6 * 1024
 """An idle connection."""
+MIXED_CONNECTION_BYTES = 8 * 1024
+"""One of many, some of which have a request under way and take 10 KiB."""
 TLS_CONNECTION_BYTES = 176 * 1024
 """The same over TLS: 45 KiB, and what uvloop and OpenSSL keep of its largest read (measured with
 400 clients that had sent 200 KB each)."""
@@ -116,7 +118,7 @@ def budget_bytes(
 
 
 def most_connections(
-    available: int, resident: int, wanted: int, each: int = CONNECTION_BYTES
+    available: int, resident: int, wanted: int, each: int = MIXED_CONNECTION_BYTES
 ) -> int:
     """Return how many clients the limit leaves room for beside the least budget. Pure."""
     room = (available * 4 // 5 - resident - 2 * _LEAST) // each

@@ -45,7 +45,7 @@ def test_without_any_file_there_is_enough() -> None:
 
 
 @pytest.mark.parametrize(
-    ("available", "budget"), [(128 * MIB, 16), (256 * MIB, 60), (512 * MIB, 162), (8192 * MIB, 256)]
+    ("available", "budget"), [(128 * MIB, 17), (256 * MIB, 60), (512 * MIB, 162), (8192 * MIB, 256)]
 )
 def test_half_of_what_is_left_may_wait(available: int, budget: int) -> None:
     """Of four fifths of the limit, from 16 to 256 MiB."""
@@ -55,7 +55,7 @@ def test_half_of_what_is_left_may_wait(available: int, budget: int) -> None:
 
 def test_few_connections_where_the_limit_is_small() -> None:
     """But always some."""
-    assert most_connections(128 * MIB, 60 * MIB, 4096) == (128 * MIB * 4 // 5 - 92 * MIB) // 6144
+    assert most_connections(128 * MIB, 60 * MIB, 4096) == (128 * MIB * 4 // 5 - 92 * MIB) // 8192
     assert most_connections(64 * MIB, 60 * MIB, 4096) == 8
     assert most_connections(512 * MIB, 60 * MIB, 4096) == 4096
 

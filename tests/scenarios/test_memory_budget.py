@@ -72,6 +72,22 @@ async def test_near_the_limit_those_that_hold_much_are_not_read(open_stage: Open
     assert all(client.is_read for client in clients)
 
 
+async def test_memory_is_short_near_the_limit_for_a_while(open_stage: OpenStage) -> None:
+    """
+    Meanwhile nobody that sends or gets much has a turn.
+    """
+    stage = open_stage(max_memory=BUDGET)
+    begin = b"GET /iris HTTP/1.1\r\nHost: localhost\r\n" + b"X: %b\r\n" % (b"x" * PIECE) * 3
+    memory = stage._listener.memory
+    while not memory.is_short:
+        assert waiting(stage) < BUDGET
+        stage.new_client().sends(begin)
+        await stage.settle()
+    assert waiting(stage) > BUDGET // 2
+    await pause_is_over(stage)
+    assert not memory.is_short
+
+
 async def test_unread_answers_end_before_memory_does(open_stage: OpenStage) -> None:
     """
     With a reset, since their status has been sent.

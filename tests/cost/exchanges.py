@@ -1,16 +1,17 @@
 """Whole exchanges in memory: the gateway as `serve` builds it, between two transports of bytes.
 
 Everything but sockets and the event loop's own work happens as in production: parsing, admission,
-token, forwarding, relaying, metrics and the access log. One exchange follows the other, so the
-same work is done on a fast machine and on a slow one.
+token, forwarding, relaying, metrics and the access log. One exchange follows the other, on a clock
+that only being read moves, so the same work is done on a fast machine and on a slow one.
 """
 
 import asyncio
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import cycle, islice
+from itertools import count, cycle, islice
 from typing import Any
 
 from gateway.assembly.gateway import build_gateway
@@ -18,6 +19,7 @@ from gateway.downstream.connection import ClientConnection
 from gateway.downstream.listener import DataListener
 from gateway.identity.credential import Credential
 from gateway.observe.access_log import AccessLog
+from gateway.proxy.context import ExchangeContext
 from gateway.proxy.service import Service
 from gateway.settings import load
 from gateway.upstream.connection import Connection
@@ -25,7 +27,10 @@ from tests.programs.bench.shapes import JSON_BODY
 from tests.programs.bench.upstream import TOKEN, answer
 
 WARM_UP = 192
-"""Exchanges before counting, so that the interpreter has adapted its code; three log batches."""
+"""Exchanges before counting, so that the interpreter has adapted its code."""
+_BEGIN_S, _EPOCH_S = 1000.0, 1.8e9
+_STEP_S = 0.0005
+"""From one reading of the clock to the next; an exchange of JSON reads it three times."""
 _PIECE = bytes(range(256)) * 1024
 """256 KiB: what uvloop reads at a time."""
 _PIECES = 4
@@ -120,9 +125,10 @@ class MemoryTransport(asyncio.Transport):
 
 
 class Pair:
-    """A caller's connection and one to the service."""
+    """A caller's connection and one to the service, which takes `pause_s` to answer."""
 
-    def __init__(self, listener: DataListener, service: Service) -> None:
+    def __init__(self, listener: DataListener, service: Service, pause_s: float) -> None:
+        self._pause_s = pause_s
         self._caller = MemoryTransport()
         down = ClientConnection(listener)
         down.connection_made(self._caller)
@@ -137,19 +143,36 @@ class Pair:
         """Run one exchange, and see that it took place."""
         for data in request:
             self._receive(data)
+        if self._pause_s:
+            time.sleep(self._pause_s)
         for data in answer:
             self._answer(data)
         assert self._caller.last
         self._caller.last.clear()
 
 
+def _set_clocks(context: ExchangeContext) -> None:
+    """Replace the clocks by two that move on by a step at each reading, and not otherwise.
+
+    What accounting does depends on time: each other millisecond is formatted, each duration is
+    looked for from the bucket of the last one, and each digit lengthens what is written. Like the
+    real clocks, these are no functions of Python.
+    """
+    clock = count(_BEGIN_S, _STEP_S).__next__
+    context.clock = context.deadlines._clock = context.observer._clock = clock
+    context.observer.wall_clock = count(_EPOCH_S, 1.0).__next__
+
+
 @contextmanager
-def prepared(services: int = 2, identities: int = 1) -> Iterator[Callable[[str, int], None]]:
+def prepared(
+    services: int = 2, identities: int = 1, pause_s: float = 0.0
+) -> Iterator[Callable[[str, int], None]]:
     """Yield a function that runs so many exchanges of a shape; within a running event loop.
 
     Args:
         services: how many there are; all exchanges are with the first one.
         identities: how many the services use in turns.
+        pause_s: how long each exchange waits for its answer.
     """
     names = ["default", *(f"identity-{number}" for number in range(1, identities))]
     flags = {
@@ -173,11 +196,12 @@ def prepared(services: int = 2, identities: int = 1) -> Iterator[Callable[[str, 
     for cache in parts.credential_caches.values():
         line = f"X-Auth-Token: {TOKEN}\r\n".encode("ascii")
         cache._credential = Credential(line, stale_at=never, expires_at=never)
-    pair = Pair(parts.data, service)
+    _set_clocks(parts.data.context)
+    pair = Pair(parts.data, service, pause_s)
 
-    def run(shape: str, count: int) -> None:
+    def run(shape: str, times: int) -> None:
         exchange = pair.exchange
-        for request, reply in islice(cycle(SHAPES[shape]), count):
+        for request, reply in islice(cycle(SHAPES[shape]), times):
             exchange(request, reply)
         parts.data.context.observer.settle()
 

@@ -18,7 +18,6 @@ from typing import Any
 from tests.cost.exchanges import WARM_UP, prepared
 
 _COUNT = 128
-"""Two batches of the access log."""
 PHASES = ("receive", "admit", "credential", "forward", "relay", "observe")
 _ENTRIES = {
     "ClientConnection.data_received": "receive",
@@ -73,9 +72,11 @@ class _Tracer:
             self._phases.pop()
 
 
-async def _count(shape: str, services: int, identities: int) -> dict[str, dict[str, float]]:
+async def _count(
+    shape: str, services: int, identities: int, pause_s: float
+) -> dict[str, dict[str, float]]:
     tracer = _Tracer()
-    with prepared(services, identities) as run:
+    with prepared(services, identities, pause_s) as run:
         run(shape, WARM_UP)
         gc.collect()
         gc.disable()
@@ -93,10 +94,13 @@ async def _count(shape: str, services: int, identities: int) -> dict[str, dict[s
 
 
 @cache
-def interpreted(shape: str, services: int = 2, identities: int = 1) -> dict[str, Work]:
-    """Return the work of one exchange of `shape`, by phase, where there are so many of each."""
+def interpreted(
+    shape: str, services: int = 2, identities: int = 1, pause_s: float = 0.0
+) -> dict[str, Work]:
+    """Return the work of one exchange of `shape`, by phase; `prepared` takes the rest."""
+    numbers = map(str, (services, identities, pause_s))
     said = subprocess.run(
-        [sys.executable, "-m", "tests.cost.interpreted", shape, str(services), str(identities)],
+        [sys.executable, "-m", "tests.cost.interpreted", shape, *numbers],
         capture_output=True,
         text=True,
         timeout=120,
@@ -107,4 +111,6 @@ def interpreted(shape: str, services: int = 2, identities: int = 1) -> dict[str,
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(_count(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))))
+    _shape, _services, _identities, _pause_s = sys.argv[1:]
+    _found = asyncio.run(_count(_shape, int(_services), int(_identities), float(_pause_s)))
+    print(json.dumps(_found))

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
@@ -15,11 +15,14 @@ from gateway.http.chunked import LAST_CHUNK, chunk
 from tests.support.client import connect
 from tests.support.gateway import running_gateway
 from tests.support.served import served
+from tests.support.turns import turns_counted
 from tests.support.upstream import Link, scripted_upstream
 
 LIMIT_S = 0.02
 """From leaving the service to reaching the caller. Nagle's algorithm, or a batch, costs 0.04."""
-_ROUNDS, _TRIALS = 15, 5
+LIMIT_TURNS = 100
+"""The same in turns of the event loop that all three share. It takes two; 0.04 s are thousands."""
+_ROUNDS = 15
 _EVENTS = 4
 _CALL = (
     b"POST /iris HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
@@ -38,9 +41,10 @@ _HEADS = {
 class Emitter:
     """A service that sends an event when it is told to, and notes when."""
 
-    def __init__(self, framing: str) -> None:
+    def __init__(self, framing: str, clock: Callable[[], float]) -> None:
         self.sent_at = 0.0
-        """Of the event last sent, on `perf_counter`: uvloop's own clock counts milliseconds."""
+        """When the last event was sent, by `clock`."""
+        self.clock = clock
         self._framing = framing
         self._turns: asyncio.Queue[int] = asyncio.Queue()
 
@@ -55,7 +59,7 @@ class Emitter:
             for _ in range(_EVENTS):
                 number = await self._turns.get()
                 event = framed(self._framing, number)
-                self.sent_at = time.perf_counter()
+                self.sent_at = self.clock()
                 link.send(event if number else _HEADS[self._framing] + event)
             if self._framing == "close":
                 return
@@ -70,7 +74,7 @@ def framed(framing: str, number: int) -> bytes:
 
 
 async def delays(port: int, emitter: Emitter, framing: str) -> list[float]:
-    """Make a call; return for each event how long it was on its way, in seconds."""
+    """Make a call; return for each event how long it was on its way, by the emitter's clock."""
     found = []
     caller = await connect(port)
     caller.send(_CALL)
@@ -80,24 +84,9 @@ async def delays(port: int, emitter: Emitter, framing: str) -> list[float]:
             assert (await caller.head()).startswith(b"HTTP/1.1 200 OK\r\n")
         event = framed(framing, number)
         assert await caller.take(len(event)) == event
-        found.append(time.perf_counter() - emitter.sent_at)
+        found.append(emitter.clock() - emitter.sent_at)
     caller.leave()
     return found
-
-
-async def assert_prompt(port: int, emitter: Emitter, framing: str) -> None:
-    """Hold each event of a stream, by its place in it, against the limit.
-
-    The median of many streams, up to five times: a busy machine delays some, an algorithm delays
-    each.
-    """
-    typical: list[float] = []
-    for _ in range(_TRIALS):
-        rounds = [await delays(port, emitter, framing) for _ in range(_ROUNDS)]
-        typical = [median(place) for place in zip(*rounds, strict=True)]
-        if max(typical) < LIMIT_S:
-            return
-    raise AssertionError(typical)
 
 
 @asynccontextmanager
@@ -130,43 +119,57 @@ async def test_every_event_reaches_the_caller_at_once(
     framing: str, secure: bool, tmp_path: Path
 ) -> None:
     """
-    The first with the head, and each later one by itself, within 20 ms of leaving the service.
+    The first with the head, and each later one by itself, as soon as it has left the service.
     """
-    emitter = Emitter(framing)
-    async with upstream_and_gateway(emitter, tmp_path, secure=secure) as port:
-        await assert_prompt(port, emitter, framing)
+    async with turns_counted() as turns:
+        emitter = Emitter(framing, turns.now)
+        async with upstream_and_gateway(emitter, tmp_path, secure=secure) as port:
+            rounds = [await delays(port, emitter, framing) for _ in range(_ROUNDS)]
+
+    typical = [median(place) for place in zip(*rounds, strict=True)]
+    assert max(typical) < LIMIT_TURNS, typical
 
 
 async def test_every_event_leaves_serve_at_once(tmp_path: Path) -> None:
-    """The same through a gateway in a process of its own."""
-    emitter = Emitter("chunked")
+    """All events of a stream through a gateway in a process of its own, each within 20 ms.
+
+    A machine may be too busy for that, but not each time: turns of two loops cannot be compared.
+    """
+    # uvloop's own clock counts milliseconds.
+    emitter = Emitter("chunked", time.perf_counter)
+    fastest = [float("inf")]
     async with (
         scripted_upstream(emitter.script) as upstream,
         served(tmp_path, upstream.port) as process,
     ):
-        await assert_prompt(process.port, emitter, "chunked")
+        for _ in range(_ROUNDS * _EVENTS):
+            fastest = min(fastest, await delays(process.port, emitter, "chunked"), key=max)
+            if max(fastest) < LIMIT_S:
+                break
+    assert max(fastest) < LIMIT_S, fastest
 
 
-async def test_events_in_quick_succession_do_not_wait_for_each_other(tmp_path: Path) -> None:
+async def test_events_in_quick_succession_do_not_wait_for_each_other(
+    tmp_path: Path,
+) -> None:
     """An event right behind another is not held until the first has been acknowledged."""
-    emitter = Emitter("chunked")
     found: list[float] = []
-    async with upstream_and_gateway(emitter, tmp_path, secure=False) as port:
-        caller = await connect(port)
-        while len(found) < _ROUNDS or (
-            median(found[-_ROUNDS:]) >= LIMIT_S and len(found) < _ROUNDS * _TRIALS
-        ):
-            caller.send(_CALL)
-            emitter.emit(0)
-            await caller.head()
-            await caller.take(len(framed("chunked", 0)))
-            began = time.perf_counter()
-            for number in range(1, _EVENTS):
-                emitter.emit(number)
-                await asyncio.sleep(0.001)  # so that each is a segment of its own
-            rest = b"".join(framed("chunked", number) for number in range(1, _EVENTS))
-            assert await caller.take(len(rest)) == rest
-            found.append(time.perf_counter() - began)
-        caller.leave()
+    async with turns_counted() as turns:
+        emitter = Emitter("chunked", turns.now)
+        async with upstream_and_gateway(emitter, tmp_path, secure=False) as port:
+            caller = await connect(port)
+            for _ in range(_ROUNDS):
+                caller.send(_CALL)
+                emitter.emit(0)
+                await caller.head()
+                await caller.take(len(framed("chunked", 0)))
+                for number in range(1, _EVENTS):
+                    emitter.emit(number)
+                    for _ in range(2):  # turns, so that each is a segment of its own
+                        await asyncio.sleep(0)
+                rest = b"".join(framed("chunked", number) for number in range(1, _EVENTS))
+                assert await caller.take(len(rest)) == rest
+                found.append(turns.now() - emitter.sent_at)
+            caller.leave()
 
-    assert median(found[-_ROUNDS:]) < LIMIT_S, found
+    assert median(found) < LIMIT_TURNS, found

@@ -225,7 +225,7 @@ def test_only_what_is_installed_with_the_gateway_is_imported() -> None:
 
 def test_time_is_read_in_one_place() -> None:
     """
-    Whoever needs the time gets a clock passed in; a command that blocks may sleep, and the twin
+    Code that needs the time gets a clock passed in; a command that blocks may sleep, and the twin
     has a clock of its own.
     """
     allowed = {PACKAGE / "clock.py", PACKAGE / "cli" / "wait.py", PACKAGE / "observe/access_log.py"}

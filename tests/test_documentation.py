@@ -41,7 +41,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_every_error_code_is_in_the_readme() -> None:
     """
-    Whoever gets one of our errors finds it, with its status, in the README.
+    A reader who gets one of our errors finds it, with its status, in the README.
     """
     table = (ROOT / "README.md").read_text().split("## Troubleshooting")[1]
     rows = [line for line in table.splitlines() if line.startswith("|")]

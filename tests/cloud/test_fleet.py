@@ -123,7 +123,7 @@ async def test_processes_share_one_login(tmp_path: Path, redis: RedisServer, twi
 
 
 async def test_many_replicas_log_in_once_and_renew_once(tmp_path: Path, redis: RedisServer) -> None:
-    """Whoever comes first does it for all."""
+    """The first one does it for all."""
     async with running_twin(token_ttl_s=20.0) as twin:
         identity = password_identity(twin.auth_url, tmp_path)
         async with shared_replicas(MANY, redis, identity) as replicas:

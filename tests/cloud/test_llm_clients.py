@@ -122,7 +122,7 @@ async def test_openai_streams(client: "AsyncOpenAI", gateway: TokenGateway) -> N
 async def test_openai_that_does_not_ask_for_usage_is_counted_as_missing(
     client: "AsyncOpenAI", gateway: TokenGateway
 ) -> None:
-    """Whoever wants the figures sees how many are not in them."""
+    """A reader of the figures sees how many responses are not in them."""
     stream = await client.chat.completions.create(**CHAT, stream=True, extra_query=QUICK)
     assert [chunk.usage async for chunk in stream][-1] is None
 

@@ -272,7 +272,7 @@ async def test_few_refused_requests_have_their_lines(caplog: pytest.LogCaptureFi
 
 
 async def test_callers_that_leave_have_their_lines() -> None:
-    """A call that went upstream is no refusal, whoever ended it."""
+    """A call that went upstream is no refusal, whichever side ended it."""
 
     async def script(link: Link) -> None:
         while True:

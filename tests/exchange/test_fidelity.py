@@ -526,7 +526,7 @@ async def test_malformed_answer_is_502_and_the_connection_ends(said: bytes) -> N
     ],
 )
 async def test_answers_head_has_a_limit(fields: bytes, status: int) -> None:
-    """256 fields and 64 KiB, whoever sends them."""
+    """256 fields and 64 KiB, from client and service alike."""
     reply = await reply_to(POST, b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 2\r\n\r\nok")
 
     assert reply.status == status

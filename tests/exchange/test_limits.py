@@ -136,7 +136,7 @@ async def test_limit_that_is_raised_lets_those_who_wait_go_on() -> None:
 
 
 async def test_status_tells_limits_and_reasons() -> None:
-    """As JSON, for whoever asks."""
+    """In its JSON, which programs read."""
     slots = Slots()
     async with (
         scripted_upstream(slots.script) as upstream,

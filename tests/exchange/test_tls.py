@@ -92,7 +92,7 @@ async def test_systems_authorities_do_not_know_a_private_one(authority: trustme.
 
 
 async def test_given_authority_replaces_the_systems(ca_file: str) -> None:
-    """Whoever pins an authority wants that one only."""
+    """A user who pins an authority wants that one only."""
     async with running_gateway(1, scheme="https", service={"tls": {"ca_file": ca_file}}) as gateway:
         context = gateway.services[0].pool.origin.tls
         assert context is not None

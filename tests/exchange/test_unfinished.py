@@ -153,7 +153,7 @@ async def test_leaving_is_noticed_while_a_token_is_awaited(
 
 @both_loops
 async def test_half_closing_mid_answer_resets_what_has_no_end() -> None:
-    """Whoever closed half has left; the part of an answer that it got must not look complete."""
+    """A client that closed half has left; what it got of a response must not look complete."""
 
     async def script(link: Link) -> None:
         await link.request()

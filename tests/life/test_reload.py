@@ -375,7 +375,7 @@ async def test_certificates_are_read_again(tmp_path: Path) -> None:
 
 
 async def test_no_reload_while_it_ends(tmp_path: Path) -> None:
-    """What drains is not changed any more; whoever asks is told."""
+    """What drains is not changed any more; a client that asks for it is told so."""
     gate = Gate()
     async with scripted_upstream(gate) as upstream, served(tmp_path, upstream.port) as process:
         busy, idle = await connect(process.port), await connect(process.port)

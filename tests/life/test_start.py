@@ -23,7 +23,7 @@ async def start(folder: Path, settings: dict[str, Any]) -> tuple[int, list[str]]
 
 
 async def test_the_log_begins_with_what_runs(tmp_path: Path) -> None:
-    """Before warnings about the configuration: whoever reads a log knows what wrote it."""
+    """Before warnings about the configuration: a reader of the log knows what wrote it."""
     async with served(tmp_path, 1, {"listen": "0.0.0.0:0", "allowed_hosts": ["*"]}) as process:
         await process.says("configuration: ")
         [first] = process.log[0].splitlines()

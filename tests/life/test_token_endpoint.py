@@ -60,7 +60,7 @@ def fingerprint_of(token: str) -> bytes:
 
 
 async def test_the_endpoint_hands_out_the_token_in_use(tmp_path: Path) -> None:
-    """To whoever may write to its socket file, under whatever Host, on a connection that stays."""
+    """To all who may write to its socket file, under any Host, on a connection that stays."""
     sock = tmp_path / "token.sock"
     async with running_twin() as twin, served(tmp_path, 0, settings(tmp_path, twin)) as process:
         assert sock.stat().st_mode & 0o777 == 0o600
@@ -107,7 +107,7 @@ async def test_on_tcp_only_our_own_names_are_answered(tmp_path: Path) -> None:
 
 
 async def test_a_reported_token_is_replaced_once(tmp_path: Path) -> None:
-    """By whoever knows it; reports of a token that has gone already cost nothing."""
+    """Every client that has it may report it; reports of a replaced token cost nothing."""
     sock = tmp_path / "token.sock"
 
     def report(fingerprint: bytes) -> bytes:
@@ -193,7 +193,7 @@ async def test_requests_that_come_at_once_are_answered_in_order(tmp_path: Path) 
 
 
 async def test_silent_connections_to_it_keep_nobody_out(tmp_path: Path) -> None:
-    """More than there are files: callers, probes and whoever asks for the token are served."""
+    """More than there are files: callers, probes and those who ask for the token are served."""
     limit = ["sh", "-c", 'ulimit -n 300; exec "$@"', "sh"]
     more = {"token_listen": "127.0.0.1:0"}
     async with (

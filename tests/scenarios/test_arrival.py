@@ -41,7 +41,7 @@ async def streamed(stage: Stage) -> AsyncIterator[Client]:
 
 async def test_slow_uploads_keep_nobody_from_the_service(stage: Stage) -> None:
     """
-    The first one is streamed; all others have no place, so that whoever needs no more gets one.
+    The first one is streamed; all others have no place, so that a complete request gets one.
     """
     slow = [begun(stage) for _ in range(5)]
     await stage.settle()

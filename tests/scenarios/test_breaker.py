@@ -140,7 +140,7 @@ async def test_timeouts_open_it(stage: Stage) -> None:
     assert [reply.status for reply in stage.client.replies] == [504, 504, 503]
 
 
-async def test_whoever_waits_is_refused_when_it_opens(open_stage: OpenStage) -> None:
+async def test_request_that_waits_is_refused_when_it_opens(open_stage: OpenStage) -> None:
     """
     Their turn would come only to be refused.
     """

@@ -299,7 +299,7 @@ async def test_service_has_its_time_after_a_slow_client_has_read(stage: Stage) -
 
 async def test_wait_for_a_credential_is_not_the_connection_s_matter(stage: Stage) -> None:
     """
-    Whoever provides it decides when to give up.
+    The part that provides it decides when to give up.
     """
     stage.credentials.are_awaited()
     stage.client.sends(GET)

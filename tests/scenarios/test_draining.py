@@ -48,7 +48,7 @@ async def test_client_that_stops_in_a_request_makes_room(
     open_stage: OpenStage, begun: bytes
 ) -> None:
     """
-    When there are too many connections, whoever has stopped in the middle of a request gives way.
+    With too many connections, a client that has stopped in the middle of a request gives way.
     """
     stage = open_stage(max_connections=1)
     stage.client.sends(begun)
@@ -118,7 +118,7 @@ async def test_client_that_waits_for_us_has_more_time(open_stage: OpenStage, beg
 
 async def test_client_that_waits_makes_no_room(open_stage: OpenStage) -> None:
     """
-    Whoever is between requests, or waits for a response, stays.
+    A client between requests, or one that waits for a response, stays.
     """
     stage = open_stage(max_connections=1)
     stage.client.sends(GET)

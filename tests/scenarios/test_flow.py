@@ -1,4 +1,4 @@
-"""Backpressure: whoever does not read makes the other side wait, and nothing is lost by it."""
+"""Backpressure: a side that does not read makes the other one wait, and nothing is lost by it."""
 
 from collections.abc import Callable
 

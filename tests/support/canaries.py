@@ -1,6 +1,6 @@
 """Words that must not get out, and the search for them in every spelling that text may have.
 
-A secret is made of many copies of a short word, so that whoever quotes only a part of it, as
+A secret is made of many copies of a short word, so that a text that quotes only a part of it, as
 `reprlib` and parsers do, still quotes the word.
 """
 

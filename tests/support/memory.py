@@ -105,12 +105,12 @@ class MemoryCredentials(FakeCredentials):
         self.gate.clear()
 
     def arrive(self) -> None:
-        """Give one to whoever waits, and have it at hand again."""
+        """Give one to everyone who waits, and have it at hand again."""
         self.at_hand = True
         self.gate.set()
 
     def cannot_be_had(self, code: str, *, retry_after_s: float) -> None:
-        """Fail whoever waits, or comes later, with an error of this name."""
+        """Fail all who wait, or come later, with an error of this name."""
         self.at_hand = False
         self.failure = CredentialError(ErrorCode[code], retry_after_s=retry_after_s)
         self.gate.set()
@@ -155,15 +155,15 @@ class MemoryPool(Pool):
         self._kept.append(self._new_connection())
 
     def makes_wait(self) -> None:
-        """Let whoever opens a connection wait until `opens`."""
+        """Let all who open a connection wait until `opens`."""
         self._gate.clear()
 
     def opens(self) -> None:
-        """Let whoever waits have a connection."""
+        """Let all who wait have a connection."""
         self._gate.set()
 
     def fails(self, code: str) -> None:
-        """Fail whoever waits, or comes later, with an error of this name."""
+        """Fail all who wait, or come later, with an error of this name."""
         self.failure = UpstreamError(ErrorCode[code], replayable=True)
         self._gate.set()
 

@@ -252,7 +252,7 @@ class _Peer:
 
 
 class Client(_Peer):
-    """Whoever calls the gateway."""
+    """A client of the gateway."""
 
     def sends(self, *pieces: bytes) -> None:
         """Send pieces; each arrives in one read."""

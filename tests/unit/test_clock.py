@@ -25,7 +25,7 @@ async def test_alarm_rings_by_the_clock_it_was_given() -> None:
 
 
 async def test_due_alarm_does_not_ring_within_the_call() -> None:
-    """Whoever sets it has its books in order before it rings."""
+    """The code that sets it can note it before it rings."""
     rung = asyncio.Event()
     LoopAlarm(lambda: 10.0)(9.0, rung.set)
     assert not rung.is_set()

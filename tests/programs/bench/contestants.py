@@ -77,7 +77,7 @@ def _gateway(at: Surroundings, python: str) -> Launch:
     }
     file = at.folder / "gateway.yaml"
     file.write_text(yaml.safe_dump(config))
-    # -P: what is installed in that environment, not what is in the directory of whoever runs this
+    # -P: what is installed in that environment, not what is in the current directory
     command = [python, "-P", "-m", "gateway", "serve", "--config", str(file)]
     return Launch(command, port, admin_port=admin)
 

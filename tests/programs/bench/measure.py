@@ -93,7 +93,7 @@ class Ground:
         folder.mkdir()
         launch = LAUNCHERS[name](self.surroundings(folder))
         log = folder / "log"
-        # what configures the gateway of whoever runs this must not configure ours
+        # what configures a gateway of the user must not configure ours
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("GATEWAY_", "OS_"))}
         with (
             log.open("ab") as output,

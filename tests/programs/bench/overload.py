@@ -337,7 +337,7 @@ def _undisturbed() -> bool:
 
 
 def main() -> int:
-    """Measure whoever is installed; print and keep the table."""
+    """Measure those proxies that are installed; print and keep the table."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.programs.bench.overload", description=__doc__
     )

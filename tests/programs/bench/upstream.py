@@ -28,8 +28,8 @@ PREFIX = b"/v1/infers/"
 LARGE = 1 << 20
 """Bytes of the answer to a path that ends in `/large`."""
 HOLD_S = 1.0
-"""How long a path that ends in `/slow` leaves the body unread: whoever has no backpressure fills
-its memory meanwhile."""
+"""How long a path that ends in `/slow` leaves the body unread: a proxy without backpressure
+fills its memory meanwhile."""
 
 
 def answer(status: str, body: bytes, fields: str = "") -> bytes:

@@ -43,7 +43,7 @@ def test_files_that_are_mounted_exist(project: dict[str, Any]) -> None:
 
 def test_nothing_listens_to_other_machines(project: dict[str, Any]) -> None:
     """
-    All ports are published on loopback: whoever connects uses the token.
+    All ports are published on loopback: every client that connects uses the token.
     """
     for service in project["services"].values():
         for port in service["ports"]:

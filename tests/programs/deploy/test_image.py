@@ -26,7 +26,7 @@ TIGHT = (
     "--security-opt=no-new-privileges",
     "--network=host",  # the loopback that the namespaces of this test run have for themselves
 )
-# Whoever gets in finds no shell, and whatever needs one fails.
+# An attacker who gets in finds no shell, and what needs one fails.
 NO_SHELL = tuple(f"--volume=/dev/null:/usr/bin/{name}:ro" for name in ("dash", "bash"))
 
 _IRIS = {"sepal_length": 3, "sepal_width": 1, "petal_length": 2.2, "petal_width": 4}

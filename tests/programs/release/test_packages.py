@@ -77,7 +77,7 @@ def test_wheel_has_licence_types_and_sample_configuration(wheel: Path) -> None:
     assert not [name for name in names if name.startswith("tests/")]
 
 
-def test_source_can_be_tested_by_whoever_unpacks_it() -> None:
+def test_unpacked_source_can_be_tested() -> None:
     """
     The source distribution has code, tests, documents, and what `make` needs.
     """

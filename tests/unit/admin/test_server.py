@@ -58,7 +58,7 @@ async def test_a_burst_of_connections_costs_little_and_turns_nobody_away() -> No
 
 
 async def test_the_one_silent_longest_makes_room() -> None:
-    """Whoever has asked lately stays, however old its connection is."""
+    """A client that has asked lately stays, however old its connection is."""
     async with admin(State()) as running:
         oldest = await connect(running.port)
         await _answers(oldest)

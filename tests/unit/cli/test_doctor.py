@@ -324,7 +324,7 @@ def test_one_line_break_after_a_secret_is_well(tmp_path: Path) -> None:
 
 
 def test_secret_from_the_environment_is_named_as_such(tmp_path: Path) -> None:
-    """So that whoever corrects a file knows that it is not read."""
+    """So that a user who corrects a file knows that it is not read."""
     with twin_in_thread() as twin:
         config = of_twin(twin, tmp_path)
         said = Doctor(config, tmp_path, {"OS_PASSWORD": Account().password})

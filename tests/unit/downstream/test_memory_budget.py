@@ -3,7 +3,7 @@
 from gateway.downstream.memory_budget import first_to_end
 
 
-def test_whoever_holds_most_ends_first() -> None:
+def test_client_that_holds_most_ends_first() -> None:
     """So many end as give back what is too much, and no more."""
     sizes, heard_at = [100, 100_000, 9_000, 0], [0.0] * 4
 

@@ -179,7 +179,7 @@ def test_reading_ends_with_a_request_until_the_next_is_wanted() -> None:
 
 
 def test_any_number_of_requests_may_wait() -> None:
-    """They are bytes that nobody has read yet; whoever reads the connection bounds them."""
+    """They are bytes that nobody has read yet; the reader of the connection bounds them."""
     parsed = parse([ONE * 1000])
 
     assert len(parsed.requests) == 1000
@@ -320,7 +320,7 @@ def test_body_is_not_copied() -> None:
 
 
 def test_body_is_taken_once() -> None:
-    """Whoever takes it has it, and what comes later is new."""
+    """What has been taken is not returned again; what comes later is new."""
     reader = after(LONGER[:-6])
     assert reader.request is not None
     taken = [reader.request.take_body()]

@@ -127,7 +127,7 @@ async def test_thousand_cold_callers_make_one_login() -> None:
 
 
 async def test_leader_that_leaves_takes_nobody_along() -> None:
-    """F10: whoever caused the login may be cancelled; the others get its credential."""
+    """F10: the caller that caused the login may be cancelled; the others get its credential."""
     async with bench() as it:
         it.source.gate.clear()
         leader, *others = [asyncio.create_task(it.cache.obtain()) for _ in range(3)]
@@ -620,7 +620,7 @@ async def test_new_secret_is_tried_at_once_while_the_old_token_serves() -> None:
 
 
 async def test_new_secret_lifts_the_pause_of_a_refusal() -> None:
-    """F06: whoever corrects the password need not wait, nor restart anything."""
+    """F06: after the password is corrected, nobody need wait or restart anything."""
     async with bench() as it:
         it.source.script.append(failing(REFUSED))
         it.cache.start()
@@ -679,7 +679,7 @@ async def test_refusal_of_a_new_secret_is_the_first_of_its_row() -> None:
 
 
 async def test_account_at_its_limit_is_locked_for_all_its_identities() -> None:
-    """Whoever was refused: the others may not log in either, and say why."""
+    """Whichever was refused: the others may not log in either, and say why."""
     async with bench() as it:
         it.source.script.extend([failing(REFUSED), failing(REFUSED)])
         it.cache.start()

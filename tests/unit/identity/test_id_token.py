@@ -36,7 +36,7 @@ def test_claims_are_shown_without_the_token() -> None:
     ],
 )
 def test_strange_claims_stay_on_one_line(claims: Any, shown: str, expires_at: float | None) -> None:
-    """Whoever makes the token cannot write lines of a log."""
+    """The issuer of the token cannot write lines of a log."""
     assert str(claims_of(jwt(claims))) == shown
     assert claims_of(jwt(claims)).expires_at == expires_at
 

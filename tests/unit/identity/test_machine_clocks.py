@@ -121,7 +121,7 @@ def test_wall_clock_that_steps_changes_nothing(step_s: float) -> None:
 
 
 def test_skew_of_the_wall_clock_is_told() -> None:
-    """Of use to whoever has to set it right; to the second, as `Date` tells."""
+    """For the person who sets the clock right; to the second, as `Date` tells."""
 
     async def story(it: Gateway) -> None:
         it.machine.wall_off_s = 2 * HOUR

@@ -116,7 +116,7 @@ def test_ledger_takes_logins_under_way_for_refused() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 600), st.booleans()), max_size=60))
 def test_ledger_never_sees_three_refusals_in_a_window(steps: list[tuple[float, bool]]) -> None:
-    """Whatever the order of events, whoever obeys `opens_at` stays within the bound."""
+    """Whatever the order of events, a caller that obeys `opens_at` stays within the bound."""
     ledger, now, refusals = RefusalLedger(), 0.0, []
     for wait_s, refused in steps:
         now += wait_s

@@ -39,7 +39,7 @@ def test_method_none_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_record_does_not_keep_the_error(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever keeps records would keep its frames, and IAM's answer with the token in them."""
+    """A handler that keeps records would keep its frames, IAM's response and token with them."""
     error = LoginError(RefreshResult.BAD_REPLY, "why")
     LoginLog("default").failed(RefreshTrigger.STARTUP, error, now=0.0, next_s=1.0, usable=False)
     [record] = caplog.records

@@ -113,7 +113,7 @@ def test_without_a_token_each_format_takes_the_old_one_away(tmp_path: Path) -> N
 
 
 def test_a_file_says_when_its_token_expires(tmp_path: Path) -> None:
-    """So that whoever starts next knows; `plain` has no room for it."""
+    """So that the next process to start knows; `plain` has no room for it."""
     for kind in ("envoy_sds", "haproxy_map"):
         assert expiry_in(content_of(sink(tmp_path, kind), credential("t", 100))) == WALL + 100
         assert expiry_in(content_of(sink(tmp_path, kind), credential("t", math.inf))) is None
@@ -299,7 +299,7 @@ async def test_the_end_leaves_what_remove_on_exit_says(tmp_path: Path) -> None:
 
 
 async def test_the_next_sinks_begin_after_the_ones_before_have_ended(tmp_path: Path) -> None:
-    """A reload hands a file over: whoever gives it up writes no more."""
+    """A reload hands a file over: the sinks that give it up write no more."""
     file = sink(tmp_path, remove_on_exit=True)
 
     async with bench(file) as before:

@@ -64,6 +64,6 @@ def test_serve_keeps_freed_memory() -> None:
     ],
     ids=str,
 )
-def test_whoever_sets_the_allocator_keeps_it(environ: dict[str, str], *, left: bool) -> None:
+def test_allocator_that_the_user_has_set_stays(environ: dict[str, str], *, left: bool) -> None:
     """By any of glibc's two ways."""
     assert is_left_to_the_user(environ) is left

@@ -209,7 +209,7 @@ async def test_few_wait_where_few_files_may_be_open() -> None:
 
 
 async def test_the_end_waits_for_those_that_are_accepted_and_not_begun_with() -> None:
-    """Whoever has been accepted may have sent a request."""
+    """A client that has been accepted may have sent a request."""
     known: list[Accepted] = []
     async with burst_server(known) as server:
         callers = connected(server, MANY)

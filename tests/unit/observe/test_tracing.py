@@ -74,7 +74,7 @@ async def test_an_exchange_is_a_span_with_its_parts(tmp_path: Path) -> None:
     )
     names = [one.name for one in parts]
     assert names[-3:] == ["connect", "first byte", "relay"]
-    assert set(names[:-3]) <= {"credential"}  # whoever calls so early may wait for it
+    assert set(names[:-3]) <= {"credential"}  # a caller this early may wait for it
     for part in parts:
         assert part.parent_span_id == span.span_id
         assert part.trace_id == span.trace_id

@@ -76,7 +76,7 @@ def test_queue_takes_ten_times_the_limit_of_the_moment() -> None:
 
 def test_depth_0_is_no_queue() -> None:
     """
-    Whoever finds no place is refused at once.
+    A request that finds no place is refused at once.
     """
     assert callers(places_of(1, depth=0), 2)[1].told == ["queue_full"]
 
@@ -170,7 +170,7 @@ def test_caller_that_has_left_is_passed_over() -> None:
     assert there.told == ["place"]
 
 
-def test_whoever_leaves_the_queue_makes_room_at_once() -> None:
+def test_request_that_leaves_the_queue_makes_room_at_once() -> None:
     """
     Its depth counts those who wait now.
     """
@@ -182,7 +182,7 @@ def test_whoever_leaves_the_queue_makes_room_at_once() -> None:
     assert places.ask(Caller(4), 0.1) is None
 
 
-def test_drain_rejects_whoever_waits() -> None:
+def test_drain_rejects_requests_that_wait() -> None:
     """
     Those who hold a place keep it.
     """

@@ -91,7 +91,7 @@ def test_an_identity_without_a_token_has_no_sinks() -> None:
 
 
 def test_a_sink_that_others_can_read_is_warned_about(tmp_path: Path) -> None:
-    """Whoever reads the file has the token."""
+    """Every process that can read the file has the token."""
     path = str(tmp_path / "t")
 
     assert use(with_sinks({"path": path, "mode": "0640"})).warnings == ()

@@ -9,7 +9,7 @@ from tests.unit.settings.given import GOOD, problems_of, use
     "address", ["0.0.0.0:9095", "10.0.0.1:9095", "[::]:9095", "gateway.example:9095"]
 )
 def test_the_token_endpoint_is_refused_where_other_machines_reach_it(address: str) -> None:
-    """Whoever reaches it has the token."""
+    """Every client that reaches it has the token."""
     (problem,) = problems_of(GOOD | {"token_listen": address})
 
     assert problem.startswith(f"token_listen: '{address}' can be reached from other machines")

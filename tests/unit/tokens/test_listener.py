@@ -1,4 +1,4 @@
-"""The token endpoint's bounds, on real sockets: whoever connects to it holds little of ours."""
+"""The token endpoint's bounds, on real sockets: a client that connects holds little of ours."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -90,7 +90,7 @@ async def test_an_answer_that_nobody_reads_does_not_stay(monkeypatch: pytest.Mon
 
 
 async def test_the_one_silent_longest_makes_room() -> None:
-    """Whoever has asked lately stays, however old its connection is."""
+    """A client that has asked lately stays, however old its connection is."""
     async with endpoint(most=3) as running:
         oldest = await connect(running.port)
         await _answers(oldest)

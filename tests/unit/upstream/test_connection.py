@@ -437,7 +437,7 @@ def test_abort_is_silent_and_final() -> None:
 
 
 def test_fin_while_idle_spoils_it() -> None:
-    """It is closed by its service; whoever would write to it might not know."""
+    """It is closed by its service; an exchange that wrote to it might not notice."""
     connection, _ = opened()
     connection.eof_received()
 

@@ -97,10 +97,6 @@ class Turns:
         """Read nothing more of a response to a client until it is its turn."""
         raise NotImplementedError
 
-    def waiting_bytes(self, client: "ClientStream") -> int:
-        """Return how much of a client waits."""
-        raise NotImplementedError
-
     def forget(self, client: "ClientStream") -> None:
         """Drop what waits of a client."""
         raise NotImplementedError
@@ -121,6 +117,7 @@ class ClientStream(Downstream):
         "rests",
         "transport",
         "turns",
+        "waiting_bytes",
     )
 
     def __init__(self, owner: StreamOwner) -> None:
@@ -136,6 +133,8 @@ class ClientStream(Downstream):
         """Where there are many clients, or this one sends a large head."""
         self.rests = False
         """Whether nothing more of a response is read until its turn."""
+        self.waiting_bytes = 0
+        """Bytes that have been read from the client and wait for its turn."""
         self._looking: asyncio.TimerHandle | None = None
 
     @property
@@ -236,11 +235,6 @@ class ClientStream(Downstream):
         if self.transport is not None and self.transport.can_write_eof():
             self.transport.write_eof()
         self.resume_reading()
-
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes that have been read from the client and wait for its turn."""
-        return 0 if self.turns is None else self.turns.waiting_bytes(self)
 
     def lost(self) -> None:
         """Note that the transport is gone."""

@@ -10,16 +10,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import compress
-from operator import not_
 from typing import Final
 
 from gateway.downstream.client_stream import FOR_MEMORY, unread_bytes
 from gateway.downstream.connection import ClientConnection
 from gateway.downstream.interfaces import Memory
-from gateway.downstream.reading_turns import SMALL_BYTES
 from gateway.errors import ErrorCode, Rejection, UnavailableError
 from gateway.http.pieces import size_of
+from gateway.http.small_request import SMALL_BYTES
 from gateway.observe.memory import Waiting
 
 _SHARE_BETWEEN_LOOKS: Final = 16
@@ -34,6 +32,8 @@ _PAUSE_S: Final = 0.05
 """For how long nothing is read from those; meanwhile others make progress."""
 _ENDED_TOGETHER: Final = 16
 """Clients per turn of the loop, which take 2 ms; the next turn ends others."""
+_ENDED_AT_ONCE: Final = 64
+"""Where that is not fast enough."""
 READ_TOGETHER: Final = 64
 """Clients per turn that are read again after a stop."""
 _TURN_S: Final = 0.001
@@ -128,9 +128,11 @@ class MemoryBudget(Memory):
         self._look_after = max_bytes // _SHARE_BETWEEN_LOOKS  # so many fresh bytes
         self._is_stopped = False  # whether nothing is read from anybody
         self._stopped: deque[_Stopped] = deque()  # to be read again in the next turns
+        self._pauses: deque[list[_Stopped]] = deque()  # of those that hold much, one for each stop
         self._goes_on = False  # in the next turn
         self._has_looked = False  # in this turn of the loop
-        self._ending: dict[ClientConnection, None] = {}  # in the next turns, in this order
+        self._ending: deque[ClientConnection] = deque()  # in the next turns, in this order
+        self._goes_on_ending = False  # in the next turn
 
     def note(self, size: int) -> None:
         """Note that `size` further bytes may wait; end the largest holder if that is too much."""
@@ -157,42 +159,46 @@ class MemoryBudget(Memory):
         )
 
     def _look(self) -> None:
-        clients = [client for client in self._clients() if client not in self._ending]
+        clients = self._clients()
         sizes = [held_bytes(client) for client in clients]
-        ending = sum(held_bytes(client) for client in self._ending)
-        total = sum(sizes) + ending + self._kept_bytes()
+        total = sum(sizes) + self._kept_bytes()
         allowed = allowed_bytes(self.max_bytes, total, self._excess())
-        if total - ending > allowed:
-            self._end(clients, sizes, total - ending - allowed + self.max_bytes // 8)
+        self._plan(clients, sizes, total - allowed)
         # No more can wait than did, and what comes: till then nobody needs to look.
         least = self.max_bytes // _SHARE_BETWEEN_LOOKS
         self._look_after = max(least, int(allowed * _NEAR) - total)
         if total > allowed * _NEAR:
             self._become_short()
 
-    def _end(
+    def _plan(
         self, clients: Sequence[ClientConnection], sizes: Sequence[int], too_much: int
     ) -> None:
-        """End clients that hold `too_much` bytes together, some in each turn of the loop."""
-        if sum(map(held_bytes, self._ending)) > self.max_bytes // 8:  # it comes faster than it goes
-            self._end_some(len(self._ending))
+        """Decide anew who ends, some in each turn of the loop: the largest holders first.
+
+        Whoever was to end by the plan before, and holds less than others by now, is spared.
+        """
+        self._ending.clear()
+        if too_much <= 0:
+            return
         heard_at = [client.received_at for client in clients]
-        is_under_way = bool(self._ending)
-        for number in first_to_end(sizes, heard_at, too_much):
-            self._ending[clients[number]] = None
-        if not is_under_way:
+        wanted = too_much + self.max_bytes // 8
+        self._ending += [clients[one] for one in first_to_end(sizes, heard_at, wanted)]
+        if not self._goes_on_ending:
             self._end_next()
+        elif too_much > self.max_bytes // 8:  # it comes faster than it goes
+            self._end_some(_ENDED_AT_ONCE)
 
     def _end_next(self) -> None:
         try:
             self._end_some(_ENDED_TOGETHER)
         finally:  # a defect must not keep the others
-            if self._ending:
+            self._goes_on_ending = bool(self._ending)
+            if self._goes_on_ending:
                 asyncio.get_running_loop().call_soon(self._end_next)
 
     def _end_some(self, count: int) -> None:
-        for client in list(self._ending)[:count]:
-            del self._ending[client]
+        for _ in range(min(count, len(self._ending))):
+            client = self._ending.popleft()
             if held_bytes(client):  # else it has gone, or is served
                 _end(client)
 
@@ -218,16 +224,15 @@ class MemoryBudget(Memory):
             return
         self._is_stopped = True
         self._become_short()
-        stopped = [_Stopped(client) for client in self._clients() if is_read(client)]
-        held = [held_bytes(one.client) > _MUCH_BYTES for one in stopped]
-        self._stopped += compress(stopped, map(not_, held))
+        self._stopped += [_Stopped(client) for client in self._clients() if is_read(client)]
+        self._pauses.append([])
         loop = asyncio.get_running_loop()
         loop.call_later(_TURN_S, self._go_on_after_stop)
-        loop.call_later(_PAUSE_S, self._go_on_with, list(compress(stopped, held)))
+        loop.call_later(_PAUSE_S, self._end_pause)
 
-    def _go_on_with(self, stopped: Sequence["_Stopped"]) -> None:
+    def _end_pause(self) -> None:
         """Read again from those who hold much, behind the others."""
-        self._stopped.extendleft(stopped)
+        self._stopped.extendleft(self._pauses.popleft())
         if not self._is_stopped:
             self._go_on()
 
@@ -253,7 +258,10 @@ class MemoryBudget(Memory):
         stopped = self._stopped
         for number in range(min(READ_TOGETHER, len(stopped))):
             one = stopped.popleft() if number % 2 else stopped.pop()
-            one.go_on()
+            if self._pauses and held_bytes(one.client) > _MUCH_BYTES:
+                self._pauses[-1].append(one)
+            else:
+                one.go_on()
         if self._stopped and not self._goes_on:
             self._goes_on = True
             asyncio.get_running_loop().call_soon(self._go_on_next)
@@ -274,8 +282,10 @@ def is_read(client: ClientConnection) -> bool:
 
 def held_bytes(client: ClientConnection) -> int:
     """Return how much a client makes us keep, which is what `holding_of` adds up to."""
-    size = _unread_bytes(client) + client.stream.unsent_bytes
-    request, exchange = client.request, client.exchange
+    stream, request, exchange = client.stream, client.request, client.exchange
+    size = client.reader.waiting_bytes + stream.waiting_bytes
+    if stream.transport is not None:
+        size += stream.transport.get_write_buffer_size()
     if request is not None and request.body:
         size += size_of(request.body)
     if exchange is not None and exchange.attempt is not None:
@@ -283,10 +293,6 @@ def held_bytes(client: ClientConnection) -> int:
         connection = attempt.connection
         size += connection.unsent_bytes + connection.unread_bytes + size_of(attempt.held)
     return size
-
-
-def _unread_bytes(client: ClientConnection) -> int:
-    return client.reader.waiting_bytes + client.stream.waiting_bytes
 
 
 def holding_of(client: ClientConnection) -> Holding:
@@ -298,7 +304,7 @@ def holding_of(client: ClientConnection) -> Holding:
         bodies += exchange.attempt.connection.unsent_bytes
         answers += exchange.attempt.connection.unread_bytes + size_of(exchange.attempt.held)
     return Holding(
-        heads=_unread_bytes(client),
+        heads=client.reader.waiting_bytes + client.stream.waiting_bytes,
         bodies=bodies,
         answers=answers,
     )

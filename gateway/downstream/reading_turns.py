@@ -11,16 +11,16 @@ from typing import Final
 
 from gateway.downstream.client_stream import FOR_TURN, ClientStream, Turns
 from gateway.downstream.interfaces import Memory
+from gateway.http.small_request import SMALL_BYTES, is_small_request
 
-LONG_S: Final = 0.005
+LONG_S: Final = 0.002
 """What is read later than that in a turn waits for one of the next."""
-_DUE_S: Final = 0.002
-"""For so long what waits is worked off in a turn, and for as long again what is large."""
+_FIRST_S: Final = 0.002
+_LAST_S: Final = 0.001
+"""For so long what waits is worked off in a turn: what goes first, then the rest."""
 MOST_BYTES: Final = 2 * 2**20
 """May wait. What is read beyond it is acted on at once, however long the turn is, but for parts of
 heads, of which nothing would be let go: nothing more is read then in this turn."""
-SMALL_BYTES: Final = 4 * 1024
-"""A read of at most so much goes first: a normal request is not longer."""
 READERS: Final = 16
 """Clients that may send or get more in a turn after a large read: a megabyte together."""
 _SHORT_S: Final = 0.005
@@ -48,8 +48,8 @@ class ReadingTurns(Turns):
         self._is_noted = False  # that this turn has begun
         self._unread: dict[ClientStream, bytes] = {}
         self._unread_bytes = 0
-        self._small: deque[ClientStream] = deque()
-        self._large: deque[ClientStream] = deque()
+        self._first: deque[ClientStream] = deque()  # a small request, or a small part of one
+        self._last: deque[ClientStream] = deque()  # the others
         # After a large read, from the client or for it; nothing of them waits.
         self._resting: OrderedDict[ClientStream, None] = OrderedDict()
         self._is_resting = False  # until memory is looked at again
@@ -63,12 +63,14 @@ class ReadingTurns(Turns):
             self._unread[client] += data
         elif self._is_long() and not self._has_too_much(data, in_head):
             self._unread[client] = data
-            (self._small if len(data) <= SMALL_BYTES else self._large).append(client)
+            goes_first = is_small_request(data) if in_head else len(data) <= SMALL_BYTES
+            (self._first if goes_first else self._last).append(client)
             client.hold(FOR_TURN)
         else:
             if len(data) > SMALL_BYTES:
                 self.wait(client)
             return data
+        client.waiting_bytes += len(data)
         self._unread_bytes += len(data)
         self._memory.note(len(data))
         return b""
@@ -88,10 +90,6 @@ class ReadingTurns(Turns):
         if not self._is_noted:
             self._note_begin()
 
-    def waiting_bytes(self, client: ClientStream) -> int:
-        """Return how much of a client waits."""
-        return len(self._unread.get(client, b""))
-
     def forget(self, client: ClientStream) -> None:
         """Drop what waits of a client."""
         self._take(client)
@@ -99,6 +97,7 @@ class ReadingTurns(Turns):
 
     def _take(self, client: ClientStream) -> bytes:
         data = self._unread.pop(client, b"")
+        client.waiting_bytes = 0
         self._unread_bytes -= len(data)
         return data
 
@@ -125,10 +124,10 @@ class ReadingTurns(Turns):
     def _begin_next(self) -> None:
         """Begin the next turn; called by the loop before it reads again."""
         self._is_noted = False
-        if self._small or self._large:
+        if self._first or self._last:
             self._note_begin()
-            self._work_off(self._small)
-            self._work_off(self._large)
+            self._work_off(self._first, _FIRST_S)
+            self._work_off(self._last, _LAST_S)
         if self._resting and not self._is_resting:
             self._read_on()
 
@@ -146,12 +145,12 @@ class ReadingTurns(Turns):
         if self._resting and not self._is_noted:
             self._note_begin()
 
-    def _work_off(self, waiting: deque[ClientStream]) -> None:
+    def _work_off(self, waiting: deque[ClientStream], for_s: float) -> None:
         clock = self._clock
-        until = clock() + _DUE_S
+        until = clock() + for_s
         is_newest = False
         while waiting:
-            is_newest = waiting is self._small and not is_newest
+            is_newest = waiting is self._first and not is_newest
             self._due = client = waiting.pop() if is_newest else waiting.popleft()
             data = self._take(client)
             try:

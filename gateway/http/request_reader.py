@@ -204,10 +204,18 @@ class RequestReader:
     def _read_one_by_one(self, lines: list[bytes], head: RequestHead) -> None:
         """Read lines of which one may be refused; what is refused first tells why."""
         for line in lines:
-            self._check_line(line)
+            if len(line) > self._allowed_bytes():
+                self._check_line(line)
             self._fields += 1
             self._head_bytes += len(line)
             REQUEST_FIELDS.read([line], head)
+
+    def _allowed_bytes(self) -> int:
+        """Return how long a further field line may be; 0: there must be none."""
+        if self._fields >= MAX_FIELDS:
+            return 0
+        left = MAX_HEAD_BYTES + _BETWEEN * self._fields - self._head_bytes
+        return _BETWEEN + min(MAX_FIELD_BYTES, left)
 
     def _check_line(self, line: bytes, looked_at: int = 0) -> None:
         """Refuse a field line, whole or not, for its first octet that is amiss or too much.
@@ -216,11 +224,9 @@ class RequestReader:
             line: not empty.
             looked_at: how many of its bytes are known to be good.
         """
-        if self._fields >= MAX_FIELDS:
+        allowed = self._allowed_bytes()
+        if not allowed:
             raise DownstreamError(ErrorCode.HEADERS_TOO_LARGE)
-        allowed = _BETWEEN + min(
-            MAX_FIELD_BYTES, MAX_HEAD_BYTES + _BETWEEN * self._fields - self._head_bytes
-        )
         if not is_clean(line[looked_at : allowed + 1]):
             raise DownstreamError(ErrorCode.BAD_REQUEST, "control octets in the head")
         if len(line) > allowed:

@@ -193,3 +193,32 @@ async def test_few_clients_are_ended_in_a_turn(open_stage: OpenStage) -> None:
             assert ended - before <= 2 * 16  # at once, and in the turn that has just passed
     await stage.settle()
     assert sum(bool(client.received) for client in clients) >= 64
+
+
+async def test_large_holder_ends_first_though_it_came_last(open_stage: OpenStage) -> None:
+    """
+    Hundreds of small ones that were to end, a few in each turn, would else end before it.
+    """
+    stage = open_stage(max_memory=2 * BUDGET, max_connections=1000)
+    memory = stage._listener.memory
+    small = [stage.new_client() for _ in range(300)]
+    for client in small:
+        client.sends(b"GET /iris HTTP/1.1\r\nX: %b\r\n" % (b"x" * 4000))
+    await stage.settle()
+    assert not any(client.received for client in small)
+    memory._excess = lambda: 8 * BUDGET  # the process has much more in memory than it should
+    memory.note(BUDGET)
+    await stage.settle_once()
+    assert 0 < sum(bool(client.received) for client in small) < 100
+
+    large = stage.new_client()
+    large.sends(b"GET /iris HTTP/1.1\r\n" + b"X: %b\r\n" % (b"x" * PIECE) * 3)
+    memory.note(BUDGET)
+    await stage.settle_once()
+    assert large.received
+    assert sum(bool(client.received) for client in small) < 200
+
+    memory._excess = lambda: 0
+    memory.note(BUDGET)  # there is enough again: the others are spared
+    await stage.settle()
+    assert sum(bool(client.received) for client in small) < 250

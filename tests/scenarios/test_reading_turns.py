@@ -12,8 +12,9 @@ import pytest
 from gateway.downstream.client_stream import FOR_EXCHANGE, FOR_MEMORY, FOR_TURN
 from gateway.downstream.connection import CROWD, ClientConnection
 from gateway.downstream.memory_budget import READ_TOGETHER
-from gateway.downstream.reading_turns import LONG_S, MOST_BYTES, READERS, SMALL_BYTES
-from tests.scenarios.messages import GET, OK, upload
+from gateway.downstream.reading_turns import LONG_S, MOST_BYTES, READERS
+from gateway.http.small_request import SMALL_BYTES
+from tests.scenarios.messages import CHUNKED, GET, OK, upload
 from tests.support.memory import OpenStage, Stage
 from tests.support.memory_transport import Client, Fate
 
@@ -85,10 +86,10 @@ async def test_first_clients_wait_where_they_send_large_heads(open_stage: OpenSt
     late.sends(HEAD)
     upload_.sends(LARGE)
     protocol = cast(ClientConnection, late._transport._protocol)
-    assert stage._listener.turns.waiting_bytes(protocol.stream) == len(HEAD)
+    assert protocol.stream.waiting_bytes == len(HEAD)
     assert stage.service.received.startswith(b"POST")
 
-    await stage.until(lambda: not stage._listener.turns.waiting_bytes(protocol.stream))
+    await stage.until(lambda: not protocol.stream.waiting_bytes)
     await stage.until(lambda: late._transport.is_read)
     late.sends(b"\r\n")
     await stage.until(lambda: len(stage.services) == 2)
@@ -128,6 +129,24 @@ async def test_small_requests_overtake_large_ones(open_stage: OpenStage) -> None
     for end in stage.services:
         end.answers(OK)
     large.leaves()
+
+
+async def test_whole_requests_overtake_unfinished_ones(open_stage: OpenStage) -> None:
+    """
+    A small part of a body may wait for others for ever.
+    """
+    stage = open_stage()
+    first, unfinished, whole, other = crowd(stage, 4)
+    long_turn(stage, first)
+    unfinished.sends(CHUNKED + b"1\r\nx\r\n")
+    whole.sends(GET)
+    other.sends(CHUNKED + b"1\r\nx\r\n")
+    await stage.until(lambda: len(stage.services) > 2)
+    assert [end.received.split(b" ")[0] for end in stage.services] == [b"GET", b"POST", b"POST"]
+    for end in stage.services:
+        end.answers(OK)
+    unfinished.leaves()
+    other.leaves()
 
 
 async def test_newest_and_oldest_small_requests_are_worked_off_in_turn(

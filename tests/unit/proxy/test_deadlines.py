@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.proxy.deadlines import EXPIRED_TOGETHER, Deadlines, Watched
+from gateway.proxy.deadlines import EXPIRED_TOGETHER, LOOKED_AT_TOGETHER, Deadlines, Watched
 from tests.support.fake_time import FakeTime
 from tests.support.until import PATIENCE_S
 
@@ -131,6 +131,32 @@ async def test_few_expire_in_a_turn() -> None:
         ended = sum(item.count for item in items)
         assert ended - before <= EXPIRED_TOGETHER
     assert forgotten.count == 0
+    deadlines.close()
+
+
+class Looked(Item):
+    """Counts how often it is looked at."""
+
+    looks = 0
+
+    def deadline(self) -> float:
+        self.looks += 1
+        return super().deadline()
+
+
+async def test_not_all_are_looked_at_in_a_turn() -> None:
+    """With thousands of clients, a look at all would take a tenth of a second."""
+    time = FakeTime(0.0)
+    deadlines = Deadlines(time.clock, tick_s=TICK_S)
+    items = [Looked(1.0, deadlines) for _ in range(3 * LOOKED_AT_TOGETHER)]
+    for item in items:
+        deadlines.watch(item)
+    seen = 0
+    while seen < len(items):
+        before = seen
+        await asyncio.sleep(0)
+        seen = sum(item.looks > 0 for item in items)
+        assert seen - before <= LOOKED_AT_TOGETHER
     deadlines.close()
 
 

@@ -116,7 +116,7 @@ async def test_while_it_is_announced_requests_are_still_taken() -> None:
     gate.open.set()
     async with (
         scripted_upstream(gate) as upstream,
-        running_gateway(upstream.port, settings={"drain": {"announce": "300ms"}}) as gateway,
+        running_gateway(upstream.port, settings={"drain": {"announce": "1500ms"}}) as gateway,
     ):
         stopping = _stopping(gateway)
         await until(lambda: gateway.gateway.draining)

@@ -19,8 +19,8 @@ from tests.support.upstream import OK, Link, scripted_upstream
 
 MIB = 2**20
 SHORT_S = 0.3
-LONG_S = 20.0
-"""Longer than any test may take: a test that passes has not waited for it."""
+LONG_S = 600.0
+"""Longer than any test may run: a test that ends has not waited for it."""
 
 
 def timeouts(**short: float) -> dict[str, Any]:
@@ -76,7 +76,7 @@ async def test_connecting_takes_no_longer_than_it_may() -> None:
 
     assert reply.status == 504
     assert b"Gateway.ConnectionTimeout" in reply.body
-    assert SHORT_S * 0.95 <= took < LONG_S
+    assert took >= SHORT_S * 0.95
     assert record["connect_us"] >= SHORT_S * 0.95e6
     assert counts == (0, 0)
 
@@ -101,7 +101,7 @@ async def test_handshake_is_part_of_connecting() -> None:
         assert pool_counts(gateway) == (0, 0)
 
     assert (reply.status, reply.closes) == (504, False)
-    assert SHORT_S * 0.95 <= took < LONG_S
+    assert took >= SHORT_S * 0.95
     assert upstream.received.startswith(b"\x16\x03")
 
 
@@ -128,7 +128,7 @@ async def test_answer_must_begin_in_time(said: bytes) -> None:
 
     assert (reply.status, reply.closes) == (504, False)
     assert b"Gateway.HttpResponseTimeout" in reply.body
-    assert SHORT_S * 0.95 <= took < LONG_S
+    assert took >= SHORT_S * 0.95
     assert record["error"] == "http_response_timeout"
 
 
@@ -178,31 +178,39 @@ async def test_answer_that_stalls_is_broken_off(said: bytes) -> None:
         assert pool_counts(gateway) == (0, 0)
 
     assert caller.was_reset
-    assert SHORT_S * 0.95 <= took < LONG_S
+    assert took >= SHORT_S * 0.95
     assert (record["status"], record["error"]) == (200, "http_response_timeout")
 
 
 async def test_answer_may_take_long_while_it_goes_on() -> None:
     """`idle` counts from the last piece, not from the first."""
+    time = FakeTime()
+    pieces = asyncio.Semaphore(0)
 
     async def script(link: Link) -> None:
         await link.request()
         link.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
-        for _ in range(6):
-            await asyncio.sleep(SHORT_S / 2)
+        while await pieces.acquire():
             link.send(b"x")
 
     async with (
         scripted_upstream(script) as upstream,
-        running_gateway(upstream.port, service=timeouts(idle=SHORT_S)) as gateway,
+        running_gateway(upstream.port, service=timeouts(idle=60.0)) as gateway,
     ):
-        reply = await gateway.ask(POST)
-
-    assert (reply.body, reply.complete) == (b"xxxxxx", True)
+        moved_by(gateway, time)
+        caller = await gateway.connect()
+        caller.send(POST)
+        await caller.head()
+        for _ in range(6):
+            time.now += 59
+            await ticks()
+            pieces.release()
+            assert await caller.take(1) == b"x"
 
 
 async def test_service_that_does_not_read_is_504() -> None:
     """It is the service that has stopped, not the caller, who has bytes left to send."""
+    time = FakeTime()
 
     async def script(link: Link) -> None:
         await link.head()
@@ -210,13 +218,18 @@ async def test_service_that_does_not_read_is_504() -> None:
 
     async with (
         scripted_upstream(script) as upstream,
-        running_gateway(upstream.port, service=timeouts(idle=SHORT_S)) as gateway,
+        running_gateway(upstream.port, service=timeouts(idle=60.0)) as gateway,
     ):
+        moved_by(gateway, time)
         caller = await gateway.connect()
         caller.send(
             b"POST /iris HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (40 * MIB)
             + bytes(30 * MIB)
         )
+        await until(lambda: upstream.requests)
+        [downstream] = gateway.gateway._parts.data.connections
+        await until(lambda: downstream.stream.held_by)  # type: ignore[attr-defined]
+        time.now += 61
         reply = await caller.reply()
         record = await gateway.next_record()
         assert pool_counts(gateway) == (0, 0)
@@ -252,7 +265,7 @@ async def test_upload_that_stalls_is_408(upload: bytes) -> None:
         assert pool_counts(gateway) == (0, 0)
 
     assert (reply.status, reply.closes) == (408, True)
-    assert SHORT_S * 0.95 <= took < LONG_S
+    assert took >= SHORT_S * 0.95
     assert record["error"] == "slow_request"
     assert not caller.was_reset
     assert not upstream.only.whole
@@ -260,15 +273,21 @@ async def test_upload_that_stalls_is_408(upload: bytes) -> None:
 
 async def test_upload_may_take_long_while_it_goes_on() -> None:
     """`idle` counts from the last piece, not from the first."""
+    time = FakeTime()
     async with (
         scripted_upstream(OK) as upstream,
-        running_gateway(upstream.port, service=timeouts(idle=SHORT_S)) as gateway,
+        running_gateway(upstream.port, service=timeouts(idle=1.0)) as gateway,
     ):
+        moved_by(gateway, time)
         caller = await gateway.connect()
         caller.send(b"POST /iris HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\n")
-        for _ in range(6):
-            await asyncio.sleep(SHORT_S / 2)
+        await until(lambda: upstream.requests)
+        [link] = upstream.links
+        for count in range(1, 7):
+            time.now += 0.9
+            await ticks()
             caller.send(b"x")
+            await until(partial(link.received.endswith, b"x" * count))
         assert (await caller.reply()).status == 200
 
     assert upstream.only.content == b"xxxxxx"

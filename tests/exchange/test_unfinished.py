@@ -121,7 +121,7 @@ async def test_reset_is_noticed_while_the_caller_is_made_to_wait() -> None:
         await until(lambda: bool(upstream.links) and caller.unsent > 0)
         await asyncio.sleep(0.2)
         caller.reset()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             record = await gateway.next_record()
         stop.set()
 
@@ -144,7 +144,7 @@ async def test_leaving_is_noticed_while_a_token_is_awaited(
         caller.send(request_)
         await until(lambda: gateway.sample("gateway_requests_in_flight") == 1)
         leave(caller)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             record = await gateway.next_record()
 
     assert record["error"] == "client_disconnected"

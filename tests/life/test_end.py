@@ -58,7 +58,7 @@ async def test_everything_in_flight_comes_to_its_end(how: str, tmp_path: Path) -
     An upload and a stream of events go on to their ends, what is idle is closed; exit 0.
     """
     service = Service()
-    settings = {"drain": {"announce": "1500ms", "timeout": "20s"}, "quitquitquit": True}
+    settings = {"drain": {"announce": "4s", "timeout": "20s"}, "quitquitquit": True}
     async with (
         scripted_upstream(service) as upstream,
         served(tmp_path, upstream.port, settings) as process,

@@ -36,15 +36,15 @@ async def test_f14_wrong_clock_costs_no_call(tmp_path: Path, ahead_s: float) -> 
         running_twin(token_ttl_s=2.5, clock=clock) as twin,
         twin_gateway(twin, tmp_path) as gateway,
     ):
-        end = time.monotonic() + 5
-        while time.monotonic() < end:
+        began = time.monotonic()
+        while (took_s := time.monotonic() - began) < 5:
             assert (await gateway.call()).status == 200
             await asyncio.sleep(0.05)
         assert gateway.gauge("gateway_clock_skew_seconds") == pytest.approx(-ahead_s, abs=1.5)
         expiry = gateway.gauge("gateway_token_expiry_timestamp_seconds")
         ours = datetime.now(UTC).timestamp()
         assert -0.1 <= expiry - ours <= 2.5, "the gauge is for our clock"
-        assert 3 <= gateway.logins() <= 6
+        assert 3 <= gateway.logins() <= took_s / (0.5 * 2.5) + 2, "at half of a token's life"
         assert gateway.logins(result="ok") == gateway.logins()
         assert twin.stats.services["iris"].rejected == 0
 

@@ -68,8 +68,7 @@ class Cloud:
         while self.gateway.credential is not None:
             reply, waited_s = await self.gateway.call_and_wait_s()
             if self.gateway.credential is not None:
-                assert reply.status == 200
-                assert waited_s < AT_ONCE_S
+                assert (reply.status, waited_s) == (200, 0)
                 assert self.readiness.ready
                 served += 1
             await asyncio.sleep(0.05)
@@ -171,7 +170,7 @@ async def test_f04_iam_fails(tmp_path: Path, status: int) -> None:
         await until(lambda: it.gateway.logins(result="bad_reply") == 1)
         assert it.gateway.token == token
         reply, waited_s = await it.gateway.call_and_wait_s()
-        assert (reply.status, waited_s < AT_ONCE_S) == (200, True)
+        assert (reply.status, waited_s) == (200, 0)
         waited_s = await until(lambda: it.gateway.logins(result="ok") == 2, 10)
         assert waited_s >= 0.9, "two pauses of at least half a second each"
         assert it.gateway.token != token
@@ -410,13 +409,13 @@ async def test_f15_token_lives_shorter_than_any_margin(tmp_path: Path, ttl_s: fl
     async with cloud(tmp_path, ttl_s=ttl_s) as it:
         began = time.monotonic()
         good = 0
-        while time.monotonic() < began + 4:
+        while (took_s := time.monotonic() - began) < 4:
             reply = await it.gateway.call()
             assert reply.status in {200, 503}
             good += reply.status == 200
             await asyncio.sleep(0.005)
         assert good > 5
-        assert it.attempts <= 6
+        assert it.attempts <= took_s + 2
 
 
 async def test_two_revocations_in_half_a_minute_are_both_healed(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def login_body(account: Account = Account(), **scope: Any) -> dict[str, Any]:  #
 def fetch_token(twin_url: str) -> str:
     """Log in at the twin at `twin_url` as its default account. Blocks."""
     answer = requests.post(
-        f"{twin_url}/v3/auth/tokens?nocatalog=true", json=login_body(), timeout=10
+        f"{twin_url}/v3/auth/tokens?nocatalog=true", json=login_body(), timeout=60
     )
     answer.raise_for_status()
     return answer.headers["X-Subject-Token"]

@@ -33,6 +33,8 @@ HELD_PATIENCE_S = 0.5
 _ENDED_TOGETHER = 8
 """For a newcomer, so that the turn of the loop in which many come stays short."""
 _BETWEEN_LOOKS_S = 0.1
+_SHARE_KEPT_BACK = 16
+"""Of the connections."""
 REFUSED_POLITELY = 16
 """Connections that may be told so at a time; an answer takes up to 2 s to arrive for sure."""
 
@@ -95,6 +97,10 @@ class DataListener(web.Server):
         """Whether there are more connections than are served, the newest among them."""
         return self._count > self._max_connections
 
+    def has_room(self) -> bool:
+        """Return whether there is room for many more; the last places are for small requests."""
+        return self._count < self._max_connections - self._max_connections // _SHARE_KEPT_BACK
+
     def make_room(self) -> None:
         """End clients that have stopped in the middle of a request, those first that did it first.
 
@@ -140,8 +146,11 @@ class DataListener(web.Server):
         return names is not None and not names.admit(transport.get_extra_info("peercert"))
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """Count a connection."""
+        """Count a connection; with one more than a few, those before it have turns, too."""
         self._count += 1
+        if self._count == CROWD + 1:
+            for client in self.clients():
+                client.stream.turns = self.turns
         super().connection_made(handler, transport)
 
     def connection_lost(

@@ -22,7 +22,9 @@ MOST_BYTES: Final = 2 * 2**20
 """May wait. What is read beyond it is acted on at once, however long the turn is, but for parts of
 heads, of which nothing would be let go: nothing more is read then in this turn."""
 READERS: Final = 16
-"""Clients that may send or get more in a turn after a large read: a megabyte together."""
+"""Clients that may send more in a turn after a large read: a megabyte together."""
+_PART: Final = 4
+"""As many as one that gets more: a read from a service has 250 KiB."""
 _SHORT_S: Final = 0.005
 """After which it is looked whether there is memory again for those."""
 
@@ -138,10 +140,11 @@ class ReadingTurns(Turns):
             asyncio.get_running_loop().call_later(_SHORT_S, self._read_on)
             return
         left = READERS
-        while self._resting and left:
+        while self._resting and left > 0:
             client, _ = self._resting.popitem(last=False)
+            cost = _PART if client.rests else 1
             if client.go_on():
-                left -= 1
+                left -= cost
         if self._resting and not self._is_noted:
             self._note_begin()
 

@@ -15,18 +15,22 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Final, Self
 
+from gateway.clock import processor_time
 from gateway.http.small_request import SMALL_BYTES, is_small_request
 
 _AT_A_TIME: Final = 256
 """Further connections that are accepted in a turn, 10 µs each."""
-_FIRST_AT_A_TIME: Final = 16
-"""How many are begun with in a turn that have sent nothing or a small request, 0.2 ms each."""
-_LAST_AT_A_TIME: Final = 8
-"""How many that have sent something else, which is read at once, up to 64 KiB each."""
-_LOOKS_FOR_ONE: Final = 4
-"""How many are looked at for one that is begun with, 3 µs each."""
+_LEAST_AT_A_TIME: Final = 4
+_MOST_AT_A_TIME: Final = 16
+"""How many are begun with in a turn that have sent nothing or a small request, from 0.2 ms each to
+a millisecond, where the response is large; of the others half as many."""
+_LONG_S: Final = 0.006
+"""After a turn that took longer, half as many are begun with in the next one."""
+_LOOKED_AT_TOGETHER: Final = 64
+"""How many that had sent nothing are looked at in a turn because something has come, 3 µs each."""
 _MOST_WAITING: Final = 4096
 """Accepted, and not begun with; further ones stay in the queue."""
 _SHARE_WAITING: Final = 4
@@ -42,15 +46,23 @@ Factory = Callable[[], Any]
 class BurstServer:
     """An `asyncio.Server` that also accepts what uvloop leaves in the queue. Owns its sockets."""
 
-    def __init__(self, make: Factory, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, make: Factory, tls: ssl.SSLContext | None, has_room: Callable[[], bool]
+    ) -> None:
         self._make = make
         self._tls = tls
+        self._has_room = has_room
         self._queues: list[socket.socket] = []
         self._poll = select.poll()
         self._joining: set[asyncio.Task[None]] = set()
-        self._first: deque[socket.socket] = deque()  # accepted, could be served
-        self._last: deque[socket.socket] = deque()  # accepted, the others
+        # Accepted, and not begun with.
+        self._first: deque[socket.socket] = deque()  # could be served
+        self._silent: dict[int, socket.socket] = {}  # have sent nothing; by their descriptors
+        self._last: deque[socket.socket] = deque()  # the others
+        self._heard = select.poll()  # knows who is no longer silent
         self._is_begun = False  # to begin with those
+        self._at_a_time = _MOST_AT_A_TIME
+        self._worked_s = 0.0  # when the turn began
         self._most_waiting = most_waiting()
         self._server: asyncio.Server | None = None
 
@@ -59,6 +71,7 @@ class BurstServer:
         cls,
         make: Factory,
         tls: ssl.SSLContext | None,
+        has_room: Callable[[], bool],
         create: Callable[..., Any],
         *where: Any,
         **how: Any,
@@ -68,6 +81,8 @@ class BurstServer:
         Args:
             make: makes the protocol of each connection.
             tls: what its bytes are encrypted with, or nothing.
+            has_room: returns whether many more may be begun with; else they are, one by one, but
+                for those that have sent a small request.
             create: the loop's function that makes a server.
             where: its positional arguments behind the factory.
             how: its named arguments.
@@ -75,7 +90,7 @@ class BurstServer:
         Raises:
             OSError: the address cannot be bound.
         """
-        burst = cls(make, tls)
+        burst = cls(make, tls, has_room)
         server: asyncio.Server = await create(
             burst._accepted, *where, backlog=BACKLOG, ssl=tls, **how
         )
@@ -90,7 +105,7 @@ class BurstServer:
     @property
     def waiting(self) -> int:
         """How many connections have been accepted and not been handed to the loop."""
-        return len(self._first) + len(self._last)
+        return len(self._first) + len(self._silent) + len(self._last)
 
     @property
     def sockets(self) -> Sequence[socket.socket]:
@@ -115,43 +130,58 @@ class BurstServer:
             for _ in range(min(_AT_A_TIME, self._most_waiting - self.waiting)):
                 connection, _ = queue.accept()
                 connection.setblocking(False)  # as above
-                self._waiting_with(connection).append(connection)
+                data = _sent(connection)
+                if data:
+                    self._waiting_with(data).append(connection)
+                else:
+                    self._silent[connection.fileno()] = connection
+                    self._heard.register(connection.fileno(), select.POLLIN)
         if not self._is_begun:
             self._begin_with_some()
 
-    def _waiting_with(self, connection: socket.socket) -> deque[socket.socket]:
-        """Return those that have sent the like of what a connection has by now."""
-        data = _sent(connection)
-        if self._tls is None:
-            goes_first = not data or is_small_request(data)
-        else:
-            goes_first = len(data) <= SMALL_BYTES
+    def _waiting_with(self, data: bytes) -> deque[socket.socket]:
+        """Return those that have sent the like of `data`."""
+        goes_first = is_small_request(data) if self._tls is None else len(data) <= SMALL_BYTES
         return self._first if goes_first else self._last
 
     def _begin_with_some(self) -> None:
-        """Hand some connections to the loop, and others in the next turns.
-
-        The newest and the oldest in turn: in a flood, a new client would else wait as long as the
-        flood lasts, and with the newest alone, an old one might wait for ever.
-        """
-        for waiting, most in (
-            (self._first, _FIRST_AT_A_TIME), (self._last, _LAST_AT_A_TIME)
-        ):  # fmt: skip
-            begun = 0
-            for number in range(min(_LOOKS_FOR_ONE * most, len(waiting))):
-                if begun == most:
-                    break
-                connection = waiting.popleft() if number % 2 else waiting.pop()
-                if waiting is self._first and self._waiting_with(connection) is self._last:
-                    self._last.append(connection)  # it has sent something else meanwhile
-                    continue
-                begun += 1
-                task = asyncio.create_task(self._join(connection), name="accept")
-                self._joining.add(task)
-                task.add_done_callback(self._joining.discard)
+        """Hand some connections to the loop, and others in the next turns."""
+        now = processor_time()
+        if self._is_begun:
+            self._at_a_time = at_a_time(self._at_a_time, now - self._worked_s)
+        self._worked_s = now
+        heard = self._heard.poll(0) if self._silent else []
+        for fd, _ in heard[:_LOOKED_AT_TOGETHER]:
+            connection = self._no_longer_silent(fd)
+            self._waiting_with(_sent(connection)).append(connection)
+        left = self._begin_with(self._first, self._at_a_time)
+        has_room = self._has_room()
+        for fd in list(islice(self._silent, left if has_room else min(left, 1))):
+            self._begin(self._no_longer_silent(fd))
+        self._begin_with(self._last, self._at_a_time // 2 if has_room else 1)
         self._is_begun = self.waiting > 0
         if self._is_begun:
             asyncio.get_running_loop().call_soon(self._begin_with_some)
+
+    def _no_longer_silent(self, fd: int) -> socket.socket:
+        self._heard.unregister(fd)
+        return self._silent.pop(fd)
+
+    def _begin_with(self, waiting: deque[socket.socket], most: int) -> int:
+        """Begin with some, the newest and the oldest in turn; return how many less than `most`.
+
+        In a flood, a new client would else wait as long as the flood lasts; with the newest alone,
+        an old one might wait for ever.
+        """
+        count = min(most, len(waiting))
+        for number in range(count):
+            self._begin(waiting.popleft() if number % 2 else waiting.pop())
+        return most - count
+
+    def _begin(self, connection: socket.socket) -> None:
+        task = asyncio.create_task(self._join(connection), name="accept")
+        self._joining.add(task)
+        task.add_done_callback(self._joining.discard)
 
     async def _join(self, connection: socket.socket) -> None:
         """Hand a connection to the loop; ignore one that fails at once."""
@@ -159,6 +189,18 @@ class BurstServer:
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._make, connection, ssl=self._tls
             )
+
+
+def at_a_time(before: int, took_s: float) -> int:
+    """Return how many to begin with in a turn. Pure.
+
+    Args:
+        before: how many that was in the turn before.
+        took_s: for how long that turn worked.
+    """
+    if took_s > _LONG_S:
+        return max(_LEAST_AT_A_TIME, before // 2)
+    return min(_MOST_AT_A_TIME, before + 1)
 
 
 def most_waiting() -> int:

@@ -218,12 +218,17 @@ class Gateway:
         if address.path:
             self._socket_file = SocketFile(address.path, self._parts.socket_mode)
             self._data_server = await BurstServer.open(
-                self._parts.data, None, loop.create_unix_server, sock=self._socket_file.socket
+                self._parts.data,
+                None,
+                self._parts.data.has_room,
+                loop.create_unix_server,
+                sock=self._socket_file.socket,
             )
             return f"unix:{address.path}"
         self._data_server = await BurstServer.open(
             self._parts.data,
             self._parts.listen_tls,
+            self._parts.data.has_room,
             loop.create_server,
             address.host,
             address.port,
@@ -241,6 +246,7 @@ class Gateway:
         self._data_server = await BurstServer.open(
             self._parts.data,
             self._parts.listen_tls,
+            self._parts.data.has_room,
             asyncio.get_running_loop().create_server,
             sock=same,
         )

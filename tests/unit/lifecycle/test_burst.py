@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from gateway.lifecycle.backlog import accept_the_last
-from gateway.lifecycle.burst import BurstServer
+from gateway.lifecycle.burst import BurstServer, at_a_time
 from tests.support.until import until
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -40,11 +40,13 @@ class Accepted(asyncio.Protocol):
 
 @asynccontextmanager
 async def burst_server(
-    known: list[Accepted], tls: ssl.SSLContext | None = None
+    known: list[Accepted], tls: ssl.SSLContext | None = None, *, has_room: bool = True
 ) -> AsyncIterator[BurstServer]:
     """Listen on a free port of the loopback."""
     create = asyncio.get_running_loop().create_server
-    server = await BurstServer.open(lambda: Accepted(known), tls, create, "127.0.0.1", 0)
+    server = await BurstServer.open(
+        lambda: Accepted(known), tls, lambda: has_room, create, "127.0.0.1", 0
+    )
     try:
         yield server
     finally:
@@ -165,6 +167,55 @@ async def test_who_cannot_be_served_yet_waits_for_the_others(sent: bytes) -> Non
             caller.close()
 
 
+async def test_who_speaks_up_overtakes_those_that_are_silent() -> None:
+    """They are begun with oldest first, and what comes meanwhile is noticed."""
+    known: list[Accepted] = []
+    async with burst_server(known) as server:
+        *silent, small = connected(server, MANY)
+        while not server.waiting:  # noqa: ASYNC110  # a turn is short
+            await asyncio.sleep(0)
+        small.send(GET)
+        await until(lambda: any(one.received == GET for one in known))
+        assert server.waiting > 0
+        await until(lambda: len(known) == MANY)
+        for caller in (*silent, small):
+            caller.close()
+
+
+@pytest.mark.parametrize("sent", [b"", bytes(8 * 1024)])
+async def test_last_places_are_for_small_requests(sent: bytes) -> None:
+    """Where there is little room, the others are begun with one by one."""
+    known: list[Accepted] = []
+    async with burst_server(known, has_room=False) as server:
+        callers = connected(server, MANY // 3)
+        for caller in callers:
+            caller.send(sent)
+        small = connected(server, MANY // 3)
+        for caller in small:
+            caller.send(GET)
+        most = 0
+        while sum(one.received == GET for one in known) < len(small):
+            before = len(known)
+            await asyncio.sleep(0)
+            most = max(most, len(known) - before)
+        assert most > 4
+        while len(known) < len(callers) + len(small):
+            before = len(known)
+            await asyncio.sleep(0)
+            assert len(known) - before <= 2  # another may have been accepted by the loop
+        for caller in (*callers, *small):
+            caller.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "took_s", "count"),
+    [(16, 0.0, 16), (8, 0.0, 9), (8, 0.006, 9), (16, 0.007, 8), (9, 0.007, 4), (4, 1.0, 4)],
+)
+def test_fewer_are_begun_with_after_a_long_turn(before: int, took_s: float, count: int) -> None:
+    """Half as many, four at least; after a short one one more, sixteen at most."""
+    assert at_a_time(before, took_s) == count
+
+
 async def test_who_sends_much_while_it_waits_waits_longer() -> None:
     """It is looked at again before it is begun with: eight of those are read in a turn."""
     known: list[Accepted] = []
@@ -189,6 +240,8 @@ async def test_the_newest_and_the_oldest_come_first() -> None:
     known: list[Accepted] = []
     async with burst_server(known) as server:
         callers = connected(server, MANY)
+        for caller in callers:
+            caller.send(GET)
         await until(lambda: len(known) == MANY)
         order = [one.transport.get_extra_info("peername") for one in known]
         first, middle, last = (

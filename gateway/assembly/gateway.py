@@ -41,7 +41,7 @@ from gateway.http.request_head import METHODS
 from gateway.identity.refusal_file import RefusalFile
 from gateway.identity.store import TokenStore
 from gateway.lifecycle.allocation import freed_memory_returner
-from gateway.lifecycle.burst import most_waiting
+from gateway.lifecycle.burst import MANY_FILES, most_waiting
 from gateway.lifecycle.gateway import Gateway
 from gateway.lifecycle.parts import Parts, Rebuilt
 from gateway.lifecycle.supervisor import Supervisor
@@ -341,7 +341,8 @@ def _most_connections(settings: Settings) -> int:
     """Return how many clients there may be: each needs a second file for its way upstream."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     for_tokens = 0 if settings.token_listen is None else _most_token_connections()
-    return max(8, (limit - _RESERVED_FILES - for_tokens - most_waiting()) // 2)
+    waiting = most_waiting(limit) if limit > MANY_FILES else 0  # of few files, few wait
+    return max(8, (limit - _RESERVED_FILES - for_tokens - waiting) // 2)
 
 
 def _most_token_connections() -> int:

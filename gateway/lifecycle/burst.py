@@ -33,8 +33,10 @@ _LOOKED_AT_TOGETHER: Final = 64
 """How many that had sent nothing are looked at in a turn because something has come, 3 µs each."""
 _MOST_WAITING: Final = 4096
 """Accepted, and not begun with; further ones stay in the queue."""
-_SHARE_WAITING: Final = 4
+_SHARE_WAITING: Final = 16
 """Of the files that may be open; the others are for requests and probes."""
+MANY_FILES: Final = 4096
+"""Of those beyond it, a quarter."""
 BACKLOG: Final = 4096
 """Connections that may wait. Linux takes as many by default (`net.core.somaxconn`); beyond it, a
 client's system tries again after a second."""
@@ -61,9 +63,9 @@ class BurstServer:
         self._last: deque[socket.socket] = deque()  # the others
         self._heard = select.poll()  # knows who is no longer silent
         self._is_begun = False  # to begin with those
-        self._at_a_time = _MOST_AT_A_TIME
-        self._worked_s = 0.0  # when the turn began
-        self._most_waiting = most_waiting()
+        self._pace = _Pace()
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most_waiting = most_waiting(files)
         self._server: asyncio.Server | None = None
 
     @classmethod
@@ -146,19 +148,16 @@ class BurstServer:
 
     def _begin_with_some(self) -> None:
         """Hand some connections to the loop, and others in the next turns."""
-        now = processor_time()
-        if self._is_begun:
-            self._at_a_time = at_a_time(self._at_a_time, now - self._worked_s)
-        self._worked_s = now
+        at_a_time = self._pace.of_next_turn(follows=self._is_begun)
         heard = self._heard.poll(0) if self._silent else []
         for fd, _ in heard[:_LOOKED_AT_TOGETHER]:
             connection = self._no_longer_silent(fd)
             self._waiting_with(_sent(connection)).append(connection)
-        left = self._begin_with(self._first, self._at_a_time)
+        left = self._begin_with(self._first, at_a_time)
         has_room = self._has_room()
         for fd in list(islice(self._silent, left if has_room else min(left, 1))):
             self._begin(self._no_longer_silent(fd))
-        self._begin_with(self._last, self._at_a_time // 2 if has_room else 1)
+        self._begin_with(self._last, at_a_time // 2 if has_room else 1)
         self._is_begun = self.waiting > 0
         if self._is_begun:
             asyncio.get_running_loop().call_soon(self._begin_with_some)
@@ -191,7 +190,23 @@ class BurstServer:
             )
 
 
-def at_a_time(before: int, took_s: float) -> int:
+class _Pace:
+    """How many connections are begun with in a turn of the loop."""
+
+    def __init__(self) -> None:
+        self._count = _MOST_AT_A_TIME
+        self._began_s = 0.0
+
+    def of_next_turn(self, *, follows: bool) -> int:
+        """Return how many; `follows`: on a turn that began with some as well."""
+        now = processor_time()
+        if follows:
+            self._count = paced(self._count, now - self._began_s)
+        self._began_s = now
+        return self._count
+
+
+def paced(before: int, took_s: float) -> int:
     """Return how many to begin with in a turn. Pure.
 
     Args:
@@ -203,10 +218,13 @@ def at_a_time(before: int, took_s: float) -> int:
     return min(_MOST_AT_A_TIME, before + 1)
 
 
-def most_waiting() -> int:
-    """Return how many connections may have been accepted and not been begun with."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(_MOST_WAITING, files // _SHARE_WAITING)
+def most_waiting(files: int) -> int:
+    """Return how many connections may have been accepted and not been begun with. Pure.
+
+    Args:
+        files: that may be open.
+    """
+    return min(_MOST_WAITING, max(files // _SHARE_WAITING, (files - MANY_FILES) // 4))
 
 
 def _sent(connection: socket.socket) -> bytes:

@@ -54,7 +54,7 @@ def connected(port: int) -> socket.socket:
 async def test_too_many_callers_are_told_so(tmp_path: Path) -> None:
     """F49: at the limit of open files those there are served, the rest gets 503 or is closed;
     probes are answered, no CPU is burnt, and once callers leave all is as before."""
-    limit = ["sh", "-c", 'ulimit -n 235; exec "$@"', "sh"]
+    limit = ["sh", "-c", 'ulimit -n 176; exec "$@"', "sh"]
     async with (
         scripted_upstream(OK) as upstream,
         served(tmp_path, upstream.port, prefix=limit) as process,
@@ -152,12 +152,12 @@ async def test_callers_are_limited_by_a_setting(tmp_path: Path) -> None:
 
 async def test_the_admin_listener_cannot_take_the_callers_files(tmp_path: Path) -> None:
     """More silent connections to it than there are files: callers, probes, scrapes are served."""
-    limit = ["sh", "-c", 'ulimit -n 341; exec "$@"', "sh"]
+    limit = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
     async with (
         scripted_upstream(OK) as upstream,
         served(tmp_path, upstream.port, prefix=limit) as process,
     ):
-        silent = [connected(process.admin_port) for _ in range(400)]
+        silent = [connected(process.admin_port) for _ in range(300)]
         callers = [await connect(process.port) for _ in range(72)]  # as many as it takes
         for caller in callers:
             caller.send(POST)

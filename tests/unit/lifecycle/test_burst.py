@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from gateway.lifecycle.backlog import accept_the_last
-from gateway.lifecycle.burst import BurstServer, at_a_time
+from gateway.lifecycle.burst import BurstServer, most_waiting, paced
 from tests.support.until import until
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -213,7 +213,7 @@ async def test_last_places_are_for_small_requests(sent: bytes) -> None:
 )
 def test_fewer_are_begun_with_after_a_long_turn(before: int, took_s: float, count: int) -> None:
     """Half as many, four at least; after a short one one more, sixteen at most."""
-    assert at_a_time(before, took_s) == count
+    assert paced(before, took_s) == count
 
 
 async def test_who_sends_much_while_it_waits_waits_longer() -> None:
@@ -252,20 +252,28 @@ async def test_the_newest_and_the_oldest_come_first() -> None:
             caller.close()
 
 
+@pytest.mark.parametrize(
+    ("files", "waiting"),
+    [(1024, 64), (4096, 256), (8192, 1024), (20_000, 3976), (20_480, 4096), (2**20, 4096)],
+)
+def test_so_many_may_wait(files: int, waiting: int) -> None:
+    """A sixteenth of few files, a quarter of those beyond 4096, 4096 at most."""
+    assert most_waiting(files) == waiting
+
+
 async def test_few_wait_where_few_files_may_be_open() -> None:
     """Requests and probes need the others; who is not accepted waits in the system's queue."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    count = 1024 // 3
     known: list[Accepted] = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, files[1]))
     try:
         async with burst_server(known) as server:
-            callers = connected(server, count)
+            callers = connected(server, MANY)
             most = 0
-            while len(known) < count:
+            while len(known) < MANY:
                 most = max(most, server.waiting)
                 await asyncio.sleep(0)
-            assert 0 < most <= 1024 // 4
+            assert 0 < most <= 1024 // 16
             for caller in callers:
                 caller.close()
     finally:

@@ -117,17 +117,19 @@ class ChunkedReader:
         Returns:
             Where the first one begins that is not.
         """
-        match, length, before = _PLAIN_SIZE_LINE.match, len(data), len(pieces)
-        while at < length and (size_line := match(data, at)) is not None:
+        size_line = _PLAIN_SIZE_LINE.match(data, at)
+        while size_line is not None:
             begin = size_line.end()
             end = begin + int(size_line[1], 16)
             if begin == end or data[end : end + 2] != b"\r\n":
                 break
             pieces.append(data[begin:end])
-            at = end + 2
-        if len(pieces) > before:
-            self.chunks += len(pieces) - before
+            self.chunks += 1
             self._overhead = 0
+            at = end + 2
+            if at == len(data):
+                break
+            size_line = _PLAIN_SIZE_LINE.match(data, at)
         return at
 
     def _keep_unfinished(self, begin: bytes) -> None:

@@ -161,13 +161,15 @@ class BurstServer:
     def _begin_with_some(self) -> None:
         """Hand some connections to the loop, and others in the next turns."""
         at_a_time = self._pace.of_next_turn(follows=self._is_begun)
-        heard = self._heard.poll(0) if self._silent else []
-        for fd, _ in heard[:_LOOKED_AT_TOGETHER]:
+        heard = [fd for fd, _ in self._heard.poll(0)] if self._silent else []
+        for fd in heard[:_LOOKED_AT_TOGETHER]:
             connection = self._no_longer_silent(fd)
             self._waiting_with(_sent(connection)).append(connection)
         left = self._begin_with(self._first, at_a_time)
         has_room = self._has_room()
-        for fd in list(islice(self._silent, left if has_room else min(left, 1))):
+        others = set(heard)  # of whom it is not known yet what they have sent
+        silent = (fd for fd in self._silent if fd not in others)
+        for fd in list(islice(silent, left if has_room else min(left, 1))):
             self._begin(self._no_longer_silent(fd))
         self._begin_with(self._last, at_a_time // 2 if has_room else 1)
         self._is_begun = self.waiting > 0

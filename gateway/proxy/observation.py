@@ -29,6 +29,8 @@ from gateway.proxy.waits import Waits
 
 _BATCH: Final = 64
 """Ended exchanges in a batch, with those that end in the same turn: 0.2 to 0.4 ms of work."""
+SETTLED_AT_ONCE: Final = 256
+"""Where thousands end in a turn of the loop, as clients of a process that has died do."""
 _AT_LATEST_S: Final = 0.1
 REFUSALS_AT_ONCE: Final = 200
 """Lines for requests that were refused as the caller's fault; what is answered is always logged."""
@@ -187,7 +189,7 @@ class Observer:
         self._ended.append(seen)
         if len(self._ended) == _BATCH:
             # Not at once: the loop writes this response only when we have returned.
-            asyncio.get_running_loop().call_soon(self.settle)
+            asyncio.get_running_loop().call_soon(self._settle_some)
         elif self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(_AT_LATEST_S, self._settle_later)
@@ -235,7 +237,16 @@ class Observer:
 
     def _settle_later(self) -> None:
         self._timer = None
+        self._settle_some()
+
+    def _settle_some(self) -> None:
+        """Settle a part; the rest in the next turns of the loop."""
+        rest = self._ended[SETTLED_AT_ONCE:]
+        del self._ended[SETTLED_AT_ONCE:]
         self.settle()
+        if rest:
+            self._ended = rest
+            asyncio.get_running_loop().call_soon(self._settle_some)
 
     def _may_log(self, seen: Observation) -> bool:
         if self._refusals.take(seen.ended_at):

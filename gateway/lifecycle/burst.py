@@ -148,9 +148,13 @@ class BurstServer:
 
         Only where there is no room for them anyway: else a small request could not be seen.
         """
-        if self._has_room() or not self._last:
+        if self._has_room() or not (self._last or self._silent):
             return False
-        self._last.popleft().close()
+        if self._last:
+            longest = self._last.popleft()
+        else:
+            longest = self._no_longer_silent(next(iter(self._silent)))
+        longest.close()
         return True
 
     def _waiting_with(self, data: bytes) -> deque[socket.socket]:
@@ -169,7 +173,7 @@ class BurstServer:
         has_room = self._has_room()
         others = set(heard)  # of whom it is not known yet what they have sent
         silent = (fd for fd in self._silent if fd not in others)
-        for fd in list(islice(silent, left if has_room else min(left, 1))):
+        for fd in list(islice(silent, max(left, 1) if has_room else 1)):
             self._begin(self._no_longer_silent(fd))
         self._begin_with(self._last, at_a_time // 2 if has_room else 1)
         self._is_begun = self.waiting > 0

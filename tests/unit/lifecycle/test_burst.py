@@ -188,6 +188,23 @@ async def test_who_speaks_up_overtakes_those_that_are_silent() -> None:
             caller.close()
 
 
+async def test_who_is_silent_does_not_wait_for_a_flood_to_end() -> None:
+    """One of them is begun with in each turn, whatever the others send."""
+    known: list[Accepted] = []
+    async with burst_server(known) as server:
+        others = connected(server, 2)
+        (silent,) = connected(server, 1)
+        callers = connected(server, MANY // 2)
+        for caller in (*others, *callers):
+            caller.send(GET)
+        name = silent.getsockname()
+        while not any(one.transport.get_extra_info("peername") == name for one in known):  # noqa: ASYNC110  # a turn is short
+            await asyncio.sleep(0)
+        assert server.waiting > 0
+        for caller in (*others, silent, *callers):
+            caller.close()
+
+
 @pytest.mark.parametrize("sent", [b"", bytes(8 * 1024)])
 async def test_last_places_are_for_small_requests(sent: bytes) -> None:
     """Where there is little room, the others are begun with one by one."""
@@ -286,7 +303,8 @@ async def test_few_wait_where_few_files_may_be_open() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, files)
 
 
-async def test_who_waits_longest_is_given_up_where_there_is_no_room() -> None:
+@pytest.mark.parametrize("sent", [b"", bytes(8 * 1024)])
+async def test_who_waits_longest_is_given_up_where_there_is_no_room(sent: bytes) -> None:
     """Small requests behind those that will hardly be begun with are accepted, and served."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
     known: list[Accepted] = []
@@ -295,7 +313,7 @@ async def test_who_waits_longest_is_given_up_where_there_is_no_room() -> None:
         async with burst_server(known, has_room=False) as server:
             callers = connected(server, MANY)
             for caller in callers:
-                caller.send(bytes(8 * 1024))
+                caller.send(sent)
             (small,) = connected(server, 1)
             small.send(GET)
             await turns_until_heard(known)

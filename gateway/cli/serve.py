@@ -58,6 +58,7 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
         refuse_to_start,
         run_until_told,
         set_up_logging,
+        widen_file_table,
     )
     from gateway.lifecycle.supervisor import supervisor_of
     from gateway.settings import load
@@ -74,6 +75,7 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     set_up_logging()
     forbid_core_dumps()
     raise_file_limit()
+    widen_file_table()
     keep_freed_memory()
     python = platform.python_version()
     log = logging.getLogger("gateway")

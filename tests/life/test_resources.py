@@ -123,6 +123,17 @@ async def scene(link: Link) -> None:
         link.send(answer(200, b"x" * 2**20) if b"large" in request.line else OK)
 
 
+async def test_no_caller_waits_for_the_table_of_files_to_grow(tmp_path: Path) -> None:
+    """The kernel stops a process with threads for 10 to 30 ms each time: it has room from the start."""
+    limit = ["sh", "-c", 'ulimit -n 4096; exec "$@"', "sh"]
+    async with (
+        scripted_upstream(OK) as upstream,
+        served(tmp_path, upstream.port, prefix=limit) as process,
+    ):
+        status = Path(f"/proc/{process.process.pid}/status").read_text()
+        assert int(status.partition("FDSize:")[2].split()[0]) >= 4096
+
+
 async def test_callers_are_limited_by_a_setting(tmp_path: Path) -> None:
     """However many files there may be: those above it are told so, and leave room when they go.
 

@@ -143,7 +143,7 @@ class Stage:
 
     async def attack(self, attack: Attack, hold_s: float = HOLD_S) -> Outcome:
         """Let an attack go on for `hold_s` after all its connections are there, then end it."""
-        await self._caller.counts()
+        await self._caller_is_served()
         await self._turns()
         self._forget_peak()
         connections = await attack(self._attacked.port)
@@ -154,16 +154,21 @@ class Stage:
             sock.close()
         waiting = await self._comes_to_rest()
         await self._caller.counts()
-        after: dict[str, Any] = {"calls": {"counts": {}}}
-        while not after["calls"]["counts"]:
-            await asyncio.sleep(0.5)
-            after = await self._caller.counts()
+        after = await self._caller_is_served()
         return Outcome(
             attacked=self._name, attack=attack.__name__, peak_rss=self._peak(),
             limit=self._group.limit, kills=self._group.kills, calls=during["calls"],
             probes=during["probes"], scrapes=during["scrapes"], recovered=after["calls"],
             waiting=waiting, turns=turns,
         )  # fmt: skip
+
+    async def _caller_is_served(self) -> dict[str, Any]:
+        """Wait until the caller has been; return its counts since the last time."""
+        counts: dict[str, Any] = {"calls": {"counts": {}}}
+        while not counts["calls"]["counts"]:
+            await asyncio.sleep(0.5)
+            counts = await self._caller.counts()
+        return counts
 
     async def _turns(self) -> dict[str, float]:
         """Return how long the event loop's turns were since the last time."""

@@ -42,6 +42,12 @@ def memory_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def room_for_files(pid: int) -> int:
+    """How many files the kernel's table of a process has room for."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("FDSize:")[2].split()[0])
+
+
 def connected(port: int) -> socket.socket:
     """Return a socket that has been connected, and may have been closed by the other side."""
     connection = socket.socket()
@@ -124,14 +130,13 @@ async def scene(link: Link) -> None:
 
 
 async def test_no_caller_waits_for_the_table_of_files_to_grow(tmp_path: Path) -> None:
-    """The kernel stops a process with threads for 10 to 30 ms each time: it has room from the start."""
+    """The kernel would stop the process for 10 to 30 ms each time: it has room from the start."""
     limit = ["sh", "-c", 'ulimit -n 4096; exec "$@"', "sh"]
     async with (
         scripted_upstream(OK) as upstream,
         served(tmp_path, upstream.port, prefix=limit) as process,
     ):
-        status = Path(f"/proc/{process.process.pid}/status").read_text()
-        assert int(status.partition("FDSize:")[2].split()[0]) >= 4096
+        assert room_for_files(process.process.pid) >= 4096
 
 
 async def test_callers_are_limited_by_a_setting(tmp_path: Path) -> None:

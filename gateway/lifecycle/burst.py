@@ -135,11 +135,14 @@ class BurstServer:
                 connection, _ = queue.accept()
                 connection.setblocking(False)  # as above
                 data = _sent(connection)
-                if data:
-                    self._waiting_with(data).append(connection)
-                else:
+                waiting = self._waiting_with(data)
+                if not data:
                     self._silent[connection.fileno()] = connection
                     self._heard.register(connection.fileno(), select.POLLIN)
+                elif waiting is self._first and self._pace.takes_one_more():
+                    self._begin(connection)
+                else:
+                    waiting.append(connection)
         if not self._is_begun:
             self._begin_with_some()
 
@@ -177,6 +180,7 @@ class BurstServer:
             self._begin(self._no_longer_silent(fd))
         self._begin_with(self._last, at_a_time // 2 if has_room else 1)
         self._is_begun = self.waiting > 0
+        self._pace.left = left if self._is_begun else 0
         if self._is_begun:
             asyncio.get_running_loop().call_soon(self._begin_with_some)
 
@@ -214,6 +218,8 @@ class _Pace:
     def __init__(self) -> None:
         self._count = _MOST_AT_A_TIME
         self._began_s = 0.0
+        self.left = 0
+        """How many more that go first may be begun with before the next turn."""
 
     def of_next_turn(self, *, follows: bool) -> int:
         """Return how many; `follows`: on a turn that began with some as well."""
@@ -222,6 +228,13 @@ class _Pace:
             self._count = paced(self._count, now - self._began_s)
         self._began_s = now
         return self._count
+
+    def takes_one_more(self) -> bool:
+        """Return whether another one that goes first may be begun with now; then it counts."""
+        if not self.left:
+            return False
+        self.left -= 1
+        return True
 
 
 def paced(before: int, took_s: float) -> int:

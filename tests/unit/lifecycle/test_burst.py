@@ -173,6 +173,29 @@ async def test_who_cannot_be_served_yet_waits_for_the_others(sent: bytes) -> Non
             caller.close()
 
 
+async def test_small_request_is_begun_with_as_it_is_accepted() -> None:
+    """Though others wait: a turn is long where they do, and a request takes several."""
+    known: list[Accepted] = []
+    async with burst_server(known) as server:
+        callers = connected(server, MANY)
+        for caller in callers:
+            caller.send(bytes(8 * 1024))
+        for _ in range(TURNS // 4):
+            await asyncio.sleep(0)
+        small = connected(server, 4)
+        for caller in small:
+            caller.send(GET)
+        turns = 0
+        while sum(one.received == GET for one in known) < len(small):
+            await asyncio.sleep(0)
+            turns += 1
+        assert server.waiting > 0
+        assert turns <= 3
+        await until(lambda: len(known) == MANY + len(small))
+        for caller in (*callers, *small):
+            caller.close()
+
+
 async def test_who_speaks_up_overtakes_those_that_are_silent() -> None:
     """They are begun with oldest first, and what comes meanwhile is noticed."""
     known: list[Accepted] = []
@@ -201,6 +224,7 @@ async def test_who_is_silent_does_not_wait_for_a_flood_to_end() -> None:
         while not any(one.transport.get_extra_info("peername") == name for one in known):  # noqa: ASYNC110  # a turn is short
             await asyncio.sleep(0)
         assert server.waiting > 0
+        await until(lambda: not server.waiting)
         for caller in (*others, silent, *callers):
             caller.close()
 

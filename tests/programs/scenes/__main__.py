@@ -11,10 +11,7 @@ import uvloop
 from tests.programs.scenes.attacks import ATTACKS, MIB, everything
 from tests.programs.scenes.group import unavailable
 from tests.programs.scenes.others import NAMES
-from tests.programs.scenes.scene import HOLD_S, stage
-
-_EVERYTHING_S = 10.0
-"""Beside everything, calls are slow: in two seconds there are ten, too few for a share."""
+from tests.programs.scenes.scene import stage
 
 
 async def main(limits: list[int], only: str, also: list[str]) -> int:
@@ -25,8 +22,7 @@ async def main(limits: list[int], only: str, also: list[str]) -> int:
         with tempfile.TemporaryDirectory() as folder:
             async with stage(limit * MIB, Path(folder)) as scene:
                 for attack in attacks:
-                    hold_s = _EVERYTHING_S if attack is everything else HOLD_S
-                    outcome = await scene.attack(attack, hold_s)
+                    outcome = await scene.attack(attack)
                     sys.stdout.write(outcome.row() + "\n")
                     for fault in outcome.faults():
                         sys.stdout.write(f"    FAULT: {fault}\n")

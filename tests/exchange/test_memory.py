@@ -39,10 +39,10 @@ class Serving:
 async def serving(upstream_port: int, folder: Path) -> AsyncIterator[Serving]:
     """Run `serve` with service `iris` at `upstream_port`, and callers that may stall for minutes.
 
-    On a busy machine some were cut off with 408 before all had sent what is measured.
+    On a busy machine some were cut off with 408 or 504 before all had sent what is measured.
     """
     config = folder / "gateway.yaml"
-    patient = "timeouts: {upload_rate: 0, idle: 5m}"
+    patient = "timeouts: {connect: 5m, upload_rate: 0, idle: 5m}"
     config.write_text(
         "listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\n"
         "identities: {default: {method: none}}\n"

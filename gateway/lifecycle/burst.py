@@ -31,8 +31,9 @@ _LONG_S: Final = 0.006
 """After a turn that took longer, half as many are begun with in the next one."""
 _LOOKED_AT_TOGETHER: Final = 64
 """How many that had sent nothing are looked at in a turn because something has come, 3 µs each."""
-_MOST_WAITING: Final = 2048
-"""Accepted, and not begun with, 1 KiB each; further ones stay in the queue."""
+_MOST_WAITING: Final = 4096
+"""Accepted, and not begun with, 1 KiB each; further ones stay in the queue. Half as many where
+there is no room for them."""
 _SHARE_WAITING: Final = 16
 """Of the files that may be open; the others are for requests and probes."""
 MANY_FILES: Final = 4096
@@ -130,7 +131,7 @@ class BurstServer:
     def _accept_more(self, queue: socket.socket) -> None:
         with suppress(OSError):  # none is left, or no file can be opened: the next turn sees
             for _ in range(_AT_A_TIME):
-                if self.waiting >= self._most_waiting and not self._gives_up_one():
+                if not self._has_place():
                     break
                 connection, _ = queue.accept()
                 connection.setblocking(False)  # as above
@@ -146,18 +147,21 @@ class BurstServer:
         if not self._is_begun:
             self._begin_with_some()
 
-    def _gives_up_one(self) -> bool:
-        """Close who has waited longest of those that come last; return whether there was one.
+    def _has_place(self) -> bool:
+        """Return whether another connection may wait.
 
-        Only where there is no room for them anyway: else a small request could not be seen.
+        Where there is hardly room for them anyway, who has waited longest of those that come last
+        is closed for it: else a small request could not be seen.
         """
-        if self._has_room() or not (self._last or self._silent):
-            return False
-        if self._last:
-            longest = self._last.popleft()
-        else:
-            longest = self._no_longer_silent(next(iter(self._silent)))
-        longest.close()
+        if self._has_room():
+            return self.waiting < self._most_waiting
+        if self.waiting >= self._most_waiting // 2:
+            if self._last:
+                self._last.popleft().close()
+            elif self._silent:
+                self._no_longer_silent(next(iter(self._silent))).close()
+            else:
+                return False
         return True
 
     def _waiting_with(self, data: bytes) -> deque[socket.socket]:

@@ -175,7 +175,7 @@ class MemoryBudget(Memory):
     ) -> None:
         """Decide anew who ends, some in each turn of the loop: the largest holders first.
 
-        Whoever was to end by the plan before, and holds less than others by now, is spared.
+        A client of the plan before is spared if others hold more by now, or if there is enough.
         """
         self._ending.clear()
         if too_much <= 0:

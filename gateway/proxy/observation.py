@@ -204,6 +204,9 @@ class Observer:
     def settle(self) -> None:
         """Count and log what has ended; before a scrape, and before the end."""
         ended, self._ended = self._ended, []
+        self._account(ended)
+
+    def _account(self, ended: list[Observation]) -> None:
         now, wall_now = self._clock(), self.wall_clock()
         offset_s = wall_now - now
         records = []
@@ -241,12 +244,10 @@ class Observer:
 
     def _settle_some(self) -> None:
         """Settle a part; the rest in the next turns of the loop."""
-        rest = self._ended[SETTLED_AT_ONCE:]
-        del self._ended[SETTLED_AT_ONCE:]
-        self.settle()
-        if rest:
-            self._ended = rest
+        ended, self._ended = self._ended[:SETTLED_AT_ONCE], self._ended[SETTLED_AT_ONCE:]
+        if self._ended:  # also if accounting for the first ones fails
             asyncio.get_running_loop().call_soon(self._settle_some)
+        self._account(ended)
 
     def _may_log(self, seen: Observation) -> bool:
         if self._refusals.take(seen.ended_at):

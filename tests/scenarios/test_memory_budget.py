@@ -222,3 +222,16 @@ async def test_large_holder_ends_first_though_it_came_last(open_stage: OpenStage
     memory.note(BUDGET)  # there is enough again: the others are spared
     await stage.settle()
     assert sum(bool(client.received) for client in small) < 250
+
+
+async def test_room_for_many_ends_before_the_last_places(open_stage: OpenStage) -> None:
+    """
+    A sixteenth of the connections is kept back for small requests; who leaves makes room again.
+    """
+    stage = open_stage(max_connections=32)
+    clients = [stage.new_client() for _ in range(28)]  # beside the one that is always there
+    assert stage._listener.has_room()
+    clients.append(stage.new_client())
+    assert not stage._listener.has_room()
+    clients[0].vanish()
+    assert stage._listener.has_room()

@@ -155,7 +155,7 @@ class BurstServer:
         """
         if self._has_room():
             return self.waiting < self._most_waiting
-        if self.waiting >= self._most_waiting // 2:
+        if self.waiting >= min(self._most_waiting, _MOST_WAITING // 2):
             if self._last:
                 self._last.popleft().close()
             elif self._silent:

@@ -332,7 +332,7 @@ async def test_who_waits_longest_is_given_up_where_there_is_no_room(sent: bytes)
     """Small requests behind those that will hardly be begun with are accepted, and served."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
     known: list[Accepted] = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, files[1]))  # 64 may wait
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, files[1]))  # 64 may wait
     try:
         async with burst_server(known, has_room=False) as server:
             callers = connected(server, MANY)

@@ -9,14 +9,13 @@ quarter is for new small requests.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from gateway.downstream.client_stream import FOR_MEMORY, unread_bytes
 from gateway.downstream.connection import ClientConnection
+from gateway.downstream.holding import held_bytes, holding_of
 from gateway.downstream.interfaces import Memory
 from gateway.errors import ErrorCode, Rejection, UnavailableError
-from gateway.http.pieces import size_of
 from gateway.http.small_request import SMALL_BYTES
 from gateway.observe.memory import Waiting
 
@@ -43,18 +42,6 @@ _TURN_S: Final = 0.001
 def no_excess() -> int:
     """Return that there is no excess: the memory of the process has no bound."""
     return 0
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """What one client makes us keep in memory. In bytes."""
-
-    heads: int
-    """Of a head that is not complete, or of what has arrived behind a request."""
-    bodies: int
-    """Of a request, on its way to the service."""
-    answers: int
-    """Written and not read by the client, held back, or not finished by the service."""
 
 
 def first_to_end(sizes: Sequence[int], heard_at: Sequence[float], too_much: int) -> list[int]:
@@ -278,36 +265,6 @@ def is_read(client: ClientConnection) -> bool:
     if client.stream.held_by & FOR_MEMORY:
         return False
     return not client.stream.held_by or (exchange is not None and exchange.attempt is not None)
-
-
-def held_bytes(client: ClientConnection) -> int:
-    """Return how much a client makes us keep, which is what `holding_of` adds up to."""
-    stream, request, exchange = client.stream, client.request, client.exchange
-    size = client.reader.waiting_bytes + stream.waiting_bytes
-    if stream.transport is not None:
-        size += stream.transport.get_write_buffer_size()
-    if request is not None and request.body:
-        size += size_of(request.body)
-    if exchange is not None and exchange.attempt is not None:
-        attempt = exchange.attempt
-        connection = attempt.connection
-        size += connection.unsent_bytes + connection.unread_bytes + size_of(attempt.held)
-    return size
-
-
-def holding_of(client: ClientConnection) -> Holding:
-    """Return what a client makes us keep."""
-    exchange, request = client.exchange, client.request
-    bodies = 0 if request is None else size_of(request.body)
-    answers = client.stream.unsent_bytes
-    if exchange is not None and exchange.attempt is not None:
-        bodies += exchange.attempt.connection.unsent_bytes
-        answers += exchange.attempt.connection.unread_bytes + size_of(exchange.attempt.held)
-    return Holding(
-        heads=client.reader.waiting_bytes + client.stream.waiting_bytes,
-        bodies=bodies,
-        answers=answers,
-    )
 
 
 def _end(client: ClientConnection) -> None:

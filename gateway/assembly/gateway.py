@@ -146,7 +146,7 @@ class _GatewayBuilder:
         )
         self._metrics.before_scrape = context.observer.settle
         self._listener = _data_listener(context, settings)
-        self._metrics.waiting = self._listener.memory.waiting
+        self._metrics.add_up_waiting = self._listener.memory.add_up
         self._listen_tls: BuiltListenTls | None = None
         self._tokens = _token_listener(settings)
         self._fleet = None if settings.fleet is None else build_fleet(settings.fleet)

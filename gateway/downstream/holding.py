@@ -1,9 +1,14 @@
 """What one client makes us keep in memory."""
 
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.downstream.connection import ClientConnection
 from gateway.http.pieces import size_of
+
+LOOKED_AT_TOGETHER: Final = 512
+"""Clients whose bytes are added up in one turn of the loop, 2 to 4 µs each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +51,20 @@ def holding_of(client: ClientConnection) -> Holding:
         bodies=bodies,
         answers=answers,
     )
+
+
+def sum_of_holdings(clients: Sequence[ClientConnection]) -> Generator[int, None, Holding]:
+    """Return what clients make us keep, all together.
+
+    Yields:
+        0, after every `LOOKED_AT_TOGETHER` clients: others may run now.
+    """
+    heads = bodies = answers = 0
+    for number, client in enumerate(clients):
+        if number and number % LOOKED_AT_TOGETHER == 0:
+            yield 0
+        holding = holding_of(client)
+        heads += holding.heads
+        bodies += holding.bodies
+        answers += holding.answers
+    return Holding(heads, bodies, answers)

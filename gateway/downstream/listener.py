@@ -97,9 +97,9 @@ class DataListener(web.Server):
         """Whether there are more connections than are served, the newest among them."""
         return self._count > self._max_connections
 
-    def has_room(self) -> bool:
-        """Return whether there is room for many more; the last places are for small requests."""
-        return self._count < self._max_connections - self._max_connections // _SHARE_KEPT_BACK
+    def room(self) -> int:
+        """Return how many more there is room for before the last places, for small requests."""
+        return self._max_connections - self._max_connections // _SHARE_KEPT_BACK - self._count
 
     def make_room(self) -> None:
         """End clients that have stopped in the middle of a request, those first that did it first.

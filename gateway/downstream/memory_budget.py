@@ -1,19 +1,20 @@
 """One budget for the bytes that wait in memory, of all clients together, and who ends first.
 
 A normal request never gets here: what waits is counted only when a head is unfinished, a body
-arrives, or a client reads more slowly than we write. When enough of that has come, all is added up.
+arrives, or a client reads more slowly than we write. When enough of that has come, all is added up,
+of thousands of clients in several turns of the loop.
 From three quarters of the budget on, clients that hold much are not read for a while; the last
 quarter is for new small requests.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Final
 
 from gateway.downstream.client_stream import FOR_MEMORY, unread_bytes
 from gateway.downstream.connection import ClientConnection
-from gateway.downstream.holding import held_bytes, holding_of
+from gateway.downstream.holding import LOOKED_AT_TOGETHER, held_bytes, sum_of_holdings
 from gateway.downstream.interfaces import Memory
 from gateway.errors import ErrorCode, Rejection, UnavailableError
 from gateway.http.small_request import SMALL_BYTES
@@ -112,12 +113,12 @@ class MemoryBudget(Memory):
         self._kept_bytes = kept_bytes
         self._excess = excess
         self._fresh = 0
-        self._look_after = max_bytes // _SHARE_BETWEEN_LOOKS  # so many fresh bytes
+        self._look_after = self._least()  # so many fresh bytes
         self._is_stopped = False  # whether nothing is read from anybody
         self._stopped: deque[_Stopped] = deque()  # to be read again in the next turns
         self._pauses: deque[list[_Stopped]] = deque()  # of those that hold much, one for each stop
         self._goes_on = False  # in the next turn
-        self._has_looked = False  # in this turn of the loop
+        self._look_under_way: _Look | None = None  # until the end of its last turn of the loop
         self._ending: deque[ClientConnection] = deque()  # in the next turns, in this order
         self._goes_on_ending = False  # in the next turn
 
@@ -126,36 +127,47 @@ class MemoryBudget(Memory):
         self._fresh += size
         if self._fresh < self._look_after:
             return
-        if self._has_looked:
-            self.stop_reading()  # this turn of the loop has brought too much
+        if self._look_under_way is not None:
+            self.stop_reading()  # more has come than may before it is known what there is
             return
         self._fresh = 0
-        self._has_looked = True
-        asyncio.get_running_loop().call_soon(self._turn_ends)
-        self._look()
+        self._look_after = self._least()
+        self._look_under_way = look = _Look(self._clients())
+        self._go_on_looking(look)
 
-    def waiting(self) -> Waiting:
-        """Return what waits at this moment."""
-        holdings = [holding_of(client) for client in self._clients()]
+    def add_up(self) -> Generator[int, None, Waiting]:
+        """Return what waits.
+
+        Yields:
+            0, from time to time where there are many clients: others may run now.
+        """
+        held = yield from sum_of_holdings(self._clients())
         return Waiting(
-            heads=sum(holding.heads for holding in holdings),
-            bodies=sum(holding.bodies for holding in holdings),
-            answers=sum(holding.answers for holding in holdings),
+            heads=held.heads,
+            bodies=held.bodies,
+            answers=held.answers,
             kept=self._kept_bytes(),
             budget=self.max_bytes,
         )
 
-    def _look(self) -> None:
-        clients = self._clients()
-        sizes = [held_bytes(client) for client in clients]
-        total = sum(sizes) + self._kept_bytes()
+    def _go_on_looking(self, look: "_Look") -> None:
+        """Look at some more clients; when all have been looked at, decide."""
+        look.go_on()
+        call_soon = asyncio.get_running_loop().call_soon
+        if not look.is_complete:
+            call_soon(self._go_on_looking, look)
+            return
+        call_soon(self._look_ends)
+        total = sum(look.sizes) + self._kept_bytes()
         allowed = allowed_bytes(self.max_bytes, total, self._excess())
-        self._plan(clients, sizes, total - allowed)
+        self._plan(look.clients, look.sizes, total - allowed)
         # No more can wait than did, and what comes: till then nobody needs to look.
-        least = self.max_bytes // _SHARE_BETWEEN_LOOKS
-        self._look_after = max(least, int(allowed * _NEAR) - total)
+        self._look_after = max(self._least(), int(allowed * _NEAR) - total)
         if total > allowed * _NEAR:
             self._become_short()
+
+    def _least(self) -> int:
+        return self.max_bytes // _SHARE_BETWEEN_LOOKS
 
     def _plan(
         self, clients: Sequence[ClientConnection], sizes: Sequence[int], too_much: int
@@ -198,8 +210,8 @@ class MemoryBudget(Memory):
     def _no_longer_short(self) -> None:
         self.is_short = False
 
-    def _turn_ends(self) -> None:
-        self._has_looked = False
+    def _look_ends(self) -> None:
+        self._look_under_way = None
 
     def stop_reading(self) -> None:
         """Read nothing until what was written has left, and for a while from those that hold much.
@@ -280,6 +292,29 @@ def _end(client: ClientConnection) -> None:
         client.reader.forget()
     else:
         client.stream.abort()
+
+
+class _Look:
+    """How much each client holds, asked over several turns of the loop."""
+
+    __slots__ = ("clients", "sizes")
+
+    def __init__(self, clients: Sequence[ClientConnection]) -> None:
+        self.clients = clients
+        """All of them; some may have gone meanwhile."""
+        self.sizes: list[int] = []
+        """Of those that have been looked at, in the same order. In bytes."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all have been looked at."""
+        return len(self.sizes) == len(self.clients)
+
+    def go_on(self) -> None:
+        """Look at some more."""
+        begin = len(self.sizes)
+        some = self.clients[begin : begin + LOOKED_AT_TOGETHER]
+        self.sizes += [held_bytes(client) for client in some]
 
 
 class _Stopped:

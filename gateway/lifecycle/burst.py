@@ -12,8 +12,9 @@ import resource
 import select
 import socket
 import ssl
+import types
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, Self
@@ -22,7 +23,7 @@ from gateway.clock import processor_time
 from gateway.http.small_request import SMALL_BYTES, is_small_request
 
 _AT_A_TIME: Final = 128
-"""Further connections that are accepted in a turn, 15 µs each, or 40 if others are given up."""
+"""Further connections that are accepted in a turn, 15 to 25 µs each."""
 _LEAST_AT_A_TIME: Final = 4
 _MOST_AT_A_TIME: Final = 16
 """How many are begun with in a turn that have sent nothing or a small request, from 0.2 ms each to
@@ -32,8 +33,11 @@ _LONG_S: Final = 0.006
 _LOOKED_AT_TOGETHER: Final = 64
 """How many that had sent nothing are looked at in a turn because something has come, 3 µs each."""
 _MOST_WAITING: Final = 4096
-"""Accepted, and not begun with, 1 KiB each; further ones stay in the queue. Half as many where
-there is no room for them."""
+"""Accepted, and not begun with, 1 KiB each; further ones stay in the queue."""
+_WAIT_WITHOUT_ROOM: Final = 2048
+"""Others are given up, some in each turn."""
+_GIVEN_UP_TOGETHER: Final = 32
+"""Connections, 25 to 40 µs each."""
 _SHARE_WAITING: Final = 16
 """Of the files that may be open; the others are for requests and probes."""
 MANY_FILES: Final = 4096
@@ -49,12 +53,10 @@ Factory = Callable[[], Any]
 class BurstServer:
     """An `asyncio.Server` that also accepts what uvloop leaves in the queue. Owns its sockets."""
 
-    def __init__(
-        self, make: Factory, tls: ssl.SSLContext | None, has_room: Callable[[], bool]
-    ) -> None:
+    def __init__(self, make: Factory, tls: ssl.SSLContext | None, room: Callable[[], int]) -> None:
         self._make = make
         self._tls = tls
-        self._has_room = has_room
+        self._room = room
         self._queues: list[socket.socket] = []
         self._poll = select.poll()
         self._joining: set[asyncio.Task[None]] = set()
@@ -74,7 +76,7 @@ class BurstServer:
         cls,
         make: Factory,
         tls: ssl.SSLContext | None,
-        has_room: Callable[[], bool],
+        room: Callable[[], int],
         create: Callable[..., Any],
         *where: Any,
         **how: Any,
@@ -84,8 +86,8 @@ class BurstServer:
         Args:
             make: makes the protocol of each connection.
             tls: what its bytes are encrypted with, or nothing.
-            has_room: returns whether many more may be begun with; else they are, one by one, but
-                for those that have sent a small request.
+            room: returns how many more may be begun with; where it is 0 or less, they are one by
+                one, but for those that have sent a small request.
             create: the loop's function that makes a server.
             where: its positional arguments behind the factory.
             how: its named arguments.
@@ -93,7 +95,7 @@ class BurstServer:
         Raises:
             OSError: the address cannot be bound.
         """
-        burst = cls(make, tls, has_room)
+        burst = cls(make, tls, room)
         server: asyncio.Server = await create(
             burst._accepted, *where, backlog=BACKLOG, ssl=tls, **how
         )
@@ -148,20 +150,22 @@ class BurstServer:
             self._begin_with_some()
 
     def _has_place(self) -> bool:
-        """Return whether another connection may wait.
+        """Return whether another connection may wait; if need be, another one is closed for it."""
+        if self.waiting < self._most_waiting:
+            return True
+        return self.waiting > self._room() and self._gives_one_up()
 
-        Where there is hardly room for them anyway, who has waited longest of those that come last
-        is closed for it: else a small request could not be seen.
+    def _gives_one_up(self) -> bool:
+        """Close who has waited longest of those that come last; return whether there was one.
+
+        Where there is no room for them anyway: else a small request could not be seen.
         """
-        if self._has_room():
-            return self.waiting < self._most_waiting
-        if self.waiting >= min(self._most_waiting, _MOST_WAITING // 2):
-            if self._last:
-                self._last.popleft().close()
-            elif self._silent:
-                self._no_longer_silent(next(iter(self._silent))).close()
-            else:
-                return False
+        if self._last:
+            self._last.popleft().close()
+        elif self._silent:
+            self._no_longer_silent(next(iter(self._silent))).close()
+        else:
+            return False
         return True
 
     def _waiting_with(self, data: bytes) -> deque[socket.socket]:
@@ -172,12 +176,14 @@ class BurstServer:
     def _begin_with_some(self) -> None:
         """Hand some connections to the loop, and others in the next turns."""
         at_a_time = self._pace.of_next_turn(follows=self._is_begun)
+        for _ in range(given_up(self.waiting, self._room())):
+            self._gives_one_up()
         heard = [fd for fd, _ in self._heard.poll(0)] if self._silent else []
         for fd in heard[:_LOOKED_AT_TOGETHER]:
             connection = self._no_longer_silent(fd)
             self._waiting_with(_sent(connection)).append(connection)
         left = self._begin_with(self._first, at_a_time)
-        has_room = self._has_room()
+        has_room = self._room() > 0
         others = set(heard)  # of whom it is not known yet what they have sent
         silent = (fd for fd in self._silent if fd not in others)
         for fd in list(islice(silent, max(left, 1) if has_room else 1)):
@@ -204,16 +210,27 @@ class BurstServer:
         return most - count
 
     def _begin(self, connection: socket.socket) -> None:
-        task = asyncio.create_task(self._join(connection), name="accept")
-        self._joining.add(task)
-        task.add_done_callback(self._joining.discard)
-
-    async def _join(self, connection: socket.socket) -> None:
         """Hand a connection to the loop; ignore one that fails at once."""
-        with suppress(OSError, TimeoutError):
-            await asyncio.get_running_loop().connect_accepted_socket(
-                self._make, connection, ssl=self._tls
-            )
+        joining = asyncio.get_running_loop().connect_accepted_socket(
+            self._make, connection, ssl=self._tls
+        )
+        with suppress(OSError):
+            # A task would take this step in the next turn, and the client wait for one more.
+            task = asyncio.create_task(_joined(joining, joining.send(None)), name="accept")
+            self._joining.add(task)
+            task.add_done_callback(self._joining.discard)
+
+
+async def _joined(joining: Coroutine[Any, Any, object], awaited: Any) -> None:
+    """Wait for what a coroutine awaits already, and for its end; ignore that it fails."""
+    with suppress(OSError):
+        await _rest(joining, awaited)
+
+
+@types.coroutine
+def _rest(joining: Coroutine[Any, Any, object], awaited: Any) -> Generator[Any, Any, None]:
+    yield awaited
+    yield from joining
 
 
 class _Pace:
@@ -251,6 +268,16 @@ def paced(before: int, took_s: float) -> int:
     if took_s > _LONG_S:
         return max(_LEAST_AT_A_TIME, before // 2)
     return min(_MOST_AT_A_TIME, before + 1)
+
+
+def given_up(waiting: int, room: int) -> int:
+    """Return how many are closed in a turn because there is no room for them. Pure.
+
+    Args:
+        waiting: have been accepted, and not begun with.
+        room: for so many there is.
+    """
+    return min(_GIVEN_UP_TOGETHER, max(0, waiting - max(room, _WAIT_WITHOUT_ROOM)))
 
 
 def most_waiting(files: int) -> int:

@@ -4,7 +4,7 @@ prometheus-client writes the text, 4 to 10 µs a series; a hundred services have
 """
 
 from collections.abc import Generator, Iterable, Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
@@ -14,6 +14,8 @@ SERIES_AT_A_TIME: Final = 100
 """After this many series other work may run; one family of one service is never split."""
 _END: Final = b"# EOF\n"
 """The last line of an OpenMetrics page."""
+
+T = TypeVar("T")
 
 
 class _Piece(Collector):
@@ -60,6 +62,16 @@ def write_page(families: Iterator[Metric], accept: str) -> Generator[int, None, 
         yield written
     joined = b"".join(part for parts in page.values() for part in parts)
     return joined + _END if is_open_metrics else joined, content_type
+
+
+def returned_by(steps: Generator[int, None, T]) -> T:
+    """Take all steps at once; return what comes of them."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            returned: T = end.value
+            return returned
 
 
 def merged(families: Iterable[Metric]) -> Iterator[Metric]:

@@ -1,6 +1,6 @@
 """The metrics of what waits in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -17,6 +17,12 @@ class Waiting:
     """Of bodies that may be sent again."""
     budget: int
     """What may wait."""
+
+
+def nothing_waits() -> Generator[int, None, Waiting]:
+    """Return that nothing waits; yield nothing."""
+    yield from ()
+    return Waiting(0, 0, 0, 0, 0)
 
 
 def memory_families(waiting: Waiting) -> Iterator[Metric]:

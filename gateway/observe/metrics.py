@@ -18,11 +18,11 @@ from prometheus_client.core import (
 )
 
 from gateway import __version__, build
-from gateway.observe.exposition import merged, write_page
+from gateway.observe.exposition import merged, returned_by, write_page
 from gateway.observe.families import counter, histogram
 from gateway.observe.histogram import Histogram
 from gateway.observe.identity_metrics import IdentityGauges, IdentityMetrics, identity_families
-from gateway.observe.memory import Waiting, memory_families
+from gateway.observe.memory import Waiting, memory_families, nothing_waits
 from gateway.observe.service_metrics import ServiceGauges, ServiceMetrics, service_families
 
 LOOP_LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
@@ -51,7 +51,8 @@ class Metrics:
         """Connections by the name in the client's certificate; empty: none is asked for."""
         self.fleet: Callable[[], tuple[bool, int]] | None = None
         """Whether the fleet's store works, and how many steps have failed; None: no fleet."""
-        self.waiting: Callable[[], Waiting] = lambda: Waiting(0, 0, 0, 0, 0)
+        self.add_up_waiting: Callable[[], Generator[int, None, Waiting]] = nothing_waits
+        """Returns what waits in memory; yields 0 where others may run meanwhile."""
         self.lost_log_lines: Callable[[], int] = lambda: 0
         self.loop_lag = Histogram(LOOP_LAG_BUCKETS_S)
         self._services: dict[str, ServiceSeries] = {}
@@ -103,28 +104,23 @@ class Metrics:
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return the page and its content type, in the format that an Accept value prefers."""
-        writing = self.write_exposition(accept)
-        while True:
-            try:
-                next(writing)
-            except StopIteration as end:
-                page: tuple[bytes, str] = end.value
-                return page
+        return returned_by(self.write_exposition(accept))
 
     def write_exposition(self, accept: str) -> Generator[int, None, tuple[bytes, str]]:
         """Do what `exposition` does, in pieces; see `write_page`."""
-        return write_page(self._families(), accept)
+        waiting = yield from self.add_up_waiting()
+        return (yield from write_page(self._families(waiting), accept))
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family of ours."""
-        return merged(self._own_families())
+        return merged(self._own_families(returned_by(self.add_up_waiting())))
 
-    def _families(self) -> Iterator[Metric]:
+    def _families(self, waiting: Waiting) -> Iterator[Metric]:
         """Yield all families; those of several services or identities have the same name."""
-        yield from self._own_families()
+        yield from self._own_families(waiting)
         yield from self._process.collect()
 
-    def _own_families(self) -> Iterator[Metric]:
+    def _own_families(self, waiting: Waiting) -> Iterator[Metric]:
         self.before_scrape()
         leaving = [name for name in self._leaving if _is_idle(self._services[name][0])]
         for service, gauges in list(self._services.values()):
@@ -152,7 +148,7 @@ class Metrics:
             },
         )
         yield running
-        yield from memory_families(self.waiting())
+        yield from memory_families(waiting)
         yield from self._process_families()
         for name in leaving:
             if (

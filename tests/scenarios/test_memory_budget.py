@@ -1,5 +1,6 @@
 """What happens when more waits in memory than may; budgets are small, so that a few clients do."""
 
+from gateway.downstream.holding import LOOKED_AT_TOGETHER
 from tests.scenarios.messages import CHUNKED, GET, OK, answer, error_in, request, upload
 from tests.support.memory import OpenStage, Stage
 from tests.support.memory_transport import Client, Fate
@@ -10,7 +11,7 @@ PIECE = 24 * 1024
 
 def waiting(stage: Stage) -> int:
     """Return all that waits, in bytes."""
-    held = stage._listener.memory.waiting()
+    held = stage.waiting()
     return held.heads + held.bodies + held.answers + held.kept
 
 
@@ -224,14 +225,51 @@ async def test_large_holder_ends_first_though_it_came_last(open_stage: OpenStage
     assert sum(bool(client.received) for client in small) < 250
 
 
+async def test_thousands_of_clients_are_looked_at_in_several_turns(open_stage: OpenStage) -> None:
+    """
+    If more comes meanwhile than is allowed for, nobody is read until it is known what there is.
+    """
+    stage = open_stage(max_memory=BUDGET, max_connections=4 * LOOKED_AT_TOGETHER)
+    memory = stage._listener.memory
+    first, *_, last = (stage.new_client() for _ in range(3 * LOOKED_AT_TOGETHER - 1))
+    last.sends(b"GET /iris HTTP/1.1\r\n" + b"X: %b\r\n" % (b"x" * PIECE) * 3)
+    await stage.settle()
+    memory._kept_bytes = lambda: BUDGET
+    memory.note(BUDGET)
+    await stage.settle_once()
+    assert not last.received
+    memory.note(BUDGET // 32)
+    assert first.is_read
+    memory.note(BUDGET // 32)
+    assert not first.is_read
+    await stage.settle_once()
+    assert error_in(last.replies[0]) == (503, "Overloaded")
+    memory._kept_bytes = lambda: 0
+    await pause_is_over(stage)
+    assert first.is_read
+
+
+async def test_what_thousands_of_clients_hold_is_added_up_in_parts(open_stage: OpenStage) -> None:
+    """
+    A scrape asks for it, and others run meanwhile.
+    """
+    stage = open_stage(max_connections=4 * LOOKED_AT_TOGETHER)
+    clients = [stage.new_client() for _ in range(2 * LOOKED_AT_TOGETHER)]
+    for client in (clients[0], clients[-1]):
+        client.sends(b"GET /iris HTTP/1.1\r\nX: %b" % (b"x" * PIECE))
+    parts = list(stage._listener.memory.add_up())
+    assert parts == [0, 0]
+    assert 2 * PIECE < waiting(stage) < 3 * PIECE
+
+
 async def test_room_for_many_ends_before_the_last_places(open_stage: OpenStage) -> None:
     """
     A sixteenth of the connections is kept back for small requests; who leaves makes room again.
     """
     stage = open_stage(max_connections=32)
     clients = [stage.new_client() for _ in range(28)]  # beside the one that is always there
-    assert stage._listener.has_room()
+    assert stage._listener.room() > 0
     clients.append(stage.new_client())
-    assert not stage._listener.has_room()
+    assert stage._listener.room() == 0
     clients[0].vanish()
-    assert stage._listener.has_room()
+    assert stage._listener.room() == 1

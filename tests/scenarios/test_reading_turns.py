@@ -174,11 +174,11 @@ async def test_what_waits_counts_as_memory(open_stage: OpenStage) -> None:
     stage = open_stage()
     first, late, gone = crowd(stage, 3)
     long_turn(stage, first)
-    before = stage._listener.memory.waiting().heads
+    before = stage.waiting().heads
     late.sends(GET)
     gone.sends(GET)
     gone.vanish()
-    assert stage._listener.memory.waiting().heads == before + len(GET)
+    assert stage.waiting().heads == before + len(GET)
 
     await stage.until(lambda: stage.service.received)
     stage.service.answers(OK)
@@ -253,7 +253,7 @@ async def test_parts_of_heads_wait_however_many_there_are(open_stage: OpenStage)
     long_turn(stage, first)
     for client in many:
         client.sends(HEAD)
-    assert stage._listener.memory.waiting().heads > MOST_BYTES
+    assert stage.waiting().heads > MOST_BYTES
     assert [client._transport.is_read for client in (many[-1], small)] == [False, False]
 
     stage.clock.advance(0.01)

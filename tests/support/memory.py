@@ -20,6 +20,8 @@ from gateway.http.host import AllowedHosts
 from gateway.http.request_head import METHODS
 from gateway.identity.credential import Credential
 from gateway.observe.access_log import AccessLog
+from gateway.observe.exposition import returned_by
+from gateway.observe.memory import Waiting
 from gateway.observe.metrics import NO_SERVICE, Metrics
 from gateway.observe.overload import OverloadGauges
 from gateway.observe.service_metrics import ServiceGauges, ServiceMetrics
@@ -405,6 +407,10 @@ class Stage:
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    def waiting(self) -> Waiting:
+        """Return what waits in memory."""
+        return returned_by(self._listener.memory.add_up())
 
     def exported(self) -> set[str]:
         """Return the names of all samples."""

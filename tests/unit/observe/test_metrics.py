@@ -1,6 +1,7 @@
 """What Prometheus is told: names, labels, buckets, and both formats."""
 
 import subprocess
+from collections.abc import Generator
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from gateway.errors import ErrorCode, Layer, Rejection
 from gateway.observe.exposition import SERIES_AT_A_TIME
 from gateway.observe.histogram import Histogram, Shifted
 from gateway.observe.identity_metrics import REFRESH_BUCKETS_S, IdentityGauges, IdentityMetrics
+from gateway.observe.memory import Waiting
 from gateway.observe.metrics import Metrics
 from gateway.observe.overload import OverloadGauges
 from gateway.observe.service_metrics import (
@@ -355,6 +357,20 @@ def test_a_page_is_written_a_little_at_a_time(services: int, accept: str) -> Non
 
     assert sum(pieces) > 100 * services
     assert max(pieces) < 2 * SERIES_AT_A_TIME
+
+
+def test_others_run_while_what_waits_is_added_up() -> None:
+    """As often as whoever adds it up lets them."""
+    metrics = Metrics()
+
+    def add_up() -> Generator[int, None, Waiting]:
+        yield 0
+        yield 0
+        return Waiting(heads=1, bodies=2, answers=3, kept=4, budget=5)
+
+    metrics.add_up_waiting = add_up
+    assert written_in(metrics, "")[:2] == [0, 0]
+    assert samples(metrics)[key_of("gateway_memory_waiting_bytes", {"kind": "answers"})] == 3
 
 
 @pytest.mark.parametrize("accept", ["", OPEN_METRICS])

@@ -32,6 +32,8 @@ HELD_PATIENCE_S = 0.5
 """The same, if it waits for its turn or for memory."""
 _ENDED_TOGETHER = 8
 """For a newcomer, so that the turn of the loop in which many come stays short."""
+_LOOKED_AT_AGAIN = 256
+"""Of those that had stopped, 1 µs each: by their turn, most may have gone, or gone on."""
 _BETWEEN_LOOKS_S = 0.1
 _SHARE_KEPT_BACK = 16
 """Of the connections."""
@@ -114,26 +116,29 @@ class DataListener(web.Server):
             clients = [client for client in self.clients() if client not in self._ended]
             stuck = [c for c in clients if is_stuck(c, now) or has_lingered(c, now)]
             self._stuck.extend(sorted(stuck, key=lambda client: client.received_at))
-        for _ in range(_ENDED_TOGETHER):
-            if not (self._stuck and self.full):
+        count = self._count
+        for _ in range(min(_LOOKED_AT_AGAIN, len(self._stuck))):
+            if not self.full or count - self._count == _ENDED_TOGETHER:
                 break
-            client = self._stuck.popleft()
-            if client in self._ended or not client.stream.is_open:
-                continue
-            has_been_told = has_lingered(client, now)
-            if not (has_been_told or is_stuck(client, now)):
-                continue
-            self._ended.add(client)
-            self._count -= 1
-            if has_been_told:
-                client.stream.abort()
-                continue
-            error = UnavailableError(ErrorCode.OVERLOADED, Rejection.CONNECTIONS)
-            if client.exchange is None:
-                client.refuse(error)
-            else:
-                client.exchange.break_off(error)
-            client.stream.abort()  # it may never read
+            self._end_if_stuck(self._stuck.popleft(), now)
+
+    def _end_if_stuck(self, client: ClientConnection, now: float) -> None:
+        if client in self._ended or not client.stream.is_open:
+            return
+        has_been_told = has_lingered(client, now)
+        if not (has_been_told or is_stuck(client, now)):
+            return
+        self._ended.add(client)
+        self._count -= 1
+        if has_been_told:
+            client.stream.abort()
+            return
+        error = UnavailableError(ErrorCode.OVERLOADED, Rejection.CONNECTIONS)
+        if client.exchange is None:
+            client.refuse(error)
+        else:
+            client.exchange.break_off(error)
+        client.stream.abort()  # it may never read
 
     @property
     def flooded(self) -> bool:

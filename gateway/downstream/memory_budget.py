@@ -19,6 +19,7 @@ from gateway.downstream.interfaces import Memory
 from gateway.errors import ErrorCode, Rejection, UnavailableError
 from gateway.http.small_request import SMALL_BYTES
 from gateway.observe.memory import Waiting
+from gateway.proxy.phase import SENDING
 
 _SHARE_BETWEEN_LOOKS: Final = 16
 """A sixteenth of the budget may come in any case before all is added up again."""
@@ -36,6 +37,8 @@ _ENDED_AT_ONCE: Final = 64
 """Where that is not fast enough."""
 READ_TOGETHER: Final = 64
 """Clients per turn that are read again after a stop."""
+_ANSWERED: Final = 4
+"""As many as one whose service is read again: a read from it may have 250 KiB."""
 _TURN_S: Final = 0.001
 """More than a turn of the loop: then what was ended is freed, and what was written has left."""
 
@@ -223,7 +226,9 @@ class MemoryBudget(Memory):
             return
         self._is_stopped = True
         self._become_short()
-        self._stopped += [_Stopped(client) for client in self._clients() if is_read(client)]
+        stopped = [client for client in self._clients() if is_read(client)]
+        stopped.sort(key=is_new)  # those are the first to be read again
+        self._stopped += map(_Stopped, stopped)
         self._pauses.append([])
         loop = asyncio.get_running_loop()
         loop.call_later(_TURN_S, self._go_on_after_stop)
@@ -255,8 +260,11 @@ class MemoryBudget(Memory):
         wait for a thousand others, and no stop makes an old one wait for ever.
         """
         stopped = self._stopped
-        for number in range(min(READ_TOGETHER, len(stopped))):
-            one = stopped.popleft() if number % 2 else stopped.pop()
+        left, is_newest = READ_TOGETHER, False
+        while stopped and left > 0:
+            is_newest = not is_newest
+            one = stopped.pop() if is_newest else stopped.popleft()
+            left -= _ANSWERED if one.is_answered else 1
             if self._pauses and held_bytes(one.client) > _MUCH_BYTES:
                 self._pauses[-1].append(one)
             else:
@@ -277,6 +285,14 @@ def is_read(client: ClientConnection) -> bool:
     if client.stream.held_by & FOR_MEMORY:
         return False
     return not client.stream.held_by or (exchange is not None and exchange.attempt is not None)
+
+
+def is_new(client: ClientConnection) -> bool:
+    """Return whether nothing of a client has been read yet, or nothing of its service's answer."""
+    request, exchange = client.request, client.exchange
+    if request is None or exchange is None:
+        return not client.received_at
+    return request.ended and exchange.phase is SENDING
 
 
 def _end(client: ClientConnection) -> None:
@@ -329,6 +345,11 @@ class _Stopped:
         client.stream.hold(FOR_MEMORY)
         if self._connection is not None:
             self._connection.pause_reading()
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether a service's connection is not read either."""
+        return self._connection is not None
 
     def go_on(self) -> None:
         """Read from both again; the connection may be another exchange's by now, or nobody's.

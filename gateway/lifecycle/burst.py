@@ -27,7 +27,7 @@ _AT_A_TIME: Final = 128
 _LEAST_AT_A_TIME: Final = 4
 _MOST_AT_A_TIME: Final = 16
 """How many are begun with in a turn that have sent nothing or a small request, from 0.2 ms each to
-a millisecond, where the response is large; of the others half as many."""
+a millisecond, where the response is large; of the others half as many, and one while such wait."""
 _LONG_S: Final = 0.006
 """After a turn that took longer, half as many are begun with in the next one."""
 _LOOKED_AT_TOGETHER: Final = 64
@@ -158,14 +158,18 @@ class BurstServer:
     def _gives_one_up(self) -> bool:
         """Close who has waited longest of those that come last; return whether there was one.
 
-        Where there is no room for them anyway: else a small request could not be seen.
+        Where there is no room for them anyway: else a small request could not be seen. Who has said
+        nothing comes last as well, but may have spoken up by now.
         """
-        if self._last:
-            self._last.popleft().close()
-        elif self._silent:
-            self._no_longer_silent(next(iter(self._silent))).close()
-        else:
+        for _ in range(_LOOKED_AT_TOGETHER):
+            if self._last or not self._silent:
+                break
+            connection = self._no_longer_silent(next(iter(self._silent)))
+            data = _sent(connection)
+            (self._waiting_with(data) if data else self._last).append(connection)
+        if not self._last:
             return False
+        self._last.popleft().close()
         return True
 
     def _waiting_with(self, data: bytes) -> deque[socket.socket]:
@@ -188,7 +192,7 @@ class BurstServer:
         silent = (fd for fd in self._silent if fd not in others)
         for fd in list(islice(silent, max(left, 1) if has_room else 1)):
             self._begin(self._no_longer_silent(fd))
-        self._begin_with(self._last, at_a_time // 2 if has_room else 1)
+        self._begin_with(self._last, at_a_time // 2 if has_room and left else 1)
         self._is_begun = self.waiting > 0
         self._pace.left = left if self._is_begun else 0
         if self._is_begun:

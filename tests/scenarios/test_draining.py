@@ -69,6 +69,47 @@ async def test_client_that_stops_in_a_request_makes_room(
     assert stage.sample("gateway_requests_rejected_total", reason="connections") >= 1
 
 
+async def test_those_that_have_gone_on_meanwhile_keep_nobody_from_a_place(
+    open_stage: OpenStage,
+) -> None:
+    """
+    Who had stopped and has sent more by its turn is passed over, and the next one gives way.
+    """
+    stage = open_stage(max_connections=21)
+    *stopped, last = (stage.new_client() for _ in range(20))
+    for client in (*stopped, last):
+        client.sends(b"GET /iris HTTP/1.1\r\n")
+    await stage.settle()
+    stage.clock.advance(0.3)
+    stage.new_client()
+    assert stopped[0].fate is Fate.RESET
+    for client in stopped[1:]:
+        client.sends(b"X: 1\r\n")
+    await stage.settle()
+
+    second = stage.new_client()
+    assert last.fate is Fate.RESET
+    second.sends(GET)
+    await stage.settle()
+    stage.service.answers(OK)
+    assert second.reply.status == 200
+
+
+async def test_few_give_way_for_one_newcomer(open_stage: OpenStage) -> None:
+    """
+    Each takes a while, and in a flood many come in one turn of the loop.
+    """
+    stage = open_stage(max_connections=21)
+    stopped = [stage.new_client() for _ in range(20)]
+    for client in stopped:
+        client.sends(b"GET /iris HTTP/1.1\r\n")
+    refused = [stage.new_client() for _ in range(12)]
+    await stage.settle()
+    stage.clock.advance(0.3)
+    stage.new_client()
+    assert [client.fate for client in (*stopped, *refused)].count(Fate.RESET) == 8
+
+
 async def test_client_that_has_had_its_answer_is_not_told_twice(open_stage: OpenStage) -> None:
     """
     Its connection only waits until it has read that, and gives way soon.

@@ -412,6 +412,53 @@ async def test_few_are_read_again_in_a_turn_after_a_stop(open_stage: OpenStage) 
         await stage.settle_once()
 
 
+async def test_few_services_are_read_again_in_a_turn_after_a_stop(open_stage: OpenStage) -> None:
+    """
+    A read of a response has 250 KiB, so each of them counts as four clients.
+    """
+    stage = open_stage(max_connections=1000, max_in_flight=1000)
+    clients = crowd(stage, READ_TOGETHER)
+    for client in clients:
+        client.sends(GET)
+    await stage.until(lambda: len(stage.services) == len(clients))
+    for service in stage.services:
+        service.answers(PART)
+    await stage.settle()
+    stage._listener.memory.stop_reading()
+    assert not any(service.is_read for service in stage.services)
+    stage.clock.advance(0.01)
+    read = 0
+    while read < len(clients):
+        before, read = read, sum(service.is_read for service in stage.services)
+        assert read - before <= READ_TOGETHER // 4
+        await stage.settle_once()
+    for service in stage.services:
+        service.answers(b"x" * 30_000)
+
+
+async def test_newcomers_are_the_first_that_are_read_again_after_a_stop(
+    open_stage: OpenStage,
+) -> None:
+    """
+    And those whose service has not answered: of neither has anything been read so far.
+    """
+    stage = open_stage(max_connections=1000)
+    others = crowd(stage, 8 * READ_TOGETHER)
+    new, asked = others.pop(len(others) // 2), others.pop(len(others) // 2)
+    for client in others:
+        client.sends(b"GET /iris HTTP/1.1\r\n")
+    asked.sends(GET)
+    await stage.until(lambda: stage.service.received)
+    stage._listener.memory.stop_reading()
+    assert not any(one.is_read for one in (new, stage.service))
+    stage.clock.advance(0.01)
+    await stage.until(lambda: any(client.is_read for client in others))
+    assert new.is_read
+    assert stage.service.is_read
+    assert sum(client.is_read for client in others) <= READ_TOGETHER
+    stage.service.answers(OK)
+
+
 async def test_second_stop_holds_those_that_wait_to_be_read_as_well(open_stage: OpenStage) -> None:
     """
     Not before the loop could read from those that go on; everybody is read in the end.

@@ -239,6 +239,58 @@ async def test_who_is_silent_does_not_wait_for_a_flood_to_end() -> None:
             caller.close()
 
 
+async def test_one_of_the_others_is_begun_with_while_small_requests_wait() -> None:
+    """Else those take the time that a small request waits for."""
+    known: list[Accepted] = []
+    async with burst_server(known) as server:
+        large, small = connected(server, MANY // 3), connected(server, MANY // 3)
+        for caller in large:
+            caller.send(bytes(8 * 1024))
+        for caller in small:
+            caller.send(GET)
+        while server._first or not server._last:
+            before = sum(len(one.received) > len(GET) for one in known)
+            await asyncio.sleep(0)
+            begun_with = sum(len(one.received) > len(GET) for one in known) - before
+            assert begun_with <= 2  # another may have been accepted by the loop
+        await until(lambda: not server.waiting)
+        for caller in (*large, *small):
+            caller.close()
+
+
+async def test_who_has_said_nothing_is_given_up_before_a_handshake() -> None:
+    """What is small may be a handshake; nothing is not."""
+    known: list[Accepted] = []
+    async with burst_server(known, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), room=0) as server:
+        (*_, last) = callers = connected(server, 4)
+        while not server.waiting:  # noqa: ASYNC110  # a turn is short
+            await asyncio.sleep(0)
+        while server.waiting:
+            assert server._gives_one_up()
+        assert _is_closed(last)
+        for caller in callers:
+            caller.close()
+        await until(lambda: not server._joining)
+
+
+async def test_who_has_spoken_up_is_not_given_up() -> None:
+    """Though it had sent nothing when it was accepted."""
+    known: list[Accepted] = []
+    async with burst_server(known, room=0) as server:
+        callers = connected(server, 4)
+        while not server.waiting:  # noqa: ASYNC110  # a turn is short
+            await asyncio.sleep(0)
+        for caller in callers[:-1]:
+            caller.send(GET)
+        before = server.waiting
+        assert server._gives_one_up()
+        assert server.waiting == before - 1
+        assert _is_closed(callers[-1])
+        await until(lambda: sum(one.received == GET for one in known) == len(callers) - 1)
+        for caller in callers:
+            caller.close()
+
+
 @pytest.mark.parametrize("sent", [b"", bytes(8 * 1024)])
 async def test_last_places_are_for_small_requests(sent: bytes) -> None:
     """Where there is little room, the others are begun with one by one."""

@@ -155,7 +155,11 @@ class MemoryBudget(Memory):
 
     def _go_on_looking(self, look: "_Look") -> None:
         """Look at some more clients; when all have been looked at, decide."""
-        look.go_on()
+        try:
+            look.go_on()
+        except BaseException:  # a defect must not stop everybody
+            self._look_ends()
+            raise
         call_soon = asyncio.get_running_loop().call_soon
         if not look.is_complete:
             call_soon(self._go_on_looking, look)

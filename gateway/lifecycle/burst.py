@@ -35,9 +35,9 @@ _LOOKED_AT_TOGETHER: Final = 64
 _MOST_WAITING: Final = 4096
 """Accepted, and not begun with, 1 KiB each; further ones stay in the queue."""
 _WAIT_WITHOUT_ROOM: Final = 2048
-"""Others are given up, some in each turn."""
+"""So many, though there is no room for them; further ones are given up."""
 _GIVEN_UP_TOGETHER: Final = 32
-"""Connections, 25 to 40 µs each."""
+"""In a turn, 25 to 40 µs each."""
 _SHARE_WAITING: Final = 16
 """Of the files that may be open; the others are for requests and probes."""
 MANY_FILES: Final = 4096
@@ -219,7 +219,7 @@ class BurstServer:
             self._make, connection, ssl=self._tls
         )
         with suppress(OSError):
-            # A task would take this step in the next turn, and the client wait for one more.
+            # A task takes its first step in the next turn: the client would wait for one more.
             task = asyncio.create_task(_joined(joining, joining.send(None)), name="accept")
             self._joining.add(task)
             task.add_done_callback(self._joining.discard)

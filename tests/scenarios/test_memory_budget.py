@@ -1,5 +1,10 @@
 """What happens when more waits in memory than may; budgets are small, so that a few clients do."""
 
+from typing import cast
+
+import pytest
+
+from gateway.downstream.connection import ClientConnection
 from gateway.downstream.holding import LOOKED_AT_TOGETHER
 from tests.scenarios.messages import CHUNKED, GET, OK, answer, error_in, request, upload
 from tests.support.memory import OpenStage, Stage
@@ -247,6 +252,21 @@ async def test_thousands_of_clients_are_looked_at_in_several_turns(open_stage: O
     memory._kept_bytes = lambda: 0
     await pause_is_over(stage)
     assert first.is_read
+
+
+async def test_defect_in_a_look_stops_nobody(open_stage: OpenStage) -> None:
+    """
+    The next one looks again.
+    """
+    stage = open_stage(max_memory=BUDGET)
+    memory = stage._listener.memory
+    clients = memory._clients
+    memory._clients = lambda: cast(list[ClientConnection], [object()])
+    with pytest.raises((AttributeError, TypeError)):
+        memory.note(BUDGET)
+    memory._clients = clients
+    memory.note(BUDGET // 8)
+    assert stage.client.is_read
 
 
 async def test_what_thousands_of_clients_hold_is_added_up_in_parts(open_stage: OpenStage) -> None:

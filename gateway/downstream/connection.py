@@ -125,6 +125,7 @@ class ClientConnection(StreamOwner):
         if listener.full:
             listener.make_room()
             if listener.flooded:
+                listener.turned_away()
                 self.stream.abort()
                 return
             if listener.full:

@@ -58,6 +58,10 @@ class Listener(Protocol):
         """End clients that have stopped in the middle of a request."""
         ...
 
+    def turned_away(self) -> None:
+        """Count a client that is closed without an answer, since there are too many."""
+        ...
+
     def bars(self, transport: asyncio.Transport) -> bool:
         """Return whether the client's certificate is not one of those that may call."""
         ...

@@ -103,6 +103,10 @@ class DataListener(web.Server):
         """Return how many more there is room for before the last places, for small requests."""
         return self._max_connections - self._max_connections // _SHARE_KEPT_BACK - self._count
 
+    def turned_away(self) -> None:
+        """Count a client that is closed without an answer, since there are too many."""
+        self.context.observer.unrouted.count_rejection(Rejection.CONNECTIONS)
+
     def make_room(self) -> None:
         """End clients that have stopped in the middle of a request, those first that did it first.
 

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from gateway.clock import processor_time
 from gateway.http.small_request import SMALL_BYTES, is_small_request
@@ -46,17 +46,29 @@ BACKLOG: Final = 4096
 """Connections that may wait. Linux takes as many by default (`net.core.somaxconn`); beyond it, a
 client's system tries again after a second."""
 
-Factory = Callable[[], Any]
-"""Makes the protocol of a connection."""
+
+class Clients(Protocol):
+    """Those whose connections they become."""
+
+    def __call__(self) -> Any:
+        """Make the protocol of a connection."""
+
+    def room(self) -> int:
+        """Return how many more may be begun with.
+
+        Where it is 0 or less, they are one by one, but for those that have sent a small request.
+        """
+
+    def turned_away(self) -> None:
+        """Called when one is closed because there is no room for it."""
 
 
 class BurstServer:
     """An `asyncio.Server` that also accepts what uvloop leaves in the queue. Owns its sockets."""
 
-    def __init__(self, make: Factory, tls: ssl.SSLContext | None, room: Callable[[], int]) -> None:
-        self._make = make
+    def __init__(self, clients: Clients, tls: ssl.SSLContext | None) -> None:
+        self._clients = clients
         self._tls = tls
-        self._room = room
         self._queues: list[socket.socket] = []
         self._poll = select.poll()
         self._joining: set[asyncio.Task[None]] = set()
@@ -74,9 +86,8 @@ class BurstServer:
     @classmethod
     async def open(
         cls,
-        make: Factory,
+        clients: Clients,
         tls: ssl.SSLContext | None,
-        room: Callable[[], int],
         create: Callable[..., Any],
         *where: Any,
         **how: Any,
@@ -84,10 +95,8 @@ class BurstServer:
         """Listen.
 
         Args:
-            make: makes the protocol of each connection.
-            tls: what its bytes are encrypted with, or nothing.
-            room: returns how many more may be begun with; where it is 0 or less, they are one by
-                one, but for those that have sent a small request.
+            clients: whose connections they become.
+            tls: what their bytes are encrypted with, or nothing.
             create: the loop's function that makes a server.
             where: its positional arguments behind the factory.
             how: its named arguments.
@@ -95,7 +104,7 @@ class BurstServer:
         Raises:
             OSError: the address cannot be bound.
         """
-        burst = cls(make, tls, room)
+        burst = cls(clients, tls)
         server: asyncio.Server = await create(
             burst._accepted, *where, backlog=BACKLOG, ssl=tls, **how
         )
@@ -128,7 +137,7 @@ class BurstServer:
         """Return the protocol of an accepted connection; accept others that wait."""
         for fd, _ in self._poll.poll(0) if self._queues else ():
             self._accept_more(next(queue for queue in self._queues if queue.fileno() == fd))
-        return self._make()
+        return self._clients()
 
     def _accept_more(self, queue: socket.socket) -> None:
         with suppress(OSError):  # none is left, or no file can be opened: the next turn sees
@@ -153,7 +162,7 @@ class BurstServer:
         """Return whether another connection may wait; if need be, another one is closed for it."""
         if self.waiting < self._most_waiting:
             return True
-        return self.waiting > self._room() and self._gives_one_up()
+        return self.waiting > self._clients.room() and self._gives_one_up()
 
     def _gives_one_up(self) -> bool:
         """Close who has waited longest of those that come last; return whether there was one.
@@ -170,6 +179,7 @@ class BurstServer:
         if not self._last:
             return False
         self._last.popleft().close()
+        self._clients.turned_away()
         return True
 
     def _waiting_with(self, data: bytes) -> deque[socket.socket]:
@@ -180,14 +190,14 @@ class BurstServer:
     def _begin_with_some(self) -> None:
         """Hand some connections to the loop, and others in the next turns."""
         at_a_time = self._pace.of_next_turn(follows=self._is_begun)
-        for _ in range(given_up(self.waiting, self._room())):
+        for _ in range(given_up(self.waiting, self._clients.room())):
             self._gives_one_up()
         heard = [fd for fd, _ in self._heard.poll(0)] if self._silent else []
         for fd in heard[:_LOOKED_AT_TOGETHER]:
             connection = self._no_longer_silent(fd)
             self._waiting_with(_sent(connection)).append(connection)
         left = self._begin_with(self._first, at_a_time)
-        has_room = self._room() > 0
+        has_room = self._clients.room() > 0
         others = set(heard)  # of whom it is not known yet what they have sent
         silent = (fd for fd in self._silent if fd not in others)
         for fd in list(islice(silent, max(left, 1) if has_room else 1)):
@@ -216,7 +226,7 @@ class BurstServer:
     def _begin(self, connection: socket.socket) -> None:
         """Hand a connection to the loop; ignore one that fails at once."""
         joining = asyncio.get_running_loop().connect_accepted_socket(
-            self._make, connection, ssl=self._tls
+            self._clients, connection, ssl=self._tls
         )
         with suppress(OSError):
             # A task takes its first step in the next turn: the client would wait for one more.

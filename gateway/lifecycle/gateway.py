@@ -220,7 +220,6 @@ class Gateway:
             self._data_server = await BurstServer.open(
                 self._parts.data,
                 None,
-                self._parts.data.room,
                 loop.create_unix_server,
                 sock=self._socket_file.socket,
             )
@@ -228,7 +227,6 @@ class Gateway:
         self._data_server = await BurstServer.open(
             self._parts.data,
             self._parts.listen_tls,
-            self._parts.data.room,
             loop.create_server,
             address.host,
             address.port,
@@ -246,7 +244,6 @@ class Gateway:
         self._data_server = await BurstServer.open(
             self._parts.data,
             self._parts.listen_tls,
-            self._parts.data.room,
             asyncio.get_running_loop().create_server,
             sock=same,
         )

@@ -180,6 +180,7 @@ async def test_flood_of_connections_is_reset(open_stage: OpenStage) -> None:
 
     assert [client.fate for client in clients] == [Fate.HALF_CLOSED] * 16 + [Fate.RESET]
     assert clients[-1].received == b""
+    assert stage.sample("gateway_requests_rejected_total", reason="connections") == len(clients)
 
 
 # The end of the gateway's life.

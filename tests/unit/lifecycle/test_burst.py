@@ -38,15 +38,31 @@ class Accepted(asyncio.Protocol):
         self.transport.write(b"heard")
 
 
+class Known:
+    """Whose connections they become."""
+
+    def __init__(self, known: list[Accepted], room: int) -> None:
+        self._known = known
+        self._room = room
+        self.away = 0
+
+    def __call__(self) -> Accepted:
+        return Accepted(self._known)
+
+    def room(self) -> int:
+        return self._room
+
+    def turned_away(self) -> None:
+        self.away += 1
+
+
 @asynccontextmanager
 async def burst_server(
     known: list[Accepted], tls: ssl.SSLContext | None = None, *, room: int = 10_000
 ) -> AsyncIterator[BurstServer]:
     """Listen on a free port of the loopback."""
     create = asyncio.get_running_loop().create_server
-    server = await BurstServer.open(
-        lambda: Accepted(known), tls, lambda: room, create, "127.0.0.1", 0
-    )
+    server = await BurstServer.open(Known(known, room), tls, create, "127.0.0.1", 0)
     try:
         yield server
     finally:
@@ -441,6 +457,7 @@ async def test_who_waits_longest_is_given_up_where_there_is_no_room(sent: bytes)
             assert len(known) < MANY // 2
             await until(lambda: not server.waiting)
             assert MANY // 4 < len(known) < MANY
+            assert cast(Known, server._clients).away == len(callers) + 1 - len(known)
             for caller in (*callers, small):
                 caller.close()
     finally:

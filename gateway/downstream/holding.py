@@ -1,4 +1,4 @@
-"""What one client makes us keep in memory."""
+"""What a client makes us keep in memory, and what all do together."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass

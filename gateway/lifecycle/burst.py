@@ -289,7 +289,7 @@ def given_up(waiting: int, room: int) -> int:
 
     Args:
         waiting: have been accepted, and not begun with.
-        room: for so many there is.
+        room: how many more may be begun with (see `Clients`).
     """
     return min(_GIVEN_UP_TOGETHER, max(0, waiting - max(room, _WAIT_WITHOUT_ROOM)))
 

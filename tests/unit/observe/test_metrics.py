@@ -360,7 +360,7 @@ def test_a_page_is_written_a_little_at_a_time(services: int, accept: str) -> Non
 
 
 def test_others_run_while_what_waits_is_added_up() -> None:
-    """As often as whoever adds it up lets them."""
+    """Each pause in the adding is a pause of the scrape."""
     metrics = Metrics()
 
     def add_up() -> Generator[int, None, Waiting]:

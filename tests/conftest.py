@@ -12,6 +12,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from gateway import build
+from tests.support.hanging import told_where_it_waits
 from tests.support.tools import LONG
 from tests.support.virtual_loop import VirtualLoop
 from tests.support.workers import Scheduling, mark_long_forms, sort
@@ -64,6 +65,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if LONG:
         mark_long_forms(items)
     sort(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Tell where a test waits before pytest-timeout ends the process."""
+    with told_where_it_waits(item, float(item.config.getini("timeout")) - 10):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

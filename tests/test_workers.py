@@ -6,6 +6,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from tests.support.workers import LONG_FORMS
 
 _ROOT = Path(__file__).parents[1]
@@ -23,18 +25,23 @@ import pytest
 @pytest.mark.parametrize("number", range(60))
 def test_dies_once(number, pytestconfig):
     died = pytestconfig.rootpath / "died"
-    if number == 20 and not died.exists():
+    if number == {} and not died.exists():
         died.touch()
         os._exit(1)
 """
 
 
-def test_a_run_ends_although_a_worker_died(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("workers", "dies_in"), [(2, 20), (1, 20), (1, 58), (1, 59)])
+def test_a_run_ends_although_a_worker_died(tmp_path: Path, workers: int, dies_in: int) -> None:
+    """Others are left that go on, or none is: that is so at the end of each run."""
     (tmp_path / "conftest.py").write_text(_CONFTEST)
-    (tmp_path / "test_dying.py").write_text(_TESTS)
+    (tmp_path / "test_dying.py").write_text(_TESTS.format(dies_in))
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "2", "-q", "-p", "no:cacheprovider", tmp_path],
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+            "-n", str(workers), tmp_path,
+        ],
         cwd=tmp_path,
         env={
             "PYTHONPATH": str(_ROOT), "PATH": "",
@@ -103,3 +110,45 @@ def test_a_test_that_fails_with_a_server_open_ends(tmp_path: Path) -> None:
 
     assert "as it should" in ended.stdout
     assert "1 failed" in ended.stdout
+
+
+_HANGING = """
+import asyncio
+import pytest
+from tests.support.hanging import told_where_it_waits
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    with told_where_it_waits(item, 0.5):
+        return (yield)
+"""
+_HANGS = """
+import asyncio
+
+async def wait_for_nobody():
+    await asyncio.get_running_loop().create_future()
+
+async def test_hangs():
+    await wait_for_nobody()
+"""
+
+
+def test_where_a_test_hangs_is_told_by_a_worker(tmp_path: Path) -> None:
+    """What pytest-timeout says there is lost."""
+    (tmp_path / "conftest.py").write_text(_HANGING)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
+    (tmp_path / "test_hanging.py").write_text(_HANGS)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "1", "-q", "--timeout=2", "--timeout-method=thread",
+         "--max-worker-restart=0", tmp_path],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(_ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )  # fmt: skip
+
+    assert "test_hanging.py::test_hangs hangs:" in ended.stderr
+    assert "in wait_for_nobody" in ended.stderr
+    assert "crashed while running 'test_hanging.py::test_hangs'" in ended.stdout

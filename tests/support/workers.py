@@ -54,6 +54,20 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # has no types
             del units[scope]
         self._reschedule(node)
 
+    def _reschedule(self, node: WorkerController) -> None:
+        """Give a worker more to do, if it has little left.
+
+        It begins with a test only when it has another one, or is told that none will follow. To one
+        that replaces another xdist gives one test, and none after it if all others have ended.
+        """
+        super()._reschedule(node)
+        while (
+            self.workqueue
+            and not node.shutting_down
+            and self._pending_of(self.assigned_work[node]) < 2
+        ):
+            self._assign_work_unit(node)
+
 
 LONG_FORMS = (
     # A whole Keystone, other proxies over a token's life: `make test` does not even collect them.

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, cast
 
 from gateway.clock import processor_time
 from gateway.http.small_request import SMALL_BYTES, is_small_request
@@ -134,10 +134,17 @@ class BurstServer:
             self._queues.pop().close()
 
     def _accepted(self) -> Any:
-        """Return the protocol of an accepted connection; accept others that wait."""
-        for fd, _ in self._poll.poll(0) if self._queues else ():
-            self._accept_more(next(queue for queue in self._queues if queue.fileno() == fd))
-        return self._clients()
+        """Return the protocol of an accepted connection; accept others that wait.
+
+        Raises nothing: libuv would accept nobody from then on.
+        """
+        try:
+            for fd, _ in self._poll.poll(0) if self._queues else ():
+                self._accept_more(next(queue for queue in self._queues if queue.fileno() == fd))
+            return self._clients()
+        except Exception as defect:  # noqa: BLE001  # it is told
+            _tell(defect)
+            return _Closed()
 
     def _accept_more(self, queue: socket.socket) -> None:
         with suppress(OSError):  # none is left, or no file can be opened: the next turn sees
@@ -228,11 +235,31 @@ class BurstServer:
         joining = asyncio.get_running_loop().connect_accepted_socket(
             self._clients, connection, ssl=self._tls
         )
-        with suppress(OSError):
+        try:
             # A task takes its first step in the next turn: the client would wait for one more.
-            task = asyncio.create_task(_joined(joining, joining.send(None)), name="accept")
-            self._joining.add(task)
-            task.add_done_callback(self._joining.discard)
+            awaited = joining.send(None)
+        except OSError:
+            return
+        except Exception as defect:  # noqa: BLE001  # it is told; others wait behind this one
+            _tell(defect)
+            connection.close()
+            return
+        task = asyncio.create_task(_joined(joining, awaited), name="accept")
+        self._joining.add(task)
+        task.add_done_callback(self._joining.discard)
+
+
+class _Closed(asyncio.Protocol):
+    """A connection that is closed at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).abort()
+
+
+def _tell(defect: Exception) -> None:
+    asyncio.get_running_loop().call_exception_handler(
+        {"message": "a connection was closed", "exception": defect}
+    )
 
 
 async def _joined(joining: Coroutine[Any, Any, object], awaited: Any) -> None:

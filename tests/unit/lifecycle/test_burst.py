@@ -5,7 +5,9 @@ import errno
 import resource
 import socket
 import ssl
-from collections.abc import AsyncIterator
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
@@ -14,7 +16,7 @@ import trustme
 
 from gateway.lifecycle.backlog import accept_the_last
 from gateway.lifecycle.burst import BurstServer, given_up, most_waiting, paced
-from tests.support.until import until
+from tests.support.until import PATIENCE_S, until
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 MANY = 150
@@ -56,6 +58,15 @@ class Known:
         self.away += 1
 
 
+@pytest.fixture(autouse=True)
+def many_files() -> Iterator[None]:
+    """Raise the soft limit of open files, as `serve` does: how many may wait depends on it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @asynccontextmanager
 async def burst_server(
     known: list[Accepted], tls: ssl.SSLContext | None = None, *, room: int = 10_000
@@ -71,9 +82,36 @@ async def burst_server(
             connection.transport.abort()
 
 
-def connected(server: BurstServer, count: int) -> list[socket.socket]:
-    """Connect so many; the loop does not turn meanwhile, so that all of them wait."""
-    return [begun(server.sockets[0].getsockname()) for _ in range(count)]
+def connected(server: BurstServer, count: int, sent: bytes = b"") -> list[socket.socket]:
+    """Connect so many that send this. All of them wait, since the loop does not turn meanwhile."""
+    (queue,) = server.sockets
+    before = _unacknowledged(queue)
+    callers = [begun(queue.getsockname()) for _ in range(count)]
+    _stand_still_until(lambda: _unacknowledged(queue) == before + count)
+    send(callers, sent)
+    return callers
+
+
+def send(callers: Sequence[socket.socket], data: bytes) -> None:
+    """Have them send this; return when it has arrived, which a busy kernel may put off."""
+    for caller in callers:
+        caller.send(data)
+    _stand_still_until(lambda: not any(map(_unacknowledged, callers)))
+
+
+def _unacknowledged(connection: socket.socket) -> int:
+    """Return how many packets are on their way; of a listening socket, how many connections wait.
+
+    It is `tcpi_unacked` of `struct tcp_info` (tcp(7)).
+    """
+    info = connection.getsockopt(socket.SOL_TCP, socket.TCP_INFO, 104)
+    return int.from_bytes(info[24:28], sys.byteorder)
+
+
+def _stand_still_until(is_so: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < end_s
 
 
 def begun(address: tuple[str, int]) -> socket.socket:
@@ -95,10 +133,16 @@ def _is_closed(caller: socket.socket) -> bool:
         return True
 
 
+async def turns_until(is_so: Callable[[], object]) -> None:
+    """Let the loop turn until this is so, and not once more."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not is_so():  # noqa: ASYNC110  # a turn is short
+            await asyncio.sleep(0)
+
+
 async def turns_until_heard(known: list[Accepted]) -> None:
     """Let the loop turn until a request has been read, and not once more."""
-    while not any(one.received == GET for one in known):  # noqa: ASYNC110  # a turn is short
-        await asyncio.sleep(0)
+    await turns_until(lambda: any(one.received == GET for one in known))
 
 
 async def test_many_are_accepted_in_few_turns() -> None:
@@ -109,8 +153,7 @@ async def test_many_are_accepted_in_few_turns() -> None:
         for _ in range(TURNS):
             await asyncio.sleep(0)
         assert len(known) == MANY
-        for caller in callers:
-            caller.send(b"hello")
+        send(callers, b"hello")
         await until(lambda: all(one.received == b"hello" for one in known))
         heard = [await asyncio.get_running_loop().sock_recv(caller, 10) for caller in callers]
         assert heard == [b"heard"] * MANY
@@ -126,9 +169,38 @@ async def test_one_that_is_gone_costs_nobody_anything() -> None:
         gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         gone.close()
         await until(lambda: len(known) >= len(callers))
-        for caller in callers:
-            caller.send(b"hello")
+        send(callers, b"hello")
         await until(lambda: sum(one.received == b"hello" for one in known) == len(callers))
+        for caller in callers:
+            caller.close()
+
+
+class Defective(Known):
+    """Some of them fail in a way that nobody has thought of."""
+
+    made = 0
+
+    def __call__(self) -> Accepted:
+        self.made += 1
+        if self.made % 5 == 0:
+            raise RuntimeError("a defect")
+        return super().__call__()
+
+
+@pytest.mark.parametrize("together", [100, 1])
+async def test_defect_of_one_stops_no_other(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+    """It is closed, and told; whether the loop has accepted it or we have."""
+    known: list[Accepted] = []
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with burst_server(known) as server:
+        monkeypatch.setattr(server, "_clients", Defective(known, room=10_000))
+        callers: list[socket.socket] = []
+        while len(callers) < 100:
+            callers.extend(connected(server, together))
+            await until(lambda: len(known) + len(told) == len(callers))
+        await until(lambda: sum(map(_is_closed, callers)) == 20)
+        assert [str(one["exception"]) for one in told] == ["a defect"] * 20
         for caller in callers:
             caller.close()
 
@@ -186,11 +258,8 @@ async def test_who_cannot_be_served_yet_waits_for_the_others(sent: bytes) -> Non
     """A small request that has come behind many others is read while those still wait."""
     known: list[Accepted] = []
     async with burst_server(known) as server:
-        callers = connected(server, MANY)
-        for caller in callers:
-            caller.send(sent)
-        (small,) = connected(server, 1)
-        small.send(GET)
+        callers = connected(server, MANY, sent)
+        (small,) = connected(server, 1, GET)
         await turns_until_heard(known)
         assert server.waiting > 0
         await until(lambda: len(known) == MANY + 1)
@@ -203,14 +272,10 @@ async def test_small_request_is_begun_with_as_it_is_accepted() -> None:
     """Though others wait: a turn is long where they do, and a request takes several."""
     known: list[Accepted] = []
     async with burst_server(known) as server:
-        callers = connected(server, MANY)
-        for caller in callers:
-            caller.send(bytes(8 * 1024))
+        callers = connected(server, MANY, bytes(8 * 1024))
         for _ in range(TURNS // 4):
             await asyncio.sleep(0)
-        small = connected(server, 4)
-        for caller in small:
-            caller.send(GET)
+        small = connected(server, 4, GET)
         turns = 0
         while sum(one.received == GET for one in known) < len(small):
             await asyncio.sleep(0)
@@ -227,9 +292,8 @@ async def test_who_speaks_up_overtakes_those_that_are_silent() -> None:
     known: list[Accepted] = []
     async with burst_server(known) as server:
         *silent, small = connected(server, MANY)
-        while not server.waiting:  # noqa: ASYNC110  # a turn is short
-            await asyncio.sleep(0)
-        small.send(GET)
+        await turns_until(lambda: server.waiting)
+        send([small], GET)
         await turns_until_heard(known)
         assert server.waiting > 0
         await until(lambda: len(known) == MANY)
@@ -244,11 +308,11 @@ async def test_who_is_silent_does_not_wait_for_a_flood_to_end() -> None:
         others = connected(server, 2)
         (silent,) = connected(server, 1)
         callers = connected(server, MANY // 2)
-        for caller in (*others, *callers):
-            caller.send(GET)
+        send([*others, *callers], GET)
         name = silent.getsockname()
-        while not any(one.transport.get_extra_info("peername") == name for one in known):  # noqa: ASYNC110  # a turn is short
-            await asyncio.sleep(0)
+        await turns_until(
+            lambda: any(one.transport.get_extra_info("peername") == name for one in known)
+        )
         assert server.waiting > 0
         await until(lambda: not server.waiting)
         for caller in (*others, silent, *callers):
@@ -259,11 +323,8 @@ async def test_one_of_the_others_is_begun_with_while_small_requests_wait() -> No
     """Else those take the time that a small request waits for."""
     known: list[Accepted] = []
     async with burst_server(known) as server:
-        large, small = connected(server, MANY // 3), connected(server, MANY // 3)
-        for caller in large:
-            caller.send(bytes(8 * 1024))
-        for caller in small:
-            caller.send(GET)
+        large = connected(server, MANY // 3, bytes(8 * 1024))
+        small = connected(server, MANY // 3, GET)
         while server._first or not server._last:
             before = sum(len(one.received) > len(GET) for one in known)
             await asyncio.sleep(0)
@@ -279,8 +340,7 @@ async def test_who_has_said_nothing_is_given_up_before_a_handshake() -> None:
     known: list[Accepted] = []
     async with burst_server(known, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), room=0) as server:
         (*_, last) = callers = connected(server, 4)
-        while not server.waiting:  # noqa: ASYNC110  # a turn is short
-            await asyncio.sleep(0)
+        await turns_until(lambda: server.waiting)
         while server.waiting:
             assert server._gives_one_up()
         assert _is_closed(last)
@@ -294,10 +354,8 @@ async def test_who_has_spoken_up_is_not_given_up() -> None:
     known: list[Accepted] = []
     async with burst_server(known, room=0) as server:
         callers = connected(server, 4)
-        while not server.waiting:  # noqa: ASYNC110  # a turn is short
-            await asyncio.sleep(0)
-        for caller in callers[:-1]:
-            caller.send(GET)
+        await turns_until(lambda: server.waiting)
+        send(callers[:-1], GET)
         before = server.waiting
         assert server._gives_one_up()
         assert server.waiting == before - 1
@@ -312,9 +370,7 @@ async def test_last_places_are_for_small_requests(sent: bytes) -> None:
     """Where there is little room, the others are begun with one by one."""
     known: list[Accepted] = []
     async with burst_server(known, room=0) as server:
-        callers = connected(server, MANY // 3)
-        for caller in callers:
-            caller.send(sent)
+        callers = connected(server, MANY // 3, sent)
         small = connected(server, MANY // 3)
         for caller in small:
             caller.send(GET)
@@ -346,10 +402,8 @@ async def test_who_sends_much_while_it_waits_waits_longer() -> None:
     known: list[Accepted] = []
     async with burst_server(known) as server:
         callers = connected(server, MANY)
-        while not server.waiting:  # noqa: ASYNC110  # a turn is short
-            await asyncio.sleep(0)
-        for caller in callers:
-            caller.send(bytes(8 * 1024))
+        await turns_until(lambda: server.waiting)
+        send(callers, bytes(8 * 1024))
         for _ in range(TURNS // 4):  # in which those are begun with that were on their way
             await asyncio.sleep(0)
         while len(known) < MANY:
@@ -364,9 +418,7 @@ async def test_the_newest_and_the_oldest_come_first() -> None:
     """In a flood, a new one would else wait as long as it lasts, or an old one for ever."""
     known: list[Accepted] = []
     async with burst_server(known) as server:
-        callers = connected(server, MANY)
-        for caller in callers:
-            caller.send(GET)
+        callers = connected(server, MANY, GET)
         await until(lambda: len(known) == MANY)
         order = [one.transport.get_extra_info("peername") for one in known]
         first, middle, last = (
@@ -425,10 +477,7 @@ async def test_those_that_wait_for_nothing_are_given_up() -> None:
         async with burst_server(known, room=0) as server:
             callers: list[socket.socket] = []
             while server.waiting < 2200:  # they come faster than they are given up
-                more = connected(server, 128)
-                for caller in more:
-                    caller.send(bytes(8 * 1024))
-                callers += more
+                callers += connected(server, 128, bytes(8 * 1024))
                 await asyncio.sleep(0)
             await until(lambda: server.waiting <= 2048)
             assert _is_closed(callers[0]) or _is_closed(callers[1])
@@ -448,16 +497,13 @@ async def test_who_waits_longest_is_given_up_where_there_is_no_room(sent: bytes)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, files[1]))  # 64 may wait
     try:
         async with burst_server(known, room=0) as server:
-            callers = connected(server, MANY)
-            for caller in callers:
-                caller.send(sent)
-            (small,) = connected(server, 1)
-            small.send(GET)
+            callers = connected(server, MANY, sent)
+            (small,) = connected(server, 1, GET)
             await turns_until_heard(known)
             assert len(known) < MANY // 2
-            await until(lambda: not server.waiting)
+            clients = cast(Known, server._clients)
+            await until(lambda: len(known) + clients.away == len(callers) + 1)
             assert MANY // 4 < len(known) < MANY
-            assert cast(Known, server._clients).away == len(callers) + 1 - len(known)
             for caller in (*callers, small):
                 caller.close()
     finally:

@@ -12,6 +12,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from gateway import build
+from gateway.lifecycle.run import raise_file_limit
 from tests.support.hanging import told_where_it_waits
 from tests.support.tools import LONG
 from tests.support.virtual_loop import VirtualLoop
@@ -38,6 +39,11 @@ _VIRTUAL: LoopFactories = {"virtual": VirtualLoop}
 _MUST_NOT_BLOCK = [
     f"gateway.{room}" for room in ("http", "upstream", "proxy", "downstream", "admin", "lifecycle")
 ]
+
+
+def pytest_configure() -> None:
+    """Allow as many open files as `serve` does; many systems begin with 1024."""
+    raise_file_limit()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:

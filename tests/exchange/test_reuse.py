@@ -1,9 +1,7 @@
 """Connections to a service are used again, however many requests are under way at a time."""
 
 import asyncio
-import resource
 import ssl
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import cast
@@ -100,15 +98,6 @@ class ClosedLoop(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         if not self.done.done():
             self.done.set_exception(ConnectionError("closed unanswered"))
-
-
-@pytest.fixture(autouse=True)
-def _files() -> Iterator[None]:
-    """Let this process have four descriptors for each caller; many systems begin with 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 5 * CALLERS)), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def source(
     wall: float = ISSUED,
     tls: ssl.SSLContext | None = None,
     name: str | None = None,
-    total_s: float = 10.0,
+    total_s: float = PATIENCE_S,
 ) -> KeystoneSource:
     return KeystoneSource(
         login,
@@ -72,6 +72,7 @@ def source(
         random=lambda: 0.0,
         tls=tls,
         server_hostname=name,
+        connect_timeout_s=PATIENCE_S,
         total_timeout_s=total_s,
     )
 

@@ -7,7 +7,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
@@ -56,15 +56,6 @@ class Known:
 
     def turned_away(self) -> None:
         self.away += 1
-
-
-@pytest.fixture(autouse=True)
-def many_files() -> Iterator[None]:
-    """Raise the soft limit of open files, as `serve` does: how many may wait depends on it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @asynccontextmanager

@@ -13,12 +13,16 @@ from gateway.http.lines import is_clean, is_token
 
 # The grammar's `1*HEXDIG`, bounded below 2**60.
 _SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
-_PLAIN_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
+_MAX_SIZE_LINE_BYTES: Final = 17
 _VALUE: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED: Final = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 _EXTENSIONS: Final = re.compile(
     rb"(?:[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)+" % (_VALUE, _VALUE, _QUOTED)
 )
+_SMALL: Final = 512
+"""Of chunks below it, as events are, the size is looked up, since working it out costs more."""
+_SIZES: Final = {b"%x" % size: size for size in range(_SMALL)}
+_SIZE_LINES: Final = [b"%x\r\n" % size for size in range(_SMALL)]
 # Fields that would change how the message is framed or routed, had they come in the head.
 _NOT_TRAILERS: Final = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -117,19 +121,20 @@ class ChunkedReader:
         Returns:
             Where the first one begins that is not.
         """
-        size_line = _PLAIN_SIZE_LINE.match(data, at)
-        while size_line is not None:
-            begin = size_line.end()
-            end = begin + int(size_line[1], 16)
-            if begin == end or data[end : end + 2] != b"\r\n":
+        while at < len(data):
+            line_end = data.find(b"\r\n", at, at + _MAX_SIZE_LINE_BYTES)
+            if line_end < 0:
+                break
+            text = data[at:line_end]
+            size = _SIZES.get(text) or _plain_size(text)
+            begin = line_end + 2
+            end = begin + size
+            if not size or data[end : end + 2] != b"\r\n":
                 break
             pieces.append(data[begin:end])
             self.chunks += 1
             self._overhead = 0
             at = end + 2
-            if at == len(data):
-                break
-            size_line = _PLAIN_SIZE_LINE.match(data, at)
         return at
 
     def _keep_unfinished(self, begin: bytes) -> None:
@@ -165,6 +170,11 @@ class ChunkedReader:
             _check_trailer(line[:-2])
 
 
+def _plain_size(text: bytes) -> int:
+    """Return what a size without extensions says; 0 also when it is none."""
+    return int(text, 16) if _SIZE.fullmatch(text) else 0
+
+
 def _size_in(line: bytes) -> int:
     size = _SIZE.match(line)
     if size is None or (size.end() < len(line) and not _EXTENSIONS.fullmatch(line, size.end())):
@@ -182,7 +192,9 @@ def _check_trailer(line: bytes) -> None:
 
 def chunk(data: bytes) -> bytes:
     """Wrap non-empty `data` as one chunk."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+    size = len(data)
+    size_line = _SIZE_LINES[size] if size < _SMALL else b"%x\r\n" % size
+    return b"".join((size_line, data, b"\r\n"))
 
 
 LAST_CHUNK: Final = b"0\r\n\r\n"

@@ -32,6 +32,17 @@ def test_our_own_chunks_are_read(pieces: list[bytes], step: int, behind: bytes) 
     assert b"".join(found) == b"".join(pieces)
 
 
+@pytest.mark.parametrize("size", [1, 10, 255, 511, 512, 513, 70_000])
+@pytest.mark.parametrize("written", ["%x", "%X", "%08x"])
+def test_a_size_means_the_same_however_it_is_written(size: int, written: str) -> None:
+    """Small ones are looked up, others worked out."""
+    data = b"x" * size
+    found: list[bytes] = []
+    ChunkedReader(100).read((written % size).encode() + b"\r\n" + data + b"\r\n", found)
+    assert found == [data]
+    assert chunk(data) == b"%x\r\n%b\r\n" % (size, data)
+
+
 def _is_refused(reader: ChunkedReader, pieces: list[bytes]) -> bool:
     try:
         for piece in pieces:

@@ -196,6 +196,22 @@ async def test_defect_of_one_stops_no_other(monkeypatch: pytest.MonkeyPatch, tog
             caller.close()
 
 
+async def test_defect_in_handing_one_over_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is closed, and told."""
+    known: list[Accepted] = []
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with burst_server(known) as server:
+        monkeypatch.setattr(server, "_tls", "no context")
+        callers = connected(server, MANY)
+        await until(lambda: len(known) + len(told) == MANY)
+        assert {type(one["exception"]) for one in told} == {TypeError}
+        assert len(told) > MANY // 2
+        assert sum(map(_is_closed, callers)) == len(told)
+        for caller in callers:
+            caller.close()
+
+
 async def test_a_closed_one_accepts_no_more_and_keeps_what_it_has() -> None:
     """Its address is free, and who was accepted is still served."""
     known: list[Accepted] = []
@@ -216,7 +232,12 @@ async def test_a_closed_one_accepts_no_more_and_keeps_what_it_has() -> None:
 
 
 async def test_what_is_encrypted_is_accepted_alike() -> None:
-    """The protocol hears of a connection after its handshake; silence holds nobody up."""
+    """The protocol hears of a connection after its handshake; silence holds nobody up.
+
+    Who sends something else than a handshake is closed, and nothing is told.
+    """
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda *what: told.append(what))
     authority = trustme.CA()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(tls)
@@ -233,6 +254,9 @@ async def test_what_is_encrypted_is_accepted_alike() -> None:
         assert await reader.read(10) == b"heard"
         assert len(known) == 1
         writer.close()
+        send(silent, GET)
+        await until(lambda: all(map(_is_closed, silent)))
+        assert not told
         for other in silent:
             other.close()
 
@@ -335,9 +359,12 @@ async def test_who_has_said_nothing_is_given_up_before_a_handshake() -> None:
         while server.waiting:
             assert server._gives_one_up()
         assert _is_closed(last)
+        for caller in callers[:-1]:
+            with suppress(OSError):
+                caller.send(GET)  # which is no handshake
+        await until(lambda: all(map(_is_closed, callers[:-1])))
         for caller in callers:
             caller.close()
-        await until(lambda: not server._joining)
 
 
 async def test_who_has_spoken_up_is_not_given_up() -> None:

@@ -209,7 +209,18 @@ class BurstServer:
         return self._first if goes_first else self._last
 
     def _begin_with_some(self) -> None:
-        """Hand some connections to the loop, and others in the next turns."""
+        """Hand some connections to the loop, and others in the next turns, even after a defect."""
+        left = 0
+        try:
+            left = self._begin_with_those_of_a_turn()
+        finally:
+            self._is_begun = self.waiting > 0
+            self._pace.left = left if self._is_begun else 0
+            if self._is_begun:
+                self._loop.call_soon(self._begin_with_some)
+
+    def _begin_with_those_of_a_turn(self) -> int:
+        """Return how many more that go first may be begun with in this turn."""
         at_a_time = self._pace.of_next_turn(follows=self._is_begun)
         for _ in range(given_up(self.waiting, self._clients.room())):
             self._gives_one_up()
@@ -224,10 +235,7 @@ class BurstServer:
         for fd in list(islice(silent, max(left, 1) if has_room else 1)):
             self._begin(self._no_longer_silent(fd))
         self._begin_with(self._last, at_a_time // 2 if has_room and left else 1)
-        self._is_begun = self.waiting > 0
-        self._pace.left = left if self._is_begun else 0
-        if self._is_begun:
-            self._loop.call_soon(self._begin_with_some)
+        return left
 
     def _no_longer_silent(self, fd: int) -> Connection:
         self._heard.unregister(fd)

@@ -196,6 +196,34 @@ async def test_defect_of_one_stops_no_other(monkeypatch: pytest.MonkeyPatch, tog
             caller.close()
 
 
+class Miscounting(Known):
+    """They fail now and then to say how many there is room for."""
+
+    asked = 0
+
+    def room(self) -> int:
+        self.asked += 1
+        if self.asked in {1, 4}:
+            raise RuntimeError("a defect")
+        return super().room()
+
+
+async def test_defect_between_them_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that wait are begun with in the next turn."""
+    known: list[Accepted] = []
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with burst_server(known) as server:
+        monkeypatch.setattr(server, "_clients", Miscounting(known, room=10_000))
+        callers = connected(server, MANY)
+        await until(lambda: len(known) == MANY)
+        assert [str(one["exception"]) for one in told] == ["a defect"] * 2
+        callers += connected(server, 1)
+        await until(lambda: len(known) == MANY + 1)
+        for caller in callers:
+            caller.close()
+
+
 async def test_defect_in_handing_one_over_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is closed, and told."""
     known: list[Accepted] = []

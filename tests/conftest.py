@@ -76,7 +76,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Tell where a test waits before pytest-timeout ends the process."""
-    with told_where_it_waits(item, float(item.config.getini("timeout")) - 10):
+    with told_where_it_waits(item, 0.9 * float(item.config.getini("timeout"))):
         return (yield)
 
 

@@ -112,16 +112,6 @@ def test_a_test_that_fails_with_a_server_open_ends(tmp_path: Path) -> None:
     assert "1 failed" in ended.stdout
 
 
-_HANGING = """
-import asyncio
-import pytest
-from tests.support.hanging import told_where_it_waits
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
-    with told_where_it_waits(item, 0.5):
-        return (yield)
-"""
 _HANGS = """
 import asyncio
 
@@ -135,12 +125,13 @@ async def test_hangs():
 
 def test_where_a_test_hangs_is_told_by_a_worker(tmp_path: Path) -> None:
     """What pytest-timeout says there is lost."""
-    (tmp_path / "conftest.py").write_text(_HANGING)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
+    (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_runtest_protocol\n")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nasyncio_mode = auto\ntimeout = 2\ntimeout_method = thread\n"
+    )
     (tmp_path / "test_hanging.py").write_text(_HANGS)
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "1", "-q", "--timeout=2", "--timeout-method=thread",
-         "--max-worker-restart=0", tmp_path],
+        [sys.executable, "-m", "pytest", "-n", "1", "-q", "--max-worker-restart=0", tmp_path],
         cwd=tmp_path,
         env={"PYTHONPATH": str(_ROOT), "PATH": ""},
         capture_output=True,
@@ -152,3 +143,30 @@ def test_where_a_test_hangs_is_told_by_a_worker(tmp_path: Path) -> None:
     assert "test_hanging.py::test_hangs hangs:" in ended.stderr
     assert "in wait_for_nobody" in ended.stderr
     assert "crashed while running 'test_hanging.py::test_hangs'" in ended.stdout
+
+
+_LIMITED = """
+import resource
+
+def test_limit():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft == hard
+"""
+
+
+def test_tests_may_open_as_many_files_as_serve(tmp_path: Path) -> None:
+    """Whatever the shell allows."""
+    (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_configure\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_limited.py").write_text(_LIMITED)
+    ended = subprocess.run(
+        ["/bin/sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh",
+         sys.executable, "-m", "pytest", "-q", tmp_path],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(_ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert "1 passed" in ended.stdout

@@ -13,7 +13,7 @@ from gateway.http.lines import is_clean, is_token
 
 # The grammar's `1*HEXDIG`, bounded below 2**60.
 _SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
-_MAX_SIZE_LINE_BYTES: Final = 17
+_MAX_SIZE_LINE_BYTES: Final = 17  # with its line end
 _VALUE: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED: Final = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 _EXTENSIONS: Final = re.compile(

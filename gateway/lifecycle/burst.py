@@ -48,7 +48,8 @@ client's system tries again after a second."""
 
 
 Connection = socket.SocketType
-"""What `socket.socket` is made of, without the look-up of its family and kind: that takes 8 µs."""
+"""What `socket.socket` is made of. That looks up its family or kind whenever somebody asks, in a
+microsecond: five times for a connection."""
 
 
 class Clients(Protocol):
@@ -264,7 +265,7 @@ class BurstServer:
             connection.close()
 
     def _go_on(self, joining: Coroutine[Any, Any, object], _done: object = None) -> None:
-        """Let it go on, as a task would: one costs 5 µs more, and takes its first step later."""
+        """Let it go on, as a task would, which costs more and takes its first step a turn later."""
         with suppress(StopIteration, OSError):
             joining.send(None).add_done_callback(partial(self._go_on, joining))
 

@@ -124,6 +124,15 @@ def _is_closed(caller: socket.socket) -> bool:
         return True
 
 
+def faults() -> list[Exception]:
+    """Return those that the loop is told of; the list grows."""
+    told: list[Exception] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: told.append(context["exception"])
+    )
+    return told
+
+
 async def turns_until(is_so: Callable[[], object]) -> None:
     """Let the loop turn until this is so, and not once more."""
     async with asyncio.timeout(PATIENCE_S):
@@ -182,8 +191,7 @@ class Defective(Known):
 async def test_defect_of_one_stops_no_other(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
     """It is closed, and told; whether the loop has accepted it or we have."""
     known: list[Accepted] = []
-    told: list[dict[str, object]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    told = faults()
     async with burst_server(known) as server:
         monkeypatch.setattr(server, "_clients", Defective(known, room=10_000))
         callers: list[socket.socket] = []
@@ -191,7 +199,7 @@ async def test_defect_of_one_stops_no_other(monkeypatch: pytest.MonkeyPatch, tog
             callers.extend(connected(server, together))
             await until(lambda: len(known) + len(told) == len(callers))
         await until(lambda: sum(map(_is_closed, callers)) == 20)
-        assert [str(one["exception"]) for one in told] == ["a defect"] * 20
+        assert [str(fault) for fault in told] == ["a defect"] * 20
         for caller in callers:
             caller.close()
 
@@ -211,13 +219,12 @@ class Miscounting(Known):
 async def test_defect_between_them_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that wait are begun with in the next turn."""
     known: list[Accepted] = []
-    told: list[dict[str, object]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    told = faults()
     async with burst_server(known) as server:
         monkeypatch.setattr(server, "_clients", Miscounting(known, room=10_000))
         callers = connected(server, MANY)
         await until(lambda: len(known) == MANY)
-        assert [str(one["exception"]) for one in told] == ["a defect"] * 2
+        assert [str(fault) for fault in told] == ["a defect"] * 2
         callers += connected(server, 1)
         await until(lambda: len(known) == MANY + 1)
         for caller in callers:
@@ -227,13 +234,12 @@ async def test_defect_between_them_stops_nobody(monkeypatch: pytest.MonkeyPatch)
 async def test_defect_in_handing_one_over_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is closed, and told."""
     known: list[Accepted] = []
-    told: list[dict[str, object]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    told = faults()
     async with burst_server(known) as server:
         monkeypatch.setattr(server, "_tls", "no context")
         callers = connected(server, MANY)
         await until(lambda: len(known) + len(told) == MANY)
-        assert {type(one["exception"]) for one in told} == {TypeError}
+        assert {type(fault) for fault in told} == {TypeError}
         assert len(told) > MANY // 2
         assert sum(map(_is_closed, callers)) == len(told)
         for caller in callers:
@@ -264,8 +270,7 @@ async def test_what_is_encrypted_is_accepted_alike() -> None:
 
     Who sends something else than a handshake is closed, and nothing is told.
     """
-    told: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda *what: told.append(what))
+    told = faults()
     authority = trustme.CA()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(tls)
@@ -417,9 +422,7 @@ async def test_last_places_are_for_small_requests(sent: bytes) -> None:
     known: list[Accepted] = []
     async with burst_server(known, room=0) as server:
         callers = connected(server, MANY // 3, sent)
-        small = connected(server, MANY // 3)
-        for caller in small:
-            caller.send(GET)
+        small = connected(server, MANY // 3, GET)
         most = 0
         while sum(one.received == GET for one in known) < len(small):
             before = len(known)

@@ -23,7 +23,7 @@ from gateway.clock import processor_time
 from gateway.http.small_request import SMALL_BYTES, is_small_request
 
 _AT_A_TIME: Final = 128
-"""Further connections that are accepted in a turn, 15 to 25 µs each."""
+"""Further connections that are accepted in a turn, 7 to 14 µs each."""
 _LEAST_AT_A_TIME: Final = 4
 _MOST_AT_A_TIME: Final = 16
 """How many are begun with in a turn that have sent nothing or a small request, from 0.2 ms each to

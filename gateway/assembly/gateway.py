@@ -48,11 +48,11 @@ from gateway.lifecycle.supervisor import Supervisor
 from gateway.observe.access_log import AccessLog
 from gateway.observe.metrics import NO_SERVICE, Metrics
 from gateway.observe.service_metrics import ServiceGauges, ServiceMetrics
+from gateway.proxy.accounting import Observer, Tracer
 from gateway.proxy.admission import Rules
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.deadlines import Deadlines
 from gateway.proxy.gate import Gate
-from gateway.proxy.observation import Observer, Tracer
 from gateway.proxy.replay import Retry
 from gateway.proxy.service import RouteTable
 from gateway.settings import ListenAddress, Loaded, Settings

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from gateway.http.date import DateField
 from gateway.http.request import Request
+from gateway.proxy.accounting import Observer
 from gateway.proxy.admission import Admission, RefusedByServiceError, Rules, admit
 from gateway.proxy.deadlines import Deadlines
-from gateway.proxy.observation import Observation, Observer
+from gateway.proxy.observation import Observation
 from gateway.proxy.replay import ReplayBudget, ReplayBuffer
 from gateway.proxy.request_body import RequestBody
 

@@ -12,13 +12,14 @@ from gateway.errors import CredentialError, DownstreamError, ErrorCode, GatewayE
 from gateway.http.request import Request
 from gateway.http.response_head import ResponseHead
 from gateway.identity.credential import Credential
+from gateway.proxy.accounting import trace
 from gateway.proxy.admission import Admission
 from gateway.proxy.answers import answer_to
 from gateway.proxy.attempt import Attempt, AttemptOwner, throttled_s
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.downstream import Downstream
 from gateway.proxy.expiry import deadline_of, expiry_error
-from gateway.proxy.observation import Observation, trace
+from gateway.proxy.observation import Observation
 from gateway.proxy.obtaining import obtain
 from gateway.proxy.outcome import Outcome, outcome_of_error
 from gateway.proxy.phase import ADMITTING, ENDED, QUEUED, RELAYING, SENDING, TUNNEL, WAITING, Phase

@@ -17,7 +17,7 @@ import pytest
 
 from gateway.http.request_head import METHODS
 from gateway.observe.process_log import BURST, LineFormatter
-from gateway.proxy.observation import REFUSALS_AT_ONCE
+from gateway.proxy.accounting import REFUSALS_AT_ONCE
 from tests.exchange.costly_rows import EVERY, MAX_BYTES, PLAIN
 from tests.support.client import connect
 from tests.support.gateway import GET, POST, RunningGateway, running_gateway

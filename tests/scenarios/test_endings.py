@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.proxy.observation import SETTLED_AT_ONCE
+from gateway.proxy.accounting import SETTLED_AT_ONCE
 from tests.scenarios.messages import (
     CHUNKED,
     GET,

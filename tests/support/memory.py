@@ -26,11 +26,11 @@ from gateway.observe.metrics import NO_SERVICE, Metrics
 from gateway.observe.overload import OverloadGauges
 from gateway.observe.service_metrics import ServiceGauges, ServiceMetrics
 from gateway.observe.streams import UsageCounts
+from gateway.proxy.accounting import Observer
 from gateway.proxy.admission import Rules
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.deadlines import Deadlines
 from gateway.proxy.gate import Gate, Limits
-from gateway.proxy.observation import Observer
 from gateway.proxy.replay import MAX_KEPT_BYTES, ReplayBudget, Retry
 from gateway.proxy.service import RouteTable, Service
 from gateway.upstream.connection import Connection

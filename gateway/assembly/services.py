@@ -45,7 +45,7 @@ def service_gauges(service: Service, pools: BuiltPools) -> ServiceGauges:
     return replace(
         connections,
         overload=OverloadGauges(
-            in_flight=service.metrics.placed,
+            in_flight=service.metrics.placed(),
             limit=service.max_in_flight,
             queued=service.metrics.overload.arriving,
         ),

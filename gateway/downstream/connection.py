@@ -277,8 +277,8 @@ class ClientConnection(StreamOwner):
     def _next_request(self, now: float) -> None:
         """Begin to read the request behind the one that was answered."""
         reader = self.reader
-        if reader.state is DONE:
-            reader.begin_next()
+        if reader.state is DONE and not reader.begin_next():
+            return
         if reader.request is not None or reader.refusal is not None:
             self._start_next(now)
         elif reader.in_head:

@@ -129,10 +129,10 @@ class FieldReader(Generic[_Head]):
             line = known.get(raw)
             if line is None:
                 self._read(raw, head)
-            elif line.judge is None:
+            elif (judge := line.judge) is None:
                 forwarded.append(line.text)
             else:
-                line.judge(head, line.value, line.text)
+                judge(head, line.value, line.text)
 
     def _read(self, raw: bytes, head: _Head) -> None:
         if not is_clean(raw):  # a line that is known has been clean

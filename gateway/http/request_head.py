@@ -146,32 +146,48 @@ def _may_become_a_method(begin: bytes) -> bool:
 class RequestHead(Head):
     """What one pass over the fields of a request has found out."""
 
-    host: bytes | None = None
-    content_length: int | None = None
-    chunked: bool = False
-    expects_continue: bool = False
-    origin: bytes | None = None
-    fetch_site: bytes | None = None
-    upgrade: bytes | None = None
-    """Protocols that the client would like to switch to, in lower case, joined by commas, if
-    WebSocket is among them. Others may be offered to anybody, and are ignored (RFC 9110 section
-    7.8): Java's own client offers `h2c` in every request."""
-    traceparent: bytes | None = None
-    """As received; empty when there is more than one, which makes all of them void."""
-    request_id: str = ""
-    """The client's own `X-Request-Id` if it is plain, else empty."""
-    options: frozenset[bytes] = NO_NAMES
-    """Of Connection and Proxy-Connection, in lower case."""
-    named: frozenset[bytes] = NO_NAMES
-    """Names that Connection lists, in lower case."""
-    keep_alive: bool = False
-    """Whether the client wants to use its connection again, and may."""
-    fault: DownstreamError | None = None
-    """Why the request cannot be accepted, although it can be read to its end."""
+    __slots__ = (
+        "chunked",
+        "content_length",
+        "expects_continue",
+        "fault",
+        "fetch_site",
+        "host",
+        "keep_alive",
+        "line",
+        "named",
+        "options",
+        "origin",
+        "request_id",
+        "traceparent",
+        "upgrade",
+    )
 
     def __init__(self, line: RequestLine) -> None:
         self.lines = []
         self.line = line
+        self.host: bytes | None = None
+        self.content_length: int | None = None
+        self.chunked = False
+        self.expects_continue = False
+        self.origin: bytes | None = None
+        self.fetch_site: bytes | None = None
+        self.upgrade: bytes | None = None
+        """Protocols that the client would like to switch to, in lower case, joined by commas, if
+        WebSocket is among them. Others may be offered to anybody, and are ignored (RFC 9110 section
+        7.8): Java's own client offers `h2c` in every request."""
+        self.traceparent: bytes | None = None
+        """As received; empty when there is more than one, which makes all of them void."""
+        self.request_id = ""
+        """The client's own `X-Request-Id` if it is plain, else empty."""
+        self.options = NO_NAMES
+        """Of Connection and Proxy-Connection, in lower case."""
+        self.named = NO_NAMES
+        """Names that Connection lists, in lower case."""
+        self.keep_alive = False
+        """Whether the client wants to use its connection again, and may."""
+        self.fault: DownstreamError | None = None
+        """Why the request cannot be accepted, although it can be read to its end."""
 
     @property
     def is_upgrade(self) -> bool:
@@ -203,7 +219,8 @@ def finish(head: RequestHead) -> None:
         line.supported
         and (not line.http_1_0 or b"keep-alive" in options)
         and b"close" not in options
-        and not head.is_upgrade  # no request comes behind it, whether it is admitted or not
+        # No request comes behind a switch, whether it is admitted or not.
+        and (head.upgrade is None or not head.is_upgrade)
     )
 
 

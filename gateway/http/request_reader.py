@@ -131,13 +131,18 @@ class RequestReader:
         except ChunkError as cause:
             self._refuse(DownstreamError(ErrorCode.BAD_REQUEST, str(cause)), data)
 
-    def begin_next(self) -> None:
-        """Begin to read the request behind one that is complete; some of it may have arrived."""
+    def begin_next(self) -> bool:
+        """Begin to read the request behind one that is complete.
+
+        Returns:
+            Whether some of it has arrived, and was read.
+        """
         self.state = HEAD
         self.request = None
         unread, self._unread = self._unread, b""
         if unread:
             self.feed(unread)
+        return bool(unread)
 
     def _read_head(self, data: bytes) -> None:
         unread = self._unread

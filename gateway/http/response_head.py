@@ -20,7 +20,6 @@ from gateway.http.framing import (
     CLOSE,
     LENGTH,
     NO_BODY,
-    BodyFraming,
     is_chunked_coding,
     is_plain_length,
 )
@@ -73,39 +72,50 @@ def read_status_line(line: bytes) -> StatusLine:
 class ResponseHead(Head):
     """What one pass over the fields of a response has found out."""
 
-    content_length: int | None = None
-    chunked: bool = False
-    is_event_stream: bool = False
-    """Whether its Content-Type is text/event-stream."""
-    dated: bool = False
-    """Whether it has a Date."""
-    redirects: bool = False
-    """Whether it has a Location."""
-    server: bytes = b""
-    challenges_for_keystone: bool = False
-    """Whether it says `WWW-Authenticate: Keystone …`, as keystonemiddleware does."""
-    request_id: bytes = b""
-    options: frozenset[bytes] = NO_NAMES
-    """Of Connection, in lower case; and `close`, if Proxy-Connection says it."""
-    upgrade: bytes = b""
-    """Protocols that the service switches to, in lower case, joined by commas."""
-    framing: BodyFraming = NO_BODY
-    """How the body ends."""
-    keep_alive: bool = False
-    """Whether the service's connection may be kept. Not with HTTP/1.0, whose keep-alive has no
-    specification to rely on (RFC 9112 appendix C.2.2), nor behind a response to HEAD that does
-    not say how long a body would be: a service that sends one all the same ends it so."""
+    __slots__ = (
+        "challenges_for_keystone",
+        "chunked",
+        "content_length",
+        "dated",
+        "framing",
+        "is_event_stream",
+        "keep_alive",
+        "line",
+        "options",
+        "redirects",
+        "request_id",
+        "server",
+        "status",
+        "upgrade",
+    )
 
     def __init__(self, line: StatusLine) -> None:
         self.lines = []
         """Fields for the client; Content-Length is among them, Transfer-Encoding is not."""
         self.line = line
         self.status = line.status
-
-    @property
-    def is_interim(self) -> bool:
-        """Whether another response to the same request follows (RFC 9110 section 15.2)."""
-        return self.status < 200
+        self.content_length: int | None = None
+        self.chunked = False
+        self.is_event_stream = False
+        """Whether its Content-Type is text/event-stream."""
+        self.dated = False
+        """Whether it has a Date."""
+        self.redirects = False
+        """Whether it has a Location."""
+        self.server = b""
+        self.challenges_for_keystone = False
+        """Whether it says `WWW-Authenticate: Keystone …`, as keystonemiddleware does."""
+        self.request_id = b""
+        self.options = NO_NAMES
+        """Of Connection, in lower case; and `close`, if Proxy-Connection says it."""
+        self.upgrade = b""
+        """Protocols that the service switches to, in lower case, joined by commas."""
+        self.framing = NO_BODY
+        """How the body ends."""
+        self.keep_alive = False
+        """Whether the service's connection may be kept. Not with HTTP/1.0, whose keep-alive has no
+        specification to rely on (RFC 9112 appendix C.2.2), nor behind a response to HEAD that does
+        not say how long a body would be: a service that sends one all the same ends it so."""
 
     def value_of(self, name: bytes) -> bytes:
         """Return the first value of a forwarded field, or nothing.

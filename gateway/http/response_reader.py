@@ -139,7 +139,7 @@ class ResponseReader:
             return []
         self._unread = b""
         head = self._head_in(block)
-        if not head.is_interim or head.status == 101:
+        if head.status >= 200 or head.status == 101:  # else another follows (RFC 9110 section 15.2)
             return self._begin_body(head, rest)
         self._interim += 1
         self._overhead += len(data) - len(rest)

@@ -84,7 +84,6 @@ class ServiceMetrics:
         """Return how many requests have begun and not ended."""
         return self.started - self.finished
 
-    @property
     def placed(self) -> int:
         """Return how many requests hold a place of the service, or ask for one."""
         return self.started - self.finished - self.overload.arriving

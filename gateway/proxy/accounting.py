@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
+from gateway.errors import Layer
 from gateway.http.request_id import is_plain_id
 from gateway.http.trace_context import trace_id_of
 from gateway.observe.access_log import AccessLog, Record
@@ -33,6 +34,7 @@ _TELL_S: Final = 10.0
 LATEST: Final = 50
 """How many requests are kept for people to look at."""
 
+_CLIENT: Final = Layer.CLIENT  # looking members up is dear (Python 3.11)
 _log: Final = logging.getLogger("gateway.proxy")
 
 
@@ -125,7 +127,7 @@ class Observer:
                 )
             if not seen.error:
                 records.append(record)
-            elif not seen.refused or self._may_log(seen):
+            elif not _is_refusal(seen) or self._may_log(seen):
                 records.append(record)
                 self._failed.append(record)
         self._latest.extend(records)
@@ -178,6 +180,11 @@ def trace(tracer: Tracer, seen: Observation, admission: Admission) -> Admission:
     return admission.within_trace(ours, joined=parent is not None)
 
 
+def _is_refusal(seen: Observation) -> bool:
+    """Return whether we have answered with an error that is the client's fault."""
+    return seen.layer is _CLIENT and seen.status != 0 and not seen.first_byte_at
+
+
 def _phases(seen: Observation) -> Iterator[tuple[str, float, float]]:
     yield from seen.waits.named
     if seen.first_byte_at:
@@ -216,8 +223,8 @@ def _record_of(seen: Observation) -> Record:
     record.request_bytes = seen.request_bytes
     record.response_bytes = seen.response_bytes
     record.retries = seen.retries
+    record.error = seen.error
     if seen.error:
-        record.error = seen.error
         record.layer = seen.layer.value
     record.rejection = seen.rejection
     if is_plain_id(seen.upstream_request_id):

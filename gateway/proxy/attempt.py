@@ -99,21 +99,8 @@ class Attempt(ResponseListener):
         - nothing is written to the client while the response is held back.
     """
 
-    head: ResponseHead | None = None
-    """Of the response, once it has arrived."""
-    check: TokenCheck | None = None
-    """Of a response with status 400 and above."""
-    first_byte_at: float = 0.0
-    """When the head arrived, in seconds on the gateway's clock; 0 before."""
-    first_chunk_at: float = 0.0
-    """When the first byte of the body arrived, if that was after the head; else 0."""
-    watch: BodyWatch | None = None
-    """Of a response in whose body there is something to notice."""
-    last_byte_at: float = 0.0
-    """When the response, or the client that reads it, last made progress."""
     rejections: int = 0
     """How many credentials the service has not accepted with this request before."""
-    _state: _State = _RELAYING
 
     def __init__(  # noqa: PLR0917  # keywords cost a dict per call
         self,
@@ -130,6 +117,19 @@ class Attempt(ResponseListener):
         self.credential = credential
         self.connection = connection
         self.relay = Relay(admission, request, downstream, dates)
+        self.head: ResponseHead | None = None
+        """Of the response, once it has arrived."""
+        self.check: TokenCheck | None = None
+        """Of a response with status 400 and above."""
+        self.first_byte_at = 0.0
+        """When the head arrived, in seconds on the gateway's clock; 0 before."""
+        self.first_chunk_at = 0.0
+        """When the first byte of the body arrived, if that was after the head; else 0."""
+        self.watch: BodyWatch | None = None
+        """Of a response in whose body there is something to notice."""
+        self.last_byte_at = 0.0
+        """When the response, or the client that reads it, last made progress."""
+        self._state = _RELAYING
         self._owner = owner
         self._clock = clock
         self.held: list[bytes] = []

@@ -80,7 +80,6 @@ class Exchange(AttemptOwner):
         self._retried: tuple[Retry, ...] = ()
         self._waiting: asyncio.Task[None] | None = None
         self._progressed_at = 0.0  # when the client's bytes last got further
-        self._seen.waits.begin(PEERS, received_at)
 
     # What the client's connection does with it.
 

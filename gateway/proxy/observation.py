@@ -16,35 +16,33 @@ from gateway.proxy.waits import Waits
 _ID_PREFIX: Final = os.urandom(6).hex()
 _next_number: Final = itertools.count(1).__next__
 _GATEWAY: Final = Layer.GATEWAY  # looking members up is dear (Python 3.11)
-_CLIENT: Final = Layer.CLIENT
 _IDENTITY: Final = Layer.IDENTITY
 
 
 class Observation:
     """What is known of one exchange. Durations are seconds, instants on the gateway's clock."""
 
-    status: int = 0
-    """What the client got; 0 when it left before it had a response."""
-    error: str = ""
-    """Label of what went wrong, and whose fault it is."""
-    layer: Layer = _GATEWAY
-    rejection: str = ""
-    """Why it was not taken, where that is so."""
-    vendor_code: str = ""
-    """In an error response of the service."""
-    request_bytes: int = 0
-    response_bytes: int = 0
-    retries: int = 0
-    sent_at: float = 0.0
-    """When the last byte of the request was written; 0 while it was not."""
-    first_byte_at: float = 0.0
-    body: UnusualBody | None = None
-    """Of the response, if it did not simply begin with its head."""
-    ended_at: float = 0.0
-    upstream_request_id: bytes = b""
-    span: Any = None
-    """The tracer's own, where there is one."""
-    _request_id: str = ""
+    __slots__ = (
+        "_request_id",
+        "body",
+        "ended_at",
+        "error",
+        "first_byte_at",
+        "head",
+        "layer",
+        "metrics",
+        "received_at",
+        "rejection",
+        "request_bytes",
+        "response_bytes",
+        "retries",
+        "sent_at",
+        "span",
+        "status",
+        "upstream_request_id",
+        "vendor_code",
+        "waits",
+    )
 
     def __init__(self, head: RequestHead, received_at: float, unrouted: ServiceMetrics) -> None:
         """Count the request as begun, for no service until `count_for`."""
@@ -52,12 +50,29 @@ class Observation:
         self.received_at = received_at
         self.metrics = unrouted
         unrouted.started += 1
-        self.waits = Waits()
-
-    @property
-    def refused(self) -> bool:
-        """Whether it was answered by us with an error that is the client's fault."""
-        return self.layer is _CLIENT and self.status != 0 and not self.first_byte_at
+        self.waits = Waits(received_at)
+        self.status = 0
+        """What the client got; 0 when it left before it had a response."""
+        self.error = ""
+        """Label of what went wrong, and whose fault it is."""
+        self.layer = _GATEWAY
+        self.rejection = ""
+        """Why it was not taken, where that is so."""
+        self.vendor_code = ""
+        """In an error response of the service."""
+        self.request_bytes = 0
+        self.response_bytes = 0
+        self.retries = 0
+        self.sent_at = 0.0
+        """When the last byte of the request was written; 0 while it was not."""
+        self.first_byte_at = 0.0
+        self.body: UnusualBody | None = None
+        """Of the response, if it did not simply begin with its head."""
+        self.ended_at = 0.0
+        self.upstream_request_id = b""
+        self.span: Any = None
+        """The tracer's own, where there is one."""
+        self._request_id = ""
 
     def count_for(self, metrics: ServiceMetrics) -> None:
         """Count the request for a service instead."""

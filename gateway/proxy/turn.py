@@ -53,7 +53,7 @@ def must_arrive_first(request: Request, service: Service) -> bool:
         return False
     if service.gate is not None:
         return service.gate.is_half_full
-    return service.metrics.placed * 2 > service.max_in_flight
+    return service.metrics.placed() * 2 > service.max_in_flight
 
 
 class Turn:
@@ -162,6 +162,6 @@ def _place_in(service: Service, client: Downstream, now: float) -> Place | None:
     """
     if service.gate is not None:
         return service.gate.ask(client, now)
-    if service.metrics.placed > service.max_in_flight:
+    if service.metrics.placed() > service.max_in_flight:
         raise UnavailableError(ErrorCode.OVERLOADED, Rejection.QUEUE_FULL)
     return None

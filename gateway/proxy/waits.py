@@ -22,19 +22,34 @@ CONNECTION: Final = Wait.CONNECTION
 
 
 class Waits:
-    """The waits of one exchange, one at a time. Instants are seconds on the gateway's clock."""
+    """The waits of one exchange, one at a time: first for its client, since `begun_at`.
 
-    peers_s: float = 0.0
-    queue_s: float = 0.0
-    credential_s: float = 0.0
-    connect_s: float = 0.0
-    named_s: float = 0.0
-    """All but that for peers."""
-    named: tuple[tuple[str, float, float], ...] = ()
-    """Name, begin and end of each wait for a turn, a credential or a connection."""
-    current: Wait | None = None
-    """What is waited for at present."""
-    _begun_at: float = 0.0
+    Instants are seconds on the gateway's clock.
+    """
+
+    __slots__ = (
+        "_begun_at",
+        "connect_s",
+        "credential_s",
+        "current",
+        "named",
+        "named_s",
+        "peers_s",
+        "queue_s",
+    )
+
+    def __init__(self, begun_at: float) -> None:
+        self.peers_s = 0.0
+        self.queue_s = 0.0
+        self.credential_s = 0.0
+        self.connect_s = 0.0
+        self.named_s = 0.0
+        """All but that for peers."""
+        self.named: tuple[tuple[str, float, float], ...] = ()
+        """Name, begin and end of each wait for a turn, a credential or a connection."""
+        self.current: Wait | None = PEERS
+        """What is waited for at present."""
+        self._begun_at = begun_at
 
     def begin(self, wait: Wait, now: float) -> None:
         """Begin to wait at `now`; a wait under way ends."""

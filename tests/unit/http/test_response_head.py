@@ -105,7 +105,7 @@ def test_protocols_that_it_switches_to_are_collected() -> None:
 
 def test_an_interim_response_may_list_options() -> None:
     """But not end the connection."""
-    assert response_head_of([(b"Connection", b"x")], status=b"HTTP/1.1 103 Go").is_interim
+    assert response_head_of([(b"Connection", b"x")], status=b"HTTP/1.1 103 Go").status == 103
     for status, connection in ((b"HTTP/1.1 103 Go", b"close"), (b"HTTP/1.0 103 Go", b"x")):
         with pytest.raises(UpstreamError, match="ends the connection"):
             response_head_of([(b"Connection", connection)], status=status)

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from gateway.settings import Loaded
 
 
+_WHILE_STARTING = 20_000
+"""Objects made before the garbage collector looks at them: what is imported makes little garbage.
+By default it looks 144 times, which takes 50 ms more; without it, 0.4 MiB more is never given back.
+"""
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -45,7 +51,7 @@ def command(file: Path | None, listen: str | None, admin_listen: str | None) -> 
     terminal, else as JSON (GATEWAY_LOG_FORMAT=text or json decides, GATEWAY_LOG_LEVEL how much).
     """
     signals = Signals(reload=True)  # what follows imports for half a second
-    gc.disable()  # and makes no garbage; `run_until_told` enables it again
+    gc.set_threshold(_WHILE_STARTING)
     from gateway.assembly.gateway import build_gateway
     from gateway.assembly.secrets import unusable_secrets
     from gateway.assembly.tracing import tracer_of

@@ -2,7 +2,6 @@
 
 import asyncio
 import ctypes
-import gc
 import os
 import re
 import subprocess
@@ -10,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from gateway.lifecycle.run import collect_rarely
 from tests.cost.exchanges import WARM_UP, prepared
 
 COUNT = 640
@@ -22,8 +22,7 @@ async def _main(shape: str) -> None:
     library = ctypes.CDLL(None)
     with prepared() as run:
         run(shape, WARM_UP)
-        gc.collect()
-        gc.freeze()
+        collect_rarely()
         library.srand48(1)
         run(shape, COUNT)
         library.seed48(bytes(6))

@@ -106,6 +106,22 @@ def test_memory_is_hidden_from_dumps_and_tracers() -> None:
     assert ran.stdout.split() == [b"0", b"1"]
 
 
+def test_garbage_is_looked_for_rarely() -> None:
+    """By default it is in every hundredth request, and there is none."""
+    code = """
+    import gc
+    from gateway.lifecycle.run import collect_rarely
+    collect_rarely()
+    seen = []
+    gc.callbacks.append(lambda phase, facts: seen.append(phase))
+    kept = [[] for _ in range(4000)]
+    assert not seen, "for a few objects"
+    kept += [[] for _ in range(4000)]
+    assert seen, "never"
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
 def test_on_a_terminal_it_is_text() -> None:
     """A person reads it there."""
     ours, its = os.openpty()

@@ -1,6 +1,5 @@
 """The command line: one module per command, imported only when that command runs."""
 
-import difflib
 import importlib
 import os
 from typing import Any
@@ -61,7 +60,9 @@ class _Commands(click.Group):
         name = args[0]
         if name in _COMMANDS or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        near = difflib.get_close_matches(name, _COMMANDS, n=1, cutoff=0.5)
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, _COMMANDS, n=1, cutoff=0.5)
         meant = f"Did you mean '{near[0]}'?" if near else f"Commands: {', '.join(_COMMANDS)}."
         raise click.UsageError(f"No such command '{name}'. {meant}", ctx)
 

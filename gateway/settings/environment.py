@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
-
 from gateway.settings.document import KeyPath
 from gateway.settings.models import Settings
 from gateway.settings.sections import Section, section_in
@@ -44,24 +42,11 @@ _SERVICE_LINK_PORT = re.compile(r"GATEWAY_(?:[A-Z0-9_]+_)?PORT")
 _LINK_VALUE = re.compile(r"(?:tcp|udp|sctp)://.*")
 
 
-class _Variables(Settings, BaseSettings):
-    """The settings' keys for pydantic-settings, which finds them in variables' names.
-
-    Only that is taken from it. Its merging of sources knows neither which layer a value came from
-    nor that a password replaces a password file; it stops at the first source that fails; and it
-    passes over a misspelt variable in silence.
-    """
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", enable_decoding=False, defer_build=True
-    )
-
-
 def read_variables(
     environ: Mapping[str, str],
 ) -> tuple[dict[str, Any], dict[KeyPath, str], list[str]]:
     """Return settings, the variable that set each key, and problems. Empty variables are unset."""
-    given: dict[str, str] = {}
+    given: dict[KeyPath, str] = {}
     names: dict[KeyPath, str] = {}
     problems = []
     for variable, value in environ.items():
@@ -82,10 +67,12 @@ def read_variables(
                 problems.append(f"{printable(variable)}: unknown variable{near}")
         elif path not in names or name not in SHORTHANDS:  # the shorthand gives way
             names[path] = variable
-            given[f"{PREFIX}{'__'.join(path)}".lower()] = value
-    source = EnvSettingsSource(_Variables)
-    source.env_vars = given
-    return source(), names, problems
+            given[path] = value
+    if not given:
+        return {}, names, problems
+    from gateway.settings.nesting import nested
+
+    return nested(given), names, problems
 
 
 def find_log_level(environ: Mapping[str, str]) -> str:

@@ -28,7 +28,7 @@ class Section(BaseModel):
     those of the first kind found.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> Iterator[Fault]:

@@ -1,6 +1,8 @@
 """Which layer wins: flags, environment, file, defaults."""
 
 import re
+import subprocess
+import sys
 
 from gateway.settings import (
     Settings,
@@ -116,3 +118,12 @@ def test_service_url_adds_to_the_services_of_the_file(write: Write) -> None:
     loaded = load(file=write(GOOD), environ={"GATEWAY_SERVICE_URL": "https://other.example/x"})
 
     assert set(loaded.settings.services) == {"iris", "default"}
+
+
+def test_sections_are_built_as_parts_of_the_whole_alone() -> None:
+    """Built as wholes of their own, too, they take another MiB."""
+    code = "from gateway.settings.models import Service, Settings; "
+    code += f"Settings.model_validate({GOOD!r}); "
+    code += "assert Settings.__pydantic_complete__; assert not Service.__pydantic_complete__"
+
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,13 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.errors import DownstreamError, ErrorCode
 from gateway.identity.credential import Credential
 from gateway.observe.service_metrics import ServiceMetrics
 from gateway.proxy.gate import Gate, Limits
 from gateway.upstream.pool import Pool
+
+_MAX_REMEMBERED: Final = 256
+"""Paths; when one more comes, all are forgotten."""
+_MAX_REMEMBERED_BYTES: Final = 128
+"""Of a path; a longer one is looked up each time."""
 
 
 class Credentials(Protocol):
@@ -94,13 +99,14 @@ class Service:
 
 
 class RouteTable:
-    """Finds the service for a path: each answers at `/<name>` and at its own. Not changed.
+    """Finds the service for a path: each answers at `/<name>` and at its own.
 
     Invariants: the longest prefix that ends at a slash wins; a path that two services have in
-    common belongs to neither of them, so nothing is sent to the wrong one.
+    common belongs to neither of them, so nothing is sent to the wrong one. What was found is
+    remembered, and would be found again; that memory is bounded.
     """
 
-    __slots__ = ("_by_prefix", "_longest", "services")
+    __slots__ = ("_by_prefix", "_found", "_longest", "services")
 
     def __init__(self, services: tuple[Service, ...]) -> None:
         """Collect the prefixes."""
@@ -109,6 +115,7 @@ class RouteTable:
         self._by_prefix = {s.path: s for s in services if own.count(s.path) == 1}
         self._by_prefix.update((b"/" + s.name.encode("ascii"), s) for s in services)
         self._longest = max(map(len, self._by_prefix), default=0)  # prefix, in bytes
+        self._found: dict[bytes, tuple[Service, bytes]] = {}
 
     def find(self, path: bytes) -> tuple[Service, bytes]:
         """Return the service and the path to ask of it.
@@ -119,6 +126,16 @@ class RouteTable:
         Raises:
             DownstreamError: no service has this path.
         """
+        found = self._found.get(path)
+        if found is None:
+            found = self._look_up(path)
+            if len(path) <= _MAX_REMEMBERED_BYTES:
+                if len(self._found) >= _MAX_REMEMBERED:
+                    self._found.clear()
+                self._found[path] = found
+        return found
+
+    def _look_up(self, path: bytes) -> tuple[Service, bytes]:
         prefix = path
         if len(path) > self._longest:  # else a long path of short segments would take long
             prefix = path[: self._longest + 1].rpartition(b"/")[0]

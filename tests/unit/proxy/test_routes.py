@@ -237,3 +237,17 @@ def test_the_head_without_a_body_and_with_chunks() -> None:
         b"POST /v1/infers/1 HTTP/1.1\r\nHost: service.example\r\nA: 1\r\n"
         b"Transfer-Encoding: chunked\r\nVia: 1.1 modelarts-gateway\r\n"
     )
+
+
+def test_what_was_found_is_remembered_within_bounds() -> None:
+    """Callers may ask for as many paths as they like, and as long ones."""
+    table = RouteTable((A,))
+    path = A.path + b"/predict"
+    assert table.find(path) is table.find(path)
+
+    for number in range(10_000):
+        assert found(table, A.path + b"/%d" % number) == (A.name, A.path + b"/%d" % number)
+    table.find(A.path + b"/" + b"x" * 4096)
+
+    assert len(table._found) <= 256
+    assert max(map(len, table._found)) <= 128

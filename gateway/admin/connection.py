@@ -152,7 +152,7 @@ class AdminConnection(asyncio.Protocol):
 
     def _read(self, data: bytes) -> None:
         reader, unread = self._reader, self._unread
-        was_in_head = reader.in_head
+        was_in_head = reader.in_head()
         reader.feed(data)
         if not unread:
             data = data.lstrip(b"\r\n")
@@ -164,7 +164,7 @@ class AdminConnection(asyncio.Protocol):
             self._refuse(*_answer_to(reader.refusal))
         elif len(unread) > MAX_HEAD_BYTES:
             self._refuse(*_answer_to(DownstreamError(ErrorCode.HEADERS_TOO_LARGE)))
-        elif reader.in_head and not was_in_head:
+        elif reader.in_head() and not was_in_head:
             self._limit(HEAD_TIMEOUT_S)
 
     def _hand_over(self, head: RequestHead, end: int) -> None:
@@ -216,7 +216,7 @@ class AdminConnection(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
 
     def _expire(self) -> None:
-        if self._state is _State.READING and self._reader.in_head:
+        if self._state is _State.READING and self._reader.in_head():
             self._refuse(*_answer_to(DownstreamError(ErrorCode.SLOW_REQUEST)))
         else:
             self.close()

@@ -36,7 +36,7 @@ class StreamOwner(Watched):
         """Whether a request is being answered, or its response is still on its way."""
         raise NotImplementedError
 
-    def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
+    def exchange_ended(self, keep_alive: bool, now: float) -> None:
         """Called when the request has been answered or given up (see `Downstream`)."""
         raise NotImplementedError
 
@@ -61,7 +61,7 @@ class _Nobody(StreamOwner):
         """Never."""
         return False
 
-    def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
+    def exchange_ended(self, keep_alive: bool, now: float) -> None:
         """Do nothing."""
 
     def data_received(self, data: bytes) -> None:
@@ -137,9 +137,8 @@ class ClientStream(Downstream):
         """Bytes that have been read from the client and wait for its turn."""
         self._looking: asyncio.TimerHandle | None = None
 
-    @property
     def is_open(self) -> bool:
-        """Whether something can still be written."""
+        """Return whether something can still be written."""
         return self.transport is not None and not self.transport.is_closing()
 
     @property
@@ -147,9 +146,8 @@ class ClientStream(Downstream):
         """Bytes that have been written and that the client has not read yet, as far as we know."""
         return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
-    @property
     def writing_paused(self) -> bool:
-        """Whether the client reads more slowly than we write, or waits for its turn."""
+        """Return whether the client reads more slowly than we write, or waits for its turn."""
         return self.reads_slowly or self.rests
 
     def write(self, pieces: list[bytes]) -> None:
@@ -243,10 +241,10 @@ class ClientStream(Downstream):
             self._looking.cancel()
             self._looking = None
 
-    def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
+    def exchange_ended(self, keep_alive: bool, now: float) -> None:
         """Let the connection go on (see `Downstream`)."""
         self.rests = False
-        self.owner.exchange_ended(keep_alive=keep_alive, now=now)
+        self.owner.exchange_ended(keep_alive, now)
 
     def _look_later(self) -> None:
         self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)

@@ -155,9 +155,9 @@ class ClientConnection(StreamOwner):
             except Exception:  # noqa: BLE001  # logged, counted and answered
                 self._fail_internal(exchange)
             return
-        was_in_head = reader.in_head
+        was_in_head = reader.in_head()
         reader.feed(data)
-        if reader.request is None and reader.in_head:
+        if reader.request is None and reader.in_head():
             if not was_in_head:
                 self._deadline = now + HEAD_TIMEOUT_S
             self._memory.note(len(data))
@@ -169,7 +169,7 @@ class ClientConnection(StreamOwner):
         """Let the transport close; an unfinished head gets 400, an open exchange is aborted."""
         if self.exchange is not None:
             self.exchange.client_ended()  # and reset, lest what was answered look complete
-        elif self.reader.in_head and self._state is _SERVING:
+        elif self.reader.in_head() and self._state is _SERVING:
             self.refuse(DownstreamError(ErrorCode.BAD_REQUEST))
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -206,11 +206,11 @@ class ClientConnection(StreamOwner):
         Either some of it has arrived, or the client connected or was answered less than `within_s`
         seconds ago.
         """
-        if self.exchange is not None or self._state is not _SERVING or not self.stream.is_open:
+        if self.exchange is not None or self._state is not _SERVING or not self.stream.is_open():
             return False
         idle_s = self._context.clock() - (self._deadline - IDLE_TIMEOUT_S)
         is_unread = self.stream.waiting_bytes > 0
-        return idle_s < within_s or self.reader.in_head or is_unread or self.stream.has_arrived()
+        return idle_s < within_s or self.reader.in_head() or is_unread or self.stream.has_arrived()
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109  # aiohttp's signature
         """Close; `web.Server` calls it for each connection at the end."""
@@ -226,7 +226,7 @@ class ClientConnection(StreamOwner):
         """Decide what being past the deadline means."""
         if self.exchange is not None:
             self.exchange.expire()
-        elif self.reader.in_head and self._state is _SERVING:
+        elif self.reader.in_head() and self._state is _SERVING:
             self.refuse(DownstreamError(ErrorCode.SLOW_REQUEST))
         elif self.stream.unsent_bytes:
             self.stream.abort()  # its reader would keep a mere close waiting for ever
@@ -243,17 +243,17 @@ class ClientConnection(StreamOwner):
         exchange.break_off(DownstreamError(ErrorCode.CLIENT_DISCONNECTED))
         return True
 
-    def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
+    def exchange_ended(self, keep_alive: bool, now: float) -> None:
         """Go on with the next request, or end the connection."""
         request, reader, listener = self.request, self.reader, self._listener
         stream = self.stream
         self.exchange = self.request = None
-        if not stream.is_open:
+        if not stream.is_open():
             self._state = _CLOSING
             return
         if keep_alive:
             self._deadline = now + (LINGER_S if listener.closed else IDLE_TIMEOUT_S)
-            if stream.writing_paused:
+            if stream.writing_paused():
                 stream.pause_reading()  # a client that only asks and never reads waits for itself
             else:
                 stream.resume_reading()
@@ -262,7 +262,9 @@ class ClientConnection(StreamOwner):
         is_last = request is not None and request.ended and not request.head.keep_alive
         if listener.draining:
             is_last = False  # for us: the client may have sent another request meanwhile
-        if is_last and not (reader.has_unread or reader.state is REFUSED or reader.state is TUNNEL):
+        if is_last and not (
+            reader.has_unread() or reader.state is REFUSED or reader.state is TUNNEL
+        ):
             self._state = _CLOSING
             self._deadline = now + IDLE_TIMEOUT_S
             stream.close()
@@ -281,7 +283,7 @@ class ClientConnection(StreamOwner):
             return
         if reader.request is not None or reader.refusal is not None:
             self._start_next(now)
-        elif reader.in_head:
+        elif reader.in_head():
             self._deadline = now + HEAD_TIMEOUT_S
 
     def _start_next(self, now: float) -> None:
@@ -289,8 +291,8 @@ class ClientConnection(StreamOwner):
         if self._starting:
             return  # an exchange has ended as it began: the loop below goes on
         self._starting = True
-        reader = self.reader
-        while self.exchange is None and self._state is _SERVING and not self.stream.writing_paused:
+        reader, stream = self.reader, self.stream
+        while self.exchange is None and self._state is _SERVING and not stream.writing_paused():
             if reader.refusal is not None:
                 self.refuse(reader.refusal)
             elif reader.request is not None:
@@ -298,7 +300,7 @@ class ClientConnection(StreamOwner):
             else:
                 break
         self._starting = False
-        if self.exchange is not None and reader.has_unread:
+        if self.exchange is not None and reader.has_unread():
             self.stream.pause_reading()  # the next request waits for this one
 
     def _begin(self, request: Request, now: float) -> None:
@@ -322,7 +324,7 @@ class ClientConnection(StreamOwner):
                 exchange.break_off(reader.refusal)
         elif not was_ended or exchange.phase is _SWITCHED:
             exchange.body_arrived()
-        if reader.has_unread or (reader.state is TUNNEL and exchange.phase is not _SWITCHED):
+        if reader.has_unread() or (reader.state is TUNNEL and exchange.phase is not _SWITCHED):
             self.stream.pause_reading()
 
     def _fail_internal(self, exchange: Exchange) -> None:

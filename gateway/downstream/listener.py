@@ -127,7 +127,7 @@ class DataListener(web.Server):
             self._end_if_stuck(self._stuck.popleft(), now)
 
     def _end_if_stuck(self, client: ClientConnection, now: float) -> None:
-        if client in self._ended or not client.stream.is_open:
+        if client in self._ended or not client.stream.is_open():
             return
         has_been_told = has_lingered(client, now)
         if not (has_been_told or is_stuck(client, now)):
@@ -241,7 +241,7 @@ def is_stuck(client: ClientConnection, now: float) -> bool:
     if now - client.received_at <= patience_s or held_by & FOR_EXCHANGE:
         return False
     if client.request is None:
-        return client.reader.in_head and not client.busy  # else it has had its answer
+        return client.reader.in_head() and not client.busy  # else it has had its answer
     return not client.request.ended
 
 
@@ -262,7 +262,7 @@ def end_when_answered(client: ClientConnection) -> None:
         has_arrived = client.request is not None and client.request.ended
         if client.exchange.phase is QUEUED and has_arrived:
             client.exchange.break_off(error)
-    elif client.expects_request(0.0) and client.reader.in_head:
+    elif client.expects_request(0.0) and client.reader.in_head():
         client.refuse(error)
     elif not client.busy:
         client.stream.close()

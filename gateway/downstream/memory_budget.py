@@ -307,7 +307,7 @@ def _end(client: ClientConnection) -> None:
     if client.exchange is not None:
         client.exchange.break_off(error)
         client.reader.forget()
-    elif client.reader.in_head:
+    elif client.reader.in_head():
         client.refuse(error)
         client.reader.forget()
     else:
@@ -370,5 +370,5 @@ class _Stopped:
             return
         attempt = None if client.exchange is None else client.exchange.attempt
         is_own = attempt is not None and attempt.connection is connection
-        if not (is_own and client.stream.writing_paused):
+        if not (is_own and client.stream.writing_paused()):
             connection.resume_reading()

@@ -63,8 +63,11 @@ _OPTIONS: Final = frozenset({b"close", b"keep-alive", b""})
 NO_NAMES: Final[frozenset[bytes]] = frozenset()
 
 # What nearly every message says of its connection.
+_KEEP_ALIVE: Final[frozenset[bytes]] = frozenset({b"keep-alive"})
+_CLOSE: Final[frozenset[bytes]] = frozenset({b"close"})
 _COMMON_OPTIONS: Final[dict[bytes, frozenset[bytes]]] = {
-    option: frozenset((option,)) for option in (b"keep-alive", b"close")
+    b"keep-alive": _KEEP_ALIVE,
+    b"close": _CLOSE,
 }
 
 
@@ -95,7 +98,9 @@ def options_of(value: bytes) -> frozenset[bytes]:
 
 def named_by(options: frozenset[bytes]) -> frozenset[bytes]:
     """Return the names of fields among the `options` of Connection."""
-    return NO_NAMES if options <= _OPTIONS else options - _OPTIONS
+    if options is _KEEP_ALIVE or options is _CLOSE or options <= _OPTIONS:
+        return NO_NAMES
+    return options - _OPTIONS
 
 
 def is_always_dropped(name: bytes) -> bool:

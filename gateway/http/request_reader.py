@@ -21,7 +21,6 @@ from gateway.http.reader_state import (
 )
 from gateway.http.request import Request
 from gateway.http.request_head import (
-    REQUEST_FIELDS,
     RequestHead,
     check_start,
     method_in,
@@ -77,14 +76,12 @@ class RequestReader:
         self._left = 0  # of a counted body
         self._chunks: ChunkedReader | None = None  # of a chunked body
 
-    @property
     def in_head(self) -> bool:
-        """Whether a head has begun and not ended."""
+        """Return whether a head has begun and not ended."""
         return self.state is HEAD and (self._head is not None or bool(self._unread))
 
-    @property
     def has_unread(self) -> bool:
-        """Whether bytes have arrived behind the request that is complete."""
+        """Return whether bytes have arrived behind the request that is complete."""
         return self.state is DONE and bool(self._unread)
 
     @property
@@ -194,15 +191,13 @@ class RequestReader:
             head = self._head = RequestHead(read_request_line(lines[0]))
             self._fields = 0
             self._head_bytes = 0
-        field_bytes = len(block) - len(lines[0]) - 2 * line_ends
+        fields = self._fields + line_ends
+        head_bytes = self._head_bytes + len(block) - len(lines[0]) - 2 * line_ends
         del lines[0]
-        self._fields += line_ends
-        self._head_bytes += field_bytes
-        if self._fields <= MAX_FIELDS and self._head_bytes <= MAX_FIELD_BYTES:
-            REQUEST_FIELDS.read(lines, head)
+        if fields <= MAX_FIELDS and head_bytes <= MAX_FIELD_BYTES:
+            self._fields, self._head_bytes = fields, head_bytes
+            request_head.REQUEST_FIELDS.read(lines, head)
         else:
-            self._fields -= line_ends
-            self._head_bytes -= field_bytes
             self._read_one_by_one(lines, head)
         return head
 
@@ -213,7 +208,7 @@ class RequestReader:
                 self._check_line(line)
             self._fields += 1
             self._head_bytes += len(line)
-            REQUEST_FIELDS.read([line], head)
+            request_head.REQUEST_FIELDS.read([line], head)
 
     def _allowed_bytes(self) -> int:
         """Return how long a further field line may be; 0: there must be none."""

@@ -130,7 +130,7 @@ class ResponseHead(Head):
         return b""
 
 
-def finish(head: ResponseHead, *, head_request: bool) -> None:
+def finish(head: ResponseHead, head_request: bool) -> None:
     """Judge what only all fields together tell, once they have been read.
 
     Args:
@@ -140,29 +140,31 @@ def finish(head: ResponseHead, *, head_request: bool) -> None:
     Raises:
         UpstreamError: framing that two clients could read differently.
     """
-    status = head.status
-    if head.chunked and head.content_length is not None:
+    status, length, options = head.status, head.content_length, head.options
+    ends_connection = head.line.http_1_0 or b"close" in options
+    has_body = status >= 200 and status not in _WITHOUT_BODY
+    if head.chunked and length is not None:
         raise malformed("both Content-Length and Transfer-Encoding")
-    if (status < 200 or status == 204) and (head.chunked or head.content_length):
+    if not has_body and status != 304 and (head.chunked or length):
         # A client that believed the field would wait for a body (RFC 9110 section 8.6).
         raise malformed("a response without body announces one")
-    if status < 200 and status != 101 and (head.line.http_1_0 or b"close" in head.options):
+    if status < 200 and status != 101 and ends_connection:
         # HTTP/1.0 knows none, and behind a close nothing may follow; some readers stop there.
         raise malformed("an interim response that ends the connection")
-    if head.options and (named := named_by(head.options)):
+    if options and (named := named_by(options)):
         # Framing is not an option that can be listed (RFC 9110 section 7.6.1).
         head.lines = without(head.lines, named - _FRAMING)
     # RFC 9112 section 6.3, its steps in order.
-    if head_request or status in _WITHOUT_BODY or status < 200:
+    if head_request or not has_body:
         head.framing = NO_BODY
     elif head.chunked:
         head.framing = CHUNKED
-    elif head.content_length is not None:
+    elif length is not None:
         head.framing = LENGTH
     else:
         head.framing = CLOSE
-    has_end = head.chunked or head.content_length is not None or status in _WITHOUT_BODY
-    head.keep_alive = has_end and not head.line.http_1_0 and b"close" not in head.options
+    has_end = head.chunked or length is not None or status in _WITHOUT_BODY
+    head.keep_alive = has_end and not ends_connection
 
 
 _WITHOUT_BODY: Final = frozenset({204, 304})

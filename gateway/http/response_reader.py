@@ -22,7 +22,6 @@ from gateway.http.reader_state import (
     ReaderState,
 )
 from gateway.http.response_head import (
-    RESPONSE_FIELDS,
     ResponseHead,
     malformed,
     read_status_line,
@@ -155,8 +154,8 @@ class ResponseReader:
             raise malformed("the head has too many fields")
         head = ResponseHead(read_status_line(lines[0]))
         del lines[0]
-        RESPONSE_FIELDS.read(lines, head)
-        response_head.finish(head, head_request=self._head_request)
+        response_head.RESPONSE_FIELDS.read(lines, head)
+        response_head.finish(head, self._head_request)
         return head
 
     def _begin_body(self, head: ResponseHead, rest: bytes) -> list[bytes]:

@@ -10,10 +10,7 @@ class Credential:
     proxy never looks inside: it writes `lines_for` and reports a rejection of this very object.
     """
 
-    __slots__ = ("expires_at", "field_lines", "renewable", "stale_at", "wall_expires_at")
-
-    signs: bool = False
-    """Whether its lines differ from request to request, and depend on the service's clock."""
+    __slots__ = ("expires_at", "field_lines", "renewable", "signs", "stale_at", "wall_expires_at")
 
     def __init__(
         self,
@@ -41,6 +38,8 @@ class Credential:
         self.expires_at = expires_at
         self.wall_expires_at = wall_expires_at
         self.renewable = renewable
+        self.signs = False
+        """Whether its lines differ from request to request, and depend on the service's clock."""
 
     @property
     def sends(self) -> bool:

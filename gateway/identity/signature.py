@@ -125,8 +125,6 @@ class SignedCredential(Credential):
 
     __slots__ = ("_access_key", "_clocks", "_hosts", "_keyed", "_security_token")
 
-    signs: bool = True
-
     def __init__(
         self,
         access_key: str,
@@ -140,6 +138,7 @@ class SignedCredential(Credential):
     ) -> None:
         """Prepare to sign; the three texts are visible ASCII. See `Credential` for the rest."""
         super().__init__(b"", stale_at, expires_at, wall_expires_at)
+        self.signs = True
         self._access_key = access_key.encode("ascii")
         self._keyed = _KeyedHash(secret_key.encode("ascii"))
         self._security_token = (security_token or "").encode("ascii")

@@ -26,33 +26,24 @@ class Histogram:
         epoch."""
         self._last = 0  # bucket of the value before
 
-    def observe(self, value: float) -> None:
-        """Count one value, in the unit of the bounds."""
-        self.counts[self._place(value)] += 1
-        self.total += value
-
-    def observe_in_trace(self, value: float, traceparent: bytes, at: float) -> None:
+    def observe(self, value: float, traceparent: bytes = b"", at: float = 0.0) -> None:
         """Count one value, and remember its trace, in place of an earlier one of its bucket.
 
         Args:
-            value: as `observe`.
+            value: in the unit of the bounds.
             traceparent: as received; read at the scrape, where one that is no trace is left out.
             at: when, in seconds since the epoch.
         """
-        place = self._place(value)
-        self.counts[place] += 1
-        self.total += value
-        self.exemplars[place] = traceparent, value, at
-
-    def _place(self, value: float) -> int:
-        """Return the bucket that `value` is in, from that of the value before: most are near it."""
         bounds, place = self.bounds, self._last
         while place < len(bounds) and value > bounds[place]:
             place += 1
         while place > 0 and value <= bounds[place - 1]:
             place -= 1
-        self._last = place
-        return place
+        self._last = place  # most values are near the one before
+        self.counts[place] += 1
+        self.total += value
+        if traceparent:
+            self.exemplars[place] = traceparent, value, at
 
     def buckets(self) -> list[tuple[str, float]]:
         """Return cumulative counts by upper bound, as the exposition wants them."""

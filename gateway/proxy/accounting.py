@@ -245,22 +245,16 @@ def _count(seen: Observation, record: Record, epoch_offset_s: float) -> None:
 
     A request that is part of a trace becomes an example of where its durations fell.
     """
-    metrics, trace = seen.metrics, seen.head.traceparent
+    metrics, trace = seen.metrics, seen.head.traceparent or b""
     duration_s, has_answer = record.duration_s, bool(seen.first_byte_at and seen.sent_at)
     if seen.status == 101 and seen.first_byte_at:
         # What is said after a switch takes hours; its handshake is what can be slow.
         duration_s = seen.first_byte_at - seen.received_at
-    if trace:
-        at = seen.ended_at + epoch_offset_s
-        metrics.duration.observe_in_trace(duration_s, trace, at)
-        metrics.overhead.observe_in_trace(record.overhead_s, trace, at)
-        if has_answer:
-            metrics.first_byte.observe_in_trace(record.first_byte_s, trace, at)
-    else:
-        metrics.duration.observe(duration_s)
-        metrics.overhead.observe(record.overhead_s)
-        if has_answer:
-            metrics.first_byte.observe(record.first_byte_s)
+    at = seen.ended_at + epoch_offset_s
+    metrics.duration.observe(duration_s, trace, at)
+    metrics.overhead.observe(record.overhead_s, trace, at)
+    if has_answer:
+        metrics.first_byte.observe(record.first_byte_s, trace, at)
     if seen.body is not None:
         _count_body(seen, seen.body, record, epoch_offset_s)
     metrics.request_bytes += seen.request_bytes

@@ -137,7 +137,7 @@ class Attempt(ResponseListener):
 
     # The request.
 
-    def start(self, body: list[bytes], now: float, *, ended: bool) -> None:
+    def start(self, body: list[bytes], now: float, ended: bool) -> None:
         """Write the head, and as much of the body as is at hand, in one piece.
 
         Args:
@@ -153,7 +153,7 @@ class Attempt(ResponseListener):
         )
         pieces = [admission.upstream_head + lines + _END]
         if body or head.chunked:
-            _frame(body, pieces, chunked=head.chunked, ended=ended)
+            _frame(body, pieces, head.chunked, ended)
         self.connection.start(
             self,
             pieces,
@@ -165,7 +165,7 @@ class Attempt(ResponseListener):
     def send_body(self, body: list[bytes], *, ended: bool) -> None:
         """Write more of the body; `ended`: nothing will follow."""
         pieces: list[bytes] = []
-        _frame(body, pieces, chunked=self.admission.head.chunked, ended=ended)
+        _frame(body, pieces, self.admission.head.chunked, ended)
         if pieces:
             self.connection.write(pieces)
         if ended:
@@ -191,7 +191,7 @@ class Attempt(ResponseListener):
                 if looked_at is None:
                     return
                 body = looked_at
-            self.relay.pass_on(head, body, complete=complete)
+            self.relay.pass_on(head, body, complete)
         except Exception:  # noqa: BLE001  # logged, counted and answered
             # Nobody above knows which request it is about, and its client would wait for ever.
             _log.exception("a request failed because of a defect in the gateway; please report it")
@@ -202,7 +202,7 @@ class Attempt(ResponseListener):
             self._note_acceptance()
             self._give_back(now)
             self._owner.attempt_answered()
-        elif self.relay.downstream.writing_paused:
+        elif self.relay.downstream.writing_paused():
             self.connection.pause_reading()
 
     def _look(self, check: TokenCheck, body: list[bytes], *, complete: bool) -> list[bytes] | None:
@@ -339,12 +339,12 @@ class Attempt(ResponseListener):
     @property
     def awaits_body(self) -> bool:
         """Whether nobody but the service holds up the first byte of the response's body."""
-        return not self.relay.response_bytes and not self.relay.downstream.writing_paused
+        return not self.relay.response_bytes and not self.relay.downstream.writing_paused()
 
     def unusual_body(self, now: float) -> UnusualBody:
         """Return what was noticed about the response's body, which has ended."""
         watch, relay = self.watch, self.relay
-        if watch is not None and relay.response_bytes and not relay.downstream.writing_paused:
+        if watch is not None and relay.response_bytes and not relay.downstream.writing_paused():
             watch.cut(now - self.last_byte_at)
         is_late = self.first_chunk_at > 0.0 or not relay.response_bytes
         return UnusualBody(self.first_chunk_at, watch, is_late=is_late)
@@ -376,7 +376,7 @@ def _renewal_pause_s(rejected: Credential, service: Service) -> float | None:
     return service.credentials.renewal_pause_s() or None
 
 
-def _frame(body: list[bytes], out: list[bytes], *, chunked: bool, ended: bool) -> None:
+def _frame(body: list[bytes], out: list[bytes], chunked: bool, ended: bool) -> None:
     """Add what goes upstream of a body to `out`; `ended`: nothing will follow."""
     if chunked:
         out.extend(map(chunk, body))

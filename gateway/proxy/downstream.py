@@ -12,9 +12,8 @@ class Downstream:
 
     __slots__ = ()
 
-    @property
     def writing_paused(self) -> bool:
-        """Whether the client reads more slowly than we write."""
+        """Return whether the client reads more slowly than we write."""
         raise NotImplementedError
 
     def has_left(self) -> bool:
@@ -37,7 +36,7 @@ class Downstream:
         """Break the connection, so that a response under way cannot pass for complete."""
         raise NotImplementedError
 
-    def exchange_ended(self, *, keep_alive: bool, now: float) -> None:
+    def exchange_ended(self, keep_alive: bool, now: float) -> None:
         """Called once, when the request has been answered or given up, and accounted for.
 
         Args:

@@ -158,7 +158,7 @@ class Exchange(AttemptOwner):
             self.phase,
             request_ended=self._request.ended,
             service_paused=attempt is not None and attempt.connection.writing_paused,
-            client_paused=self._downstream.writing_paused,
+            client_paused=self._downstream.writing_paused(),
         )
         if error is None:
             self.client_ended()
@@ -194,7 +194,7 @@ class Exchange(AttemptOwner):
 
     def response_began(self, head: ResponseHead) -> None:
         """Go on to relaying, or pass on whatever either side says from here on."""
-        self._enter(TUNNEL if head.status == 101 else RELAYING)
+        self.phase = TUNNEL if head.status == 101 else RELAYING
         if head.status == 101:
             if self._request.body:  # the client may have begun to say something
                 self.body_arrived()
@@ -252,7 +252,7 @@ class Exchange(AttemptOwner):
         credential: Credential | None,
         now: float,
     ) -> None:
-        self._enter(phase)
+        self.phase = phase
         turn, wait = self._turn, CREDENTIAL if credential is None else CONNECTION
         if phase is QUEUED and turn is not None:
             wait = turn.waits_for or QUEUE
@@ -274,7 +274,7 @@ class Exchange(AttemptOwner):
         try:
             if self._turn is not None and self.phase is QUEUED:
                 await self._turn.obtained(waits, clock)
-                self._enter(WAITING)
+                self.phase = WAITING
                 waits.end(now := clock())
                 credential = admission.service.credentials.usable(now)
             credential, connection, now = await obtain(admission.service, credential, waits, clock)
@@ -312,7 +312,7 @@ class Exchange(AttemptOwner):
             admission.service.pool.give_back(connection, now)  # untouched
             self._fail(error)
             return
-        self._enter(SENDING)
+        self.phase = SENDING
         self._progressed_at = now
         self._seen.waits.begin(PEERS, now)
         self._seen.sent_at = now if ended else 0.0
@@ -320,12 +320,13 @@ class Exchange(AttemptOwner):
             self, admission, credential, connection, request, downstream, context.clock,
             context.dates,
         )  # fmt: skip
-        attempt.rejections = self._retried.count(TOKEN_REJECTED)
+        if self._retried:
+            attempt.rejections = self._retried.count(TOKEN_REJECTED)
         if not ended:
             if admission.head.expects_continue and not pieces and not self._retried:
                 downstream.write([CONTINUE])
             downstream.resume_reading()
-        attempt.start(pieces, now, ended=ended)
+        attempt.start(pieces, now, ended)
 
     def _send_again(
         self, reason: Retry | None, admission: Admission, outcome: Outcome, asked_s: float | None
@@ -371,7 +372,9 @@ class Exchange(AttemptOwner):
         self._end(keep_alive)
 
     def _end(self, keep_alive: bool) -> None:
-        self._enter(ENDED)
+        if self.phase is ENDED:
+            raise RuntimeError("an exchange has ended twice")
+        self.phase = ENDED
         seen = self._seen
         seen.ended_at = now = self._context.clock()
         attempt, self.attempt = self.attempt, None
@@ -384,9 +387,4 @@ class Exchange(AttemptOwner):
             asked_s = None if attempt is None else throttled_s(attempt)
             self._turn.leave(seen.outcome, now, asked_s)
         self._context.observer.observe(seen)
-        self._downstream.exchange_ended(keep_alive=keep_alive, now=now)
-
-    def _enter(self, phase: Phase) -> None:
-        if self.phase is ENDED:
-            raise RuntimeError(f"an exchange that has ended cannot be {phase.name.lower()}")
-        self.phase = phase
+        self._downstream.exchange_ended(keep_alive, now)

@@ -44,7 +44,7 @@ class Relay:
         self._dates = dates
         self._chunked = False
 
-    def pass_on(self, head: ResponseHead, body: list[bytes], *, complete: bool) -> None:
+    def pass_on(self, head: ResponseHead, body: list[bytes], complete: bool) -> None:
         """Write more of the response, its head first.
 
         Args:

@@ -111,7 +111,7 @@ class TokenConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Add bytes, and respond to each request that is complete."""
         self._owner.heard(self)
-        was_idle = self._reader.request is None and not self._reader.in_head
+        was_idle = self._reader.request is None and not self._reader.in_head()
         self._reader.feed(data)
         self._go_on(was_idle=was_idle)
 
@@ -151,7 +151,7 @@ class TokenConnection(asyncio.Protocol):
                 return
             request = reader.request
             if request is None or not self._is_whole(request):
-                if was_idle and (request is not None or reader.in_head):
+                if was_idle and (request is not None or reader.in_head()):
                     self._limit(REQUEST_S)
                 return
             self._answer(request)

@@ -197,7 +197,7 @@ class Connection:
         if head is None:
             return
         if reader.state is DONE:
-            self._release(keep=head.keep_alive and not reader.has_excess)
+            self._release(head.keep_alive and not reader.has_excess)
             listener.on_response(head, body, complete=True)
         elif body or not had_head:
             listener.on_response(head, body, complete=False)
@@ -236,7 +236,7 @@ class Connection:
         if self._listener is not None:
             self._listener.on_writable()
 
-    def _release(self, *, keep: bool) -> None:
+    def _release(self, keep: bool) -> None:
         """End the exchange under way; keep the connection only if all of the request has left."""
         self._listener = None
         transport = self._transport

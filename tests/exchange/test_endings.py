@@ -172,7 +172,7 @@ async def test_caller_that_leaves_without_reading_a_large_answer_aborts_it() -> 
         caller.send(POST)
         await caller.head()
         [downstream] = gateway.gateway._parts.data.clients()
-        await until(lambda: downstream.stream.writing_paused)
+        await until(downstream.stream.writing_paused)
         caller.reset()
         async with asyncio.timeout(SOON_S):
             await gateway.settled()

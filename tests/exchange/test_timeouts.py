@@ -416,7 +416,7 @@ async def test_head_must_arrive_in_time(used: bool) -> None:
         time.now += 5
         [connection] = gateway.gateway._parts.data.clients()
         caller.send(b"P")
-        await until(lambda: connection.reader.in_head)
+        await until(connection.reader.in_head)
         for piece in (b"OST", b" /iris", b" HTTP/1.1\r\nHost"):
             time.now += HEAD_TIMEOUT_S / 3 - 0.1
             caller.send(piece)

@@ -23,7 +23,7 @@ def _metrics(services: int) -> Metrics:
             service.count_request("POST", status)
         for at in range(100):
             traceparent = b"00-%032x-00f067aa0ba902b7-01" % (at + 1)
-            service.duration.observe_in_trace(at / 10, traceparent, 1.8e9)
+            service.duration.observe(at / 10, traceparent, 1.8e9)
         metrics.add_service(service, lambda: ServiceGauges(1, 2, OverloadGauges(limit=1000)))
     return metrics
 

@@ -80,7 +80,7 @@ class Conversation:
 
     def end(self) -> None:
         """Hear that the client sends no more."""
-        if self._reader.in_head and not self._closed:
+        if self._reader.in_head() and not self._closed:
             self.statuses.append(400)
 
     def _judge(self, request: Request) -> None:

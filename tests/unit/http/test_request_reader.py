@@ -168,8 +168,8 @@ def test_reading_ends_with_a_request_until_the_next_is_wanted() -> None:
     reader = after(ONE + b"\0")
     first = reader.request
     assert reader.state is DONE
-    assert reader.has_unread
-    assert not reader.in_head
+    assert reader.has_unread()
+    assert not reader.in_head()
 
     reader.feed(b"more")
     assert (reader.state, reader.request, reader.refusal) == (DONE, first, None)
@@ -192,11 +192,11 @@ def test_whether_a_head_has_begun_is_known() -> None:
     seen = []
     for piece in (b"\r", b"\n\r\n", b"G", b"ET / HTTP/1.1\r\n", b"Host: h\r\n", b"\r\n"):
         reader.feed(piece)
-        seen.append(reader.in_head)
+        seen.append(reader.in_head())
     assert seen == [False, False, True, True, True, False]
 
     reader.begin_next()
-    assert (reader.state, reader.request, reader.in_head) == (HEAD, None, False)
+    assert (reader.state, reader.request, reader.in_head()) == (HEAD, None, False)
 
 
 def test_what_follows_a_body_is_another_request() -> None:
@@ -225,8 +225,8 @@ def test_nothing_is_understood_after_a_refusal() -> None:
         assert reader.state is REFUSED
         assert reader.request is refused
         assert refused is None or (refused.body, refused.ended) == ([], False)
-        assert not reader.has_unread
-        assert not reader.in_head
+        assert not reader.has_unread()
+        assert not reader.in_head()
 
 
 def test_request_whose_body_turns_out_bad_is_not_complete() -> None:
@@ -499,7 +499,7 @@ def test_a_byte_more_costs_the_same_however_much_came_before() -> None:
         costs += [calls_to_feed(reader, b"a") for _ in range(300)]
         reader.feed(b"\r\n")
 
-    assert reader.in_head
+    assert reader.in_head()
     assert max(costs) <= min(costs) + 2
 
 

@@ -406,7 +406,7 @@ def test_what_was_put_aside_is_counted_before_a_scrape() -> None:
 def test_an_exemplar_stands_at_the_bucket_of_its_value(value: float, bucket: str) -> None:
     """With trace, value and time, and nowhere else; in OpenMetrics only."""
     service = ServiceMetrics("iris", ["POST"], [])
-    service.duration.observe_in_trace(value, traceparent("c" * 32), 1.7e9 + 0.1234)
+    service.duration.observe(value, traceparent("c" * 32), 1.7e9 + 0.1234)
     metrics = metrics_of(service)
 
     assert exemplars(metrics) == [
@@ -420,7 +420,7 @@ def test_exemplars_are_the_newest_and_no_more_than_buckets(values: list[float]) 
     """However many requests are traced, a bucket keeps one: the last."""
     histogram = Histogram(REQUEST_BUCKETS_S)
     for number, value in enumerate(values):
-        histogram.observe_in_trace(value, traceparent(f"{number + 1:032x}"), float(number))
+        histogram.observe(value, traceparent(f"{number + 1:032x}"), float(number))
     found = {float(each[0]): each[2] for each in histogram.exposed() if len(each) == 3}
 
     assert {bound: int(one.labels["trace_id"], 16) for bound, one in found.items()} == {

@@ -243,7 +243,7 @@ def test_what_was_found_is_remembered_within_bounds() -> None:
     """Callers may ask for as many paths as they like, and as long ones."""
     table = RouteTable((A,))
     path = A.path + b"/predict"
-    assert table.find(path) is table.find(path)
+    assert table.find(path) == table.find(path) == table._found[path]
 
     for number in range(10_000):
         assert found(table, A.path + b"/%d" % number) == (A.name, A.path + b"/%d" % number)

@@ -35,8 +35,11 @@ _YOUNG_OBJECTS = 5000
 """Objects made and not freed before the collector looks at them. By default (700) it does so once
 in 140 requests, and finds nothing, since what has ended is no cycle: 3 % of what they take,
 compiled 4.5 %."""
+_YOUNG_COLLECTIONS = 1
+"""Before what has outlived them is looked at once more (default: 10), so that no pass looks at much
+more than twice the objects above: the event loop waits for it."""
 _FULL_COLLECTION = 100
-"""Young ones before a full one (default: 10), which takes 50 ms with thousands of clients."""
+"""Such passes before a full one (default: 10), which takes 50 ms with thousands of clients."""
 _STDOUT, _STDERR = 1, 2
 _FILES = 16_384
 _PR_SET_DUMPABLE = 4
@@ -223,7 +226,7 @@ def collect_rarely() -> None:
     """
     gc.collect()
     gc.freeze()  # objects that live as long as the process need no more garbage collection
-    gc.set_threshold(_YOUNG_OBJECTS, gc.get_threshold()[1], _FULL_COLLECTION)
+    gc.set_threshold(_YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _FULL_COLLECTION)
 
 
 async def _run(build: Build, announce: Callable[[str, str], None], signals: Signals) -> int:

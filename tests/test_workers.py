@@ -123,6 +123,19 @@ async def test_hangs():
 """
 
 
+def _ended(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder, with an environment that only lets it import our tests."""
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={"PYTHONPATH": str(_ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 def test_where_a_test_hangs_is_told_by_a_worker(tmp_path: Path) -> None:
     """What pytest-timeout says there is lost."""
     (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_runtest_protocol\n")
@@ -130,15 +143,8 @@ def test_where_a_test_hangs_is_told_by_a_worker(tmp_path: Path) -> None:
         "[pytest]\nasyncio_mode = auto\ntimeout = 2\ntimeout_method = thread\n"
     )
     (tmp_path / "test_hanging.py").write_text(_HANGS)
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "1", "-q", "--max-worker-restart=0", tmp_path],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(_ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "pytest", "-n", "1", "-q", "--max-worker-restart=0"]
+    ended = _ended(command, tmp_path)
 
     assert "test_hanging.py::test_hangs hangs:" in ended.stderr
     assert "in wait_for_nobody" in ended.stderr
@@ -159,14 +165,6 @@ def test_tests_may_open_as_many_files_as_serve(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_configure\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_limited.py").write_text(_LIMITED)
-    ended = subprocess.run(
-        ["/bin/sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh",
-         sys.executable, "-m", "pytest", "-q", tmp_path],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(_ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )  # fmt: skip
+    limited = ["/bin/sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh"]
+    ended = _ended([*limited, sys.executable, "-m", "pytest", "-q"], tmp_path)
     assert "1 passed" in ended.stdout

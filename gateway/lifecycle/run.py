@@ -37,7 +37,7 @@ in 140 requests, and finds nothing, since what has ended is no cycle: 3 % of wha
 compiled 4.5 %."""
 _YOUNG_COLLECTIONS = 1
 """Before what has outlived them is looked at once more (default: 10), so that no pass looks at much
-more than twice the objects above: the event loop waits for it."""
+more than three times the objects above: the event loop waits for it."""
 _FULL_COLLECTION = 100
 """Such passes before a full one (default: 10), which takes 50 ms with thousands of clients."""
 _STDOUT, _STDERR = 1, 2

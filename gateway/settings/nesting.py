@@ -22,9 +22,7 @@ class _Variables(Settings, BaseSettings):
     passes over a misspelt variable in silence.
     """
 
-    model_config = SettingsConfigDict(
-        env_nested_delimiter=_BETWEEN, enable_decoding=False, defer_build=True
-    )
+    model_config = SettingsConfigDict(env_nested_delimiter=_BETWEEN, enable_decoding=False)
 
 
 def nested(values: Mapping[KeyPath, str]) -> dict[str, Any]:

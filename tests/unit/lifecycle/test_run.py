@@ -107,7 +107,7 @@ def test_memory_is_hidden_from_dumps_and_tracers() -> None:
 
 
 def test_garbage_is_looked_for_rarely() -> None:
-    """By default it is in every hundredth request, and there is none."""
+    """By default it is once in 140 requests, and there is none."""
     code = """
     import gc
     from gateway.lifecycle.run import collect_rarely

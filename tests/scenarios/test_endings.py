@@ -38,6 +38,23 @@ BEGUN = {
 RESPONSES = pytest.mark.parametrize("begun", BEGUN.values(), ids=BEGUN)
 
 
+async def test_an_exchange_ends_once(stage: Stage) -> None:
+    """
+    What ended it again would count it twice; that is told, and nothing else is done.
+    """
+    stage.client.sends(POST)
+    [connection] = stage._listener.clients()
+    exchange = connection.exchange
+    assert exchange is not None
+    stage.service.answers(OK)
+    await stage.settle()
+
+    with pytest.raises(RuntimeError, match="ended twice"):
+        exchange._end(keep_alive=False)
+
+    assert stage.sample("gateway_requests_total", code="200") == 1
+
+
 # The service ends first.
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import resource
+import select
 import socket
 import ssl
 import sys
@@ -569,3 +570,30 @@ async def test_the_end_waits_for_those_that_are_accepted_and_not_begun_with() ->
         assert len(known) == MANY
         for caller in callers:
             caller.close()
+
+
+async def test_the_end_waits_for_who_holds_itself_connected() -> None:
+    """Its last packet is on the way as the end begins; who comes later is not accepted."""
+    known: list[Accepted] = []
+    async with burst_server(known) as server:
+        (queue,) = server.sockets
+        queue.setsockopt(socket.SOL_TCP, socket.TCP_DEFER_ACCEPT, 10)  # until data comes
+        caller = begun(queue.getsockname())
+
+        async def end() -> None:
+            await accept_the_last([queue], lambda: server.waiting, handshake_s=0.5)
+            server.close()
+
+        ending = asyncio.create_task(end())
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        late = begun(queue.getsockname())
+        late_is_connected = select.select([], [late], [], 0)[1]
+        caller.send(GET)
+        await ending
+        assert not late_is_connected
+        assert len(known) == 1
+        await until(lambda: known[0].received == GET)
+        assert await asyncio.get_running_loop().sock_recv(caller, 10) == b"heard"
+        for each in (caller, late):
+            each.close()

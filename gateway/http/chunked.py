@@ -122,12 +122,12 @@ class ChunkedReader:
             Where the first one begins that is not.
         """
         while at < len(data):
-            line_end = data.find(b"\r\n", at, at + _MAX_SIZE_LINE_BYTES)
-            if line_end < 0:
+            # A slice is looked through for less than the two bounds of `find` cost.
+            text, line_end, _ = data[at : at + _MAX_SIZE_LINE_BYTES].partition(b"\r\n")
+            if not line_end:
                 break
-            text = data[at:line_end]
             size = _SIZES.get(text) or _plain_size(text)
-            begin = line_end + 2
+            begin = at + len(text) + 2
             end = begin + size
             if not size or data[end : end + 2] != b"\r\n":
                 break

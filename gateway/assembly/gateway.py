@@ -186,7 +186,13 @@ class _GatewayBuilder:
         caches = _build_each(
             settings.identities,
             self._caches,
-            partial(build_cache, store=self._store, metrics=self._metrics, fleet=self._fleet),
+            partial(
+                build_cache,
+                store=self._store,
+                metrics=self._metrics,
+                contexts=contexts,
+                fleet=self._fleet,
+            ),
             problems,
         )
         pools = _build_each(

@@ -3,6 +3,7 @@
 import os
 import random
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from gateway.assembly.egress import build_proxy
 from gateway.assembly.secrets import access_key_reader, next_secret_file, required, secret_of
-from gateway.assembly.tls import file_digests, tls_context
+from gateway.assembly.tls import TlsContexts, file_digests, tls_context
 from gateway.clock import LoopAlarm, boottime, wall_clock
 from gateway.errors import ConfigError
 from gateway.identity.access_key import (
@@ -39,7 +40,7 @@ from gateway.identity.source import CredentialSource, LoginError
 from gateway.identity.store import TokenStore
 from gateway.observe.identity_metrics import IdentityGauges, IdentityMetrics
 from gateway.observe.metrics import IdentitySeries, Metrics
-from gateway.settings import Identity
+from gateway.settings import Identity, Tls
 
 if TYPE_CHECKING:
     from gateway.identity.fleet.fleet import Fleet
@@ -69,13 +70,23 @@ class BuiltCache:
         return any(map(_is_stale, self.secret_files))
 
 
-def build_identity(name: str, identity: Identity, store: TokenStore | None = None) -> BuiltIdentity:
+ContextOf = Callable[[str, Tls], ssl.SSLContext]
+"""Makes a context for settings; see `tls_context`."""
+
+
+def build_identity(
+    name: str,
+    identity: Identity,
+    store: TokenStore | None = None,
+    context_of: ContextOf = tls_context,
+) -> BuiltIdentity:
     """Build the source of an identity's credentials.
 
     Args:
         name: of the identity.
         identity: its settings.
         store: the process's tokens and accounts; None: this identity shares them with no other.
+        context_of: makes the context for connections to who issues the credentials.
 
     Raises:
         ConfigError: a certificate or key cannot be used.
@@ -89,15 +100,17 @@ def build_identity(name: str, identity: Identity, store: TokenStore | None = Non
         case "api_key" | "header":
             return _build_key(identity)
         case "ak_sk":
-            return _build_access_key(name, identity)
+            return _build_access_key(name, identity, context_of)
         case "oidc":
-            return _build_oidc(name, identity)
+            return _build_oidc(name, identity, context_of)
         case "password":
             login, files = _password_login(identity)
-            return _build_keystone(name, identity, login, files, store)
+            return _build_keystone(name, identity, login, files, store, context_of=context_of)
         case "application_credential":
             credential_login, files = _application_credential_login(identity)
-            return _build_keystone(name, identity, credential_login, files, store)
+            return _build_keystone(
+                name, identity, credential_login, files, store, context_of=context_of
+            )
         case _:
             assert_never(identity.method)
 
@@ -118,7 +131,7 @@ def _build_key(identity: Identity) -> BuiltIdentity:
     return BuiltIdentity(source, files)
 
 
-def _build_oidc(name: str, identity: Identity) -> BuiltIdentity:
+def _build_oidc(name: str, identity: Identity, context_of: ContextOf) -> BuiltIdentity:
     file = SecretFile(required(identity.id_token_file), tell=account_digest)
     login = OidcLogin(
         auth_url=required(identity.auth_url),
@@ -134,7 +147,7 @@ def _build_oidc(name: str, identity: Identity) -> BuiltIdentity:
         clock=boottime,
         wall_clock=wall_clock,
         random=random.random,
-        tls=_iam_tls(name, identity),
+        tls=_tls_to(identity.tokens_url, name, identity, context_of),
         server_hostname=identity.tls.server_name,
         proxy=build_proxy(f"identities.{name}.egress_proxy", identity.egress_proxy),
     )
@@ -180,6 +193,8 @@ def _build_keystone(
     login: PasswordLogin | ApplicationCredentialLogin,
     files: tuple[SecretFile, ...],
     store: TokenStore | None,
+    *,
+    context_of: ContextOf,
 ) -> BuiltIdentity:
     accounts = TokenStore(boottime) if store is None else store
     source = KeystoneSource(
@@ -190,35 +205,38 @@ def _build_keystone(
         ledger=accounts.ledger(login.account),
         passwords=accounts.passwords(login.account),
         refusals=accounts.refusals,
-        tls=_iam_tls(name, identity),
+        tls=_tls_to(identity.tokens_url, name, identity, context_of),
         server_hostname=identity.tls.server_name,
         proxy=build_proxy(f"identities.{name}.egress_proxy", identity.egress_proxy),
     )
     return BuiltIdentity(source, files)
 
 
-def _iam_tls(name: str, identity: Identity) -> ssl.SSLContext | None:
-    is_https = identity.tokens_url.startswith("https:")
-    return tls_context(f"identities.{name}.tls", identity.tls) if is_https else None
+def _tls_to(
+    url: str, name: str, identity: Identity, context_of: ContextOf
+) -> ssl.SSLContext | None:
+    is_https = url.startswith("https:")
+    return context_of(f"identities.{name}.tls", identity.tls) if is_https else None
 
 
-def _build_access_key(name: str, identity: Identity) -> BuiltIdentity:
+def _build_access_key(name: str, identity: Identity, context_of: ContextOf) -> BuiltIdentity:
     clocks = ServiceClocks(boottime, wall_clock)
     if identity.key_origin is None:
         read_key, files = access_key_reader(identity)
         return BuiltIdentity(AccessKeySource(read_key, clocks), files)
     provider: KeyProvider
     if identity.key_origin == "metadata":
-        provider = MetadataProvider(identity.metadata_url)
+        url = identity.metadata_url
+        provider = MetadataProvider(url, _tls_to(url, name, identity, context_of))
     else:
-        provider = _pod_provider(name)
+        provider = _pod_provider(name, identity, context_of)
     source = TemporaryKeySource(
         provider, clocks, clock=boottime, wall_clock=wall_clock, random=random.random
     )
     return BuiltIdentity(source)
 
 
-def _pod_provider(name: str) -> PodProvider:
+def _pod_provider(name: str, identity: Identity, context_of: ContextOf) -> PodProvider:
     """Return the provider that the cluster's variables describe.
 
     Raises:
@@ -232,7 +250,8 @@ def _pod_provider(name: str) -> PodProvider:
             "and restart the pod"
         )
         raise ConfigError([problem])
-    return PodProvider(url, SecretFile(Path(file)).read)
+    tls = _tls_to(url, name, identity, context_of)
+    return PodProvider(url, SecretFile(Path(file)).read, tls)
 
 
 def build_cache(
@@ -242,6 +261,7 @@ def build_cache(
     *,
     store: TokenStore,
     metrics: Metrics,
+    contexts: TlsContexts,
     fleet: "Fleet | None" = None,
 ) -> BuiltCache:
     """Build the cache of an identity's credentials, or return `known` if it would be the same.
@@ -252,6 +272,7 @@ def build_cache(
         known: what has been built under this name before, if anything.
         store: shared by all caches.
         metrics: counters of this name are taken from there, if there are any.
+        contexts: shared with all services and identities.
         fleet: shares logins with other replicas, if there are any.
 
     Raises:
@@ -261,7 +282,7 @@ def build_cache(
     made_of = (identity, file_digests(identity.tls), proxy)
     if known is not None and known.made_of == made_of:
         return known
-    built = build_identity(name, identity, store)
+    built = build_identity(name, identity, store, contexts.get)
     source = built.source
     if fleet is not None and isinstance(source, KeystoneSource | OidcSource):
         source = _shared(source, fleet, store)

@@ -79,7 +79,7 @@ def file_digests(tls: Tls) -> tuple[bytes, ...]:
 
 
 class TlsContexts:
-    """The contexts of one configuration. Services with equal settings share one: each takes a MiB.
+    """The contexts of one configuration. Equal settings share one: each takes a MiB and 30 ms.
 
     Invariant: a context is shared only while settings and content of their files are equal.
     """

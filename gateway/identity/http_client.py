@@ -40,7 +40,7 @@ class HttpClient:
         Args:
             whose: who is asked, for error texts: `IAM`.
             remedy: what to do when there is no answer, for the same texts.
-            tls: None verifies against the system's authorities.
+            tls: None: no URL is https.
             server_hostname: the name to verify instead of the URL's.
             proxy: what opens a tunnel to https URLs.
             connect_timeout_s: for name, TCP and TLS.

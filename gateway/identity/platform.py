@@ -5,6 +5,7 @@ CCE.
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable, Hashable
 
 from pydantic import SecretStr
@@ -40,12 +41,18 @@ _ASSOCIATE = (
 class MetadataProvider:
     """Asks the metadata service, in its second version (with a token of its own) if it has one."""
 
-    def __init__(self, root: str) -> None:
-        """Prepare; `root` is the service's URL without a path."""
+    def __init__(self, root: str, tls: ssl.SSLContext | None = None) -> None:
+        """Prepare.
+
+        Args:
+            root: the service's URL without a path.
+            tls: for an https URL.
+        """
         self._root = URL(root)
         self._client = HttpClient(
             _METADATA,
             remedy=_FROM_ELSEWHERE,
+            tls=tls,
             connect_timeout_s=_CONNECT_S,
             total_timeout_s=_TOTAL_S,
         )
@@ -86,12 +93,24 @@ class MetadataProvider:
 class PodProvider:
     """Asks the agent that a cluster runs for pods with an identity."""
 
-    def __init__(self, url: str, read_token: Callable[[], SecretStr]) -> None:
-        """Prepare; `read_token` is called in a thread each time, since the token is rotated."""
+    def __init__(
+        self, url: str, read_token: Callable[[], SecretStr], tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Prepare.
+
+        Args:
+            url: the agent's.
+            read_token: called in a thread each time, since the token is rotated.
+            tls: for an https URL.
+        """
         self._url = URL(url)
         self._read_token = read_token
         self._client = HttpClient(
-            _POD, remedy=_ASSOCIATE, connect_timeout_s=_CONNECT_S, total_timeout_s=_TOTAL_S
+            _POD,
+            remedy=_ASSOCIATE,
+            tls=tls,
+            connect_timeout_s=_CONNECT_S,
+            total_timeout_s=_TOTAL_S,
         )
 
     @property

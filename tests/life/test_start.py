@@ -1,15 +1,23 @@
 """What cannot work is said at the start, in a sentence each, and not at the first request."""
 
 import json
+import os
+import ssl
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from gateway import __version__, build
+from tests.support.client import connect
+from tests.support.fake_iam import FakeIam, reply, token_body
+from tests.support.gateway import POST
 from tests.support.process import run
 from tests.support.served import served, settings_of
+from tests.support.upstream import OK, scripted_upstream
 
 LOGIN = {"auth_url": "http://127.0.0.1:1", "username": "u", "user_domain": "d", "project": "p"}
 
@@ -88,3 +96,44 @@ async def test_a_socket_that_cannot_be(
     assert code == 2
     assert any(problem in line for line in said), said
     assert not any("Traceback" in line for line in said)
+
+
+async def test_no_authorities_are_read_where_nothing_is_https(tmp_path: Path) -> None:
+    """The system's take a megabyte and 30 ms each time. Who opens this pipe waits for ever."""
+    pipe = tmp_path / "authorities.pem"
+    os.mkfifo(pipe)
+    async with (
+        scripted_upstream(OK) as upstream,
+        served(tmp_path, upstream.port, environ={"SSL_CERT_FILE": str(pipe)}) as gateway,
+    ):
+        caller = await connect(gateway.port)
+        caller.send(POST)
+        assert (await caller.reply()).status == 200
+        caller.leave()
+
+
+async def test_authorities_of_the_environment_are_trusted(tmp_path: Path) -> None:
+    """Those that `SSL_CERT_FILE` names, by a login and by a service."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authorities.pem"))
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    environ = {"SSL_CERT_FILE": str(tmp_path / "authorities.pem")}
+    (tmp_path / "password").write_text("secret")
+    expires_at = datetime.now(UTC) + timedelta(days=1)
+    token = token_body(issued_at=None, expires_at=expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    async with (
+        FakeIam(reply(201, token, {"X-Subject-Token": "token"}), tls=serving) as iam,
+        scripted_upstream(OK, tls=serving) as upstream,
+    ):
+        there = {"auth_url": f"https://127.0.0.1:{iam.port}/v3", "project": "region-1"}
+        who = {"user_domain": "my-account", "password_file": "password"}
+        login = LOGIN | there | who
+        settings = settings_of(upstream.port, {"identities": {"default": login}})
+        settings["services"]["iris"]["url"] = f"https://127.0.0.1:{upstream.port}/v1/infers/abc"
+        async with served(tmp_path, upstream.port, settings, environ=environ) as gateway:
+            caller = await connect(gateway.port)
+            caller.send(POST)
+            assert (await caller.reply()).status == 200
+            caller.leave()
+    assert upstream.requests[0].values(b"x-auth-token") == [b"token"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.assembly.fleet import build_fleet
 from gateway.assembly.identities import build_cache
+from gateway.assembly.tls import TlsContexts
 from gateway.clock import boottime
 from gateway.identity.credential_cache import CredentialCache
 from gateway.identity.fleet.fleet import Fleet
@@ -52,6 +53,7 @@ async def shared_replica(
         None,
         store=TokenStore(boottime),
         metrics=metrics,
+        contexts=TlsContexts(),
         fleet=made,
     )
     metrics.add_identity(*built.series)

@@ -58,7 +58,7 @@ class _Collector(ResponseListener):
         self.error: UpstreamError | None = None
         self.news = asyncio.Event()
 
-    def on_response(self, head: ResponseHead, body: list[bytes], *, complete: bool) -> None:
+    def on_response(self, head: ResponseHead, body: list[bytes], complete: bool) -> None:
         """See `ResponseListener`."""
         self.head = self.head or head
         self.body += b"".join(body)

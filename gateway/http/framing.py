@@ -3,8 +3,6 @@
 from enum import Enum, auto
 from typing import Final
 
-from gateway.errors import DownstreamError, ErrorCode
-
 _MAX_DIGITS: Final = 15
 """888 TiB: more than any body, less than any integer's trouble."""
 
@@ -33,17 +31,6 @@ def is_plain_length(value: bytes) -> bool:
     `int()` itself raises ValueError above some thousands of digits.
     """
     return value.isdigit() and len(value) <= _MAX_DIGITS  # of bytes, isdigit knows ASCII only
-
-
-def content_length_of(value: bytes) -> int:
-    """Parse a request's Content-Length.
-
-    Raises:
-        DownstreamError: a list, sign, space, hexadecimal, empty or absurd value.
-    """
-    if not is_plain_length(value):
-        raise DownstreamError(ErrorCode.BAD_REQUEST, "Content-Length is not a plain number")
-    return int(value)
 
 
 def is_chunked_coding(value: bytes) -> bool:

@@ -24,14 +24,10 @@ def joined_if_small(pieces: list[bytes]) -> bytes | None:
 
 def gathered(pieces: list[bytes]) -> list[bytes]:
     """Return `pieces`, as one if they are small: as an object, two bytes take 28 times that."""
-    if len(pieces) <= _FEW_PIECES:
+    count = len(pieces)
+    if count <= _FEW_PIECES or size_of(pieces) >= _SMALL_PIECE_BYTES * count:
         return pieces
-    return [b"".join(pieces)] if is_fragmented(pieces, size_of(pieces)) else pieces
-
-
-def is_fragmented(pieces: Sequence[bytes], size: int) -> bool:
-    """Return whether `pieces`, of `size` bytes together, take many times that in memory."""
-    return len(pieces) > _FEW_PIECES and size < _SMALL_PIECE_BYTES * len(pieces)
+    return [b"".join(pieces)]
 
 
 def size_of(pieces: Sequence[bytes]) -> int:

@@ -17,7 +17,7 @@ from gateway.http.fields import (
     options_of,
     without,
 )
-from gateway.http.framing import content_length_of, is_chunked_coding
+from gateway.http.framing import is_chunked_coding, is_plain_length
 from gateway.http.lines import FieldReader, Head, Judge, is_clean
 from gateway.http.request_id import is_plain_id
 from gateway.http.target import MAX_TARGET_BYTES, split_absolute, split_target
@@ -233,7 +233,9 @@ def _host(head: RequestHead, value: bytes, _text: bytes) -> None:
 def _content_length(head: RequestHead, value: bytes, _text: bytes) -> None:
     if head.content_length is not None:
         raise _bad("more than one Content-Length")
-    head.content_length = content_length_of(value)
+    if not is_plain_length(value):
+        raise _bad("Content-Length is not a plain number")
+    head.content_length = int(value)
 
 
 def _transfer_encoding(head: RequestHead, value: bytes, _text: bytes) -> None:

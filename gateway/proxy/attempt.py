@@ -154,13 +154,7 @@ class Attempt(ResponseListener):
         pieces = [admission.upstream_head + lines + _END]
         if body or head.chunked:
             _frame(body, pieces, head.chunked, ended)
-        self.connection.start(
-            self,
-            pieces,
-            head_request=head.line.method == "HEAD",
-            sent=ended,
-            switch_to=head.upgrade or b"",
-        )
+        self.connection.start(self, pieces, line.method == "HEAD", ended, head.upgrade or b"")
 
     def send_body(self, body: list[bytes], *, ended: bool) -> None:
         """Write more of the body; `ended`: nothing will follow."""
@@ -173,7 +167,7 @@ class Attempt(ResponseListener):
 
     # What the connection tells us (`ResponseListener`).
 
-    def on_response(self, head: ResponseHead, body: list[bytes], *, complete: bool) -> None:
+    def on_response(self, head: ResponseHead, body: list[bytes], complete: bool) -> None:
         """Pass on what has arrived, or hold it back until it is known not to be a rejection."""
         now = self._clock()
         try:

@@ -9,8 +9,7 @@ from gateway.proxy.accounting import Observer
 from gateway.proxy.admission import Admission, RefusedByServiceError, Rules, admit
 from gateway.proxy.deadlines import Deadlines
 from gateway.proxy.observation import Observation
-from gateway.proxy.replay import ReplayBudget, ReplayBuffer
-from gateway.proxy.request_body import RequestBody
+from gateway.proxy.replay import ReplayBudget
 
 
 @dataclass(slots=True)
@@ -38,10 +37,3 @@ class ExchangeContext:
             raise
         seen.count_for(admission.service.metrics)
         return admission
-
-    def body_of(self, request: Request, admission: Admission) -> RequestBody:
-        """Return the body of an admitted request, which is kept unless it is known to be long."""
-        service, length = admission.service, admission.head.content_length
-        is_kept = length is None or length <= service.replay_bytes
-        replay = ReplayBuffer(self.replay_budget, service.replay_bytes) if is_kept else None
-        return RequestBody(request, service.max_body_bytes, replay)

@@ -95,7 +95,7 @@ class Exchange(AttemptOwner):
         try:
             admission = context.admit(request, self._seen)
             service = admission.service
-            self._body = context.body_of(request, admission)
+            self._body = RequestBody(request, service, context.replay_budget)
             turn = self._turn = turn_of(request, self._body, service, self._downstream, now)
         except GatewayError as error:
             self._fail(error)

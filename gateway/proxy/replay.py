@@ -1,10 +1,9 @@
-"""Whether and with which body a request can be sent again."""
+"""Whether a request can be sent again, and how much may be kept for that."""
 
 from enum import StrEnum
 from typing import Final
 
 from gateway.errors import ErrorCode, GatewayError, UpstreamError
-from gateway.http.pieces import is_fragmented
 
 MAX_KEPT_BYTES: Final = 6 * 2**20
 """Bodies that may wait in memory to be sent again, of all requests together; beyond it they are
@@ -59,41 +58,3 @@ class ReplayBudget:
     def __init__(self, max_bytes: int = MAX_KEPT_BYTES) -> None:
         self.max_bytes = max_bytes
         self.kept_bytes = 0
-
-
-class ReplayBuffer:
-    """The body of one request, kept to be sent again.
-
-    Invariant: what it holds is counted in the budget until `drop`.
-    """
-
-    __slots__ = ("_budget", "_max_bytes", "_pieces", "_size")
-
-    def __init__(self, budget: ReplayBudget, max_bytes: int) -> None:
-        self._budget = budget
-        self._max_bytes = max_bytes
-        self._pieces: list[bytes] = []
-        self._size = 0
-
-    def keep(self, pieces: list[bytes], size: int) -> bool:
-        """Keep `size` more bytes of the body; return False, and keep none of them, if too many."""
-        budget = self._budget
-        total = self._size + size
-        if total > self._max_bytes or budget.kept_bytes + size > budget.max_bytes:
-            return False
-        self._pieces.extend(pieces)
-        self._size = total
-        budget.kept_bytes += size
-        if is_fragmented(self._pieces, total):
-            self._pieces = [b"".join(self._pieces)]
-        return True
-
-    def pieces(self) -> list[bytes]:
-        """Return all that is kept."""
-        return list(self._pieces)
-
-    def drop(self) -> None:
-        """Give back what it holds."""
-        self._budget.kept_bytes -= self._size
-        self._size = 0
-        self._pieces = []

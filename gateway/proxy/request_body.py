@@ -3,9 +3,10 @@
 from typing import Final
 
 from gateway.errors import CredentialError, DownstreamError, ErrorCode
-from gateway.http.pieces import size_of
+from gateway.http.pieces import gathered, size_of
 from gateway.http.request import Request
-from gateway.proxy.replay import ReplayBuffer
+from gateway.proxy.replay import ReplayBudget
+from gateway.proxy.service import Service
 
 _WINDOW_S: Final = 10
 """Over which the rate of a body is averaged."""
@@ -14,29 +15,37 @@ _WINDOW_S: Final = 10
 class RequestBody:
     """Takes a request's body as it arrives: counted, bounded, and kept while it may be sent again.
 
-    Invariant: once something of it was too much to be kept, it cannot be sent again.
+    Invariants: once something of it was too much to be kept, it cannot be sent again; what is kept
+    is counted in the budget until `drop`.
     """
 
     __slots__ = (
-        "_max_bytes",
-        "_replay",
+        "_budget",
+        "_kept",
+        "_kept_bytes",
         "_request",
+        "_service",
         "_window_bytes",
         "_window_ends",
         "received_bytes",
     )
 
-    def __init__(self, request: Request, max_bytes: int, replay: ReplayBuffer | None) -> None:
-        """Prepare.
+    def __init__(self, request: Request, service: Service, budget: ReplayBudget) -> None:
+        """Prepare; it is kept unless it is known to be too long for that.
 
         Args:
             request: whose body it is.
-            max_bytes: of the body, without framing.
-            replay: where it is kept; None: it is known to be too long.
+            service: how long it may be, and up to which length it is kept.
+            budget: what all requests together may keep.
         """
+        length = request.head.content_length
         self._request = request
-        self._max_bytes = max_bytes
-        self._replay = replay
+        self._service = service
+        self._budget = budget
+        self._kept: list[bytes] | None = (
+            [] if length is None or length <= service.replay_bytes else None
+        )
+        self._kept_bytes = 0
         self.received_bytes = 0
         self._window_ends = 0.0
         self._window_bytes = 0  # of what had been received when it began
@@ -44,7 +53,7 @@ class RequestBody:
     @property
     def can_be_sent_again(self) -> bool:
         """Whether all that has been taken of it is kept."""
-        return self._replay is not None
+        return self._kept is not None
 
     def falls_behind(self, now: float, rate: int, *, is_awaited: bool) -> bool:
         """Return whether less has arrived than it should; asked every second at least.
@@ -67,18 +76,25 @@ class RequestBody:
         """Return what has arrived since the last call.
 
         Raises:
-            DownstreamError: the body is longer than `max_bytes`.
+            DownstreamError: the body is longer than its service takes.
         """
         pieces = self._request.body
         if not pieces:
             return pieces
         self._request.body = []
-        size = size_of(pieces)
-        self.received_bytes += size
-        if self.received_bytes > self._max_bytes:
+        size, service, kept = size_of(pieces), self._service, self._kept
+        received = self.received_bytes = self.received_bytes + size
+        if received > service.max_body_bytes:
             raise DownstreamError(ErrorCode.BODY_TOO_LARGE)
-        if self._replay is not None and not self._replay.keep(pieces, size):
-            self.drop()
+        if kept is not None:
+            budget = self._budget
+            if received > service.replay_bytes or budget.kept_bytes + size > budget.max_bytes:
+                self.drop()
+            else:
+                budget.kept_bytes += size
+                self._kept_bytes = received
+                kept.extend(pieces)
+                self._kept = gathered(kept)
         return pieces
 
     def take_again(self) -> list[bytes]:
@@ -89,9 +105,9 @@ class RequestBody:
             DownstreamError: as `take`.
         """
         self.take()
-        if self._replay is None:  # grew beyond the buffer while we waited
+        if self._kept is None:  # grew beyond the bounds while we waited
             raise CredentialError(ErrorCode.TOKEN_RENEWED)
-        return self._replay.pieces()
+        return list(self._kept)
 
     def take_raw(self) -> list[bytes]:
         """Return what has arrived of the protocol that was switched to; it has no bound."""
@@ -101,6 +117,6 @@ class RequestBody:
 
     def drop(self) -> None:
         """Keep nothing of it any longer."""
-        if self._replay is not None:
-            self._replay.drop()
-            self._replay = None
+        if self._kept is not None:
+            self._kept = None
+            self._budget.kept_bytes -= self._kept_bytes

@@ -21,7 +21,7 @@ class ResponseListener:
 
     __slots__ = ()
 
-    def on_response(self, head: ResponseHead, body: list[bytes], *, complete: bool) -> None:
+    def on_response(self, head: ResponseHead, body: list[bytes], complete: bool) -> None:
         """Called with what one read has brought.
 
         Args:
@@ -89,11 +89,10 @@ class Connection:
 
     # What an exchange does with it.
 
-    def start(
+    def start(  # keywords cost a dict per call
         self,
         listener: ResponseListener,
         pieces: list[bytes],
-        *,
         head_request: bool,
         sent: bool,
         switch_to: bytes = b"",
@@ -198,9 +197,9 @@ class Connection:
             return
         if reader.state is DONE:
             self._release(head.keep_alive and not reader.has_excess)
-            listener.on_response(head, body, complete=True)
+            listener.on_response(head, body, True)
         elif body or not had_head:
-            listener.on_response(head, body, complete=False)
+            listener.on_response(head, body, False)
 
     def eof_received(self) -> None:
         """Take the end of the stream as the end of a body that has no other."""
@@ -209,7 +208,7 @@ class Connection:
         if listener is not None and head is not None and self._reader.end_of_stream():
             # Over TLS only a close_notify gets here; a bare FIN is `connection_lost`.
             self._release(keep=False)
-            listener.on_response(head, [], complete=True)
+            listener.on_response(head, [], True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the exchange under way, if any."""

@@ -608,7 +608,7 @@ async def test_body_that_trickles_in_is_kept_in_few_pieces_and_sent_again_whole(
             caller.send(b"2\r\n%b\r\n" % piece)
             await until(lambda piece=piece: piece in upstream.requests[0].body)  # type: ignore[misc]
         [downstream] = gateway.gateway._parts.data.connections
-        assert len(downstream.exchange._body._replay._pieces) <= 17  # type: ignore[attr-defined]
+        assert len(downstream.exchange._body._kept) <= 17  # type: ignore[attr-defined]
         caller.send(b"0\r\n\r\n")
         assert (await caller.reply()).body == b"ok"
         assert_nothing_is_kept(gateway)

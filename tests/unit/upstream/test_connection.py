@@ -72,7 +72,7 @@ class Heard(ResponseListener):
         self.writable = 0
         self.when_complete: Callable[[], None] = lambda: None
 
-    def on_response(self, head: ResponseHead, body: list[bytes], *, complete: bool) -> None:
+    def on_response(self, head: ResponseHead, body: list[bytes], complete: bool) -> None:
         assert not self.ends, "heard of something after the end"
         assert all(body), "an empty piece, which as a chunk would end the body"
         if head not in self.heads:

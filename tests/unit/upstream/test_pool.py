@@ -25,7 +25,7 @@ class Reader(ResponseListener):
     def __init__(self) -> None:
         self.ended = asyncio.Event()
 
-    def on_response(self, head: ResponseHead, body: list[bytes], *, complete: bool) -> None:
+    def on_response(self, head: ResponseHead, body: list[bytes], complete: bool) -> None:
         assert head.status
         assert all(body)
         if complete:

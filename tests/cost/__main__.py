@@ -5,9 +5,20 @@ import shutil
 import sys
 from collections.abc import Callable
 
+from gateway import build
 from tests.cost import figures
 from tests.cost.interpreted import interpreted
 from tests.cost.record import Figures, compare, keep
+
+
+def _print_phases() -> None:
+    phases = interpreted("json")
+    total = sum(phase.bytecodes for phase in phases.values())
+    print(f"{'json, by phase':<34}{'calls':>10}{'bytecodes':>12}{'share':>8}")
+    for name, phase in phases.items():
+        share = phase.bytecodes / total
+        print(f"  {name:<32}{phase.calls:>10.1f}{phase.bytecodes:>12.1f}{share:>8.0%}")
+    print()
 
 
 def main() -> int:
@@ -16,20 +27,16 @@ def main() -> int:
     parser.add_argument("--interpreted-only", action="store_true", help="calls and bytecodes only")
     options = parser.parse_args()
 
-    phases = interpreted("json")
-    total = sum(phase.bytecodes for phase in phases.values())
-    print(f"{'json, by phase':<34}{'calls':>10}{'bytecodes':>12}{'share':>8}")
-    for name, phase in phases.items():
-        share = phase.bytecodes / total
-        print(f"  {name:<32}{phase.calls:>10.1f}{phase.bytecodes:>12.1f}{share:>8.0%}")
-
-    sections: dict[str, Callable[[], Figures]] = {figures.INTERPRETED: figures.interpreted_figures}
+    sections: dict[str, Callable[[], Figures]] = {}
+    if not build.COMPILED:  # else there are no bytecodes to count
+        _print_phases()
+        sections[figures.INTERPRETED] = figures.interpreted_figures
     if not options.interpreted_only:
         if shutil.which("strace"):
             sections[figures.SYSTEM_CALLS] = figures.system_call_figures
         if shutil.which("valgrind"):
             sections[figures.INSTRUCTIONS] = figures.instruction_figures
-    print(f"\n{'per exchange':<34}{'found':>14}{'recorded':>16}")
+    print(f"{'per exchange':<34}{'found':>14}{'recorded':>16}")
     problems = []
     for section, measure in sections.items():
         found = measure()

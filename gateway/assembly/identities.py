@@ -3,7 +3,6 @@
 import os
 import random
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from gateway.assembly.egress import build_proxy
 from gateway.assembly.secrets import access_key_reader, next_secret_file, required, secret_of
-from gateway.assembly.tls import TlsContexts, file_digests, tls_context
+from gateway.assembly.tls import ContextOf, TlsContexts, file_digests, tls_context
 from gateway.clock import LoopAlarm, boottime, wall_clock
 from gateway.errors import ConfigError
 from gateway.identity.access_key import (
@@ -40,7 +39,7 @@ from gateway.identity.source import CredentialSource, LoginError
 from gateway.identity.store import TokenStore
 from gateway.observe.identity_metrics import IdentityGauges, IdentityMetrics
 from gateway.observe.metrics import IdentitySeries, Metrics
-from gateway.settings import Identity, Tls
+from gateway.settings import Identity
 
 if TYPE_CHECKING:
     from gateway.identity.fleet.fleet import Fleet
@@ -68,10 +67,6 @@ class BuiltCache:
     def is_secret_stale(self) -> bool:
         """Return whether a secret file's content differs from what was last used. Blocks."""
         return any(map(_is_stale, self.secret_files))
-
-
-ContextOf = Callable[[str, Tls], ssl.SSLContext]
-"""Makes a context for settings; see `tls_context`."""
 
 
 def build_identity(

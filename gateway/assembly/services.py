@@ -1,12 +1,10 @@
 """Service settings → origins, connection pools and services."""
 
 import random
-import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gateway.assembly.egress import build_proxy
-from gateway.assembly.tls import TlsContexts, tls_context
+from gateway.assembly.tls import ContextOf, TlsContexts, tls_context
 from gateway.clock import boottime
 from gateway.http.fields import is_always_dropped
 from gateway.observe.metrics import Metrics
@@ -17,7 +15,6 @@ from gateway.proxy.gate import Gate, Limits
 from gateway.proxy.replay import Retry
 from gateway.proxy.service import Credentials, Service
 from gateway.settings import Service as ServiceSettings
-from gateway.settings import Tls
 from gateway.settings.overload import MAX_IN_FLIGHT
 from gateway.upstream.opener import Origin
 from gateway.upstream.pool import ConnectionLimit, Pool
@@ -55,7 +52,7 @@ def service_gauges(service: Service, pools: BuiltPools) -> ServiceGauges:
 def build_origin(
     name: str,
     settings: ServiceSettings,
-    context_of: Callable[[str, Tls], ssl.SSLContext] = tls_context,
+    context_of: ContextOf = tls_context,
 ) -> Origin:
     """Return where a service lives and how it is reached; `context_of` makes a context for a key.
 

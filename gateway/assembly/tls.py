@@ -2,11 +2,15 @@
 
 import hashlib
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 from gateway.errors import ConfigError
 from gateway.settings import Tls
 from gateway.settings.listen_tls import ListenTls
+
+ContextOf = Callable[[str, Tls], ssl.SSLContext]
+"""Makes a client's context for settings, or returns one; as `tls_context` does."""
 
 
 def tls_context(key: str, tls: Tls) -> ssl.SSLContext:

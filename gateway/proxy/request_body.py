@@ -22,7 +22,6 @@ class RequestBody:
     __slots__ = (
         "_budget",
         "_kept",
-        "_kept_bytes",
         "_request",
         "_service",
         "_window_bytes",
@@ -45,7 +44,6 @@ class RequestBody:
         self._kept: list[bytes] | None = (
             [] if length is None or length <= service.replay_bytes else None
         )
-        self._kept_bytes = 0
         self.received_bytes = 0
         self._window_ends = 0.0
         self._window_bytes = 0  # of what had been received when it began
@@ -92,7 +90,6 @@ class RequestBody:
                 self.drop()
             else:
                 budget.kept_bytes += size
-                self._kept_bytes = received
                 kept.extend(pieces)
                 self._kept = gathered(kept)
         return pieces
@@ -118,5 +115,5 @@ class RequestBody:
     def drop(self) -> None:
         """Keep nothing of it any longer."""
         if self._kept is not None:
+            self._budget.kept_bytes -= size_of(self._kept)
             self._kept = None
-            self._budget.kept_bytes -= self._kept_bytes

@@ -89,7 +89,7 @@ class Connection:
 
     # What an exchange does with it.
 
-    def start(  # keywords cost a dict per call
+    def start(
         self,
         listener: ResponseListener,
         pieces: list[bytes],

@@ -98,6 +98,28 @@ async def test_a_socket_that_cannot_be(
     assert not any("Traceback" in line for line in said)
 
 
+COUNTED = """
+import gc
+from gateway.cli import main
+seen = []
+gc.callbacks.append(lambda phase, facts: seen.append(phase == "stop"))
+try:
+    main(["serve", "--config", "missing.yaml"])
+finally:
+    print(sum(seen))
+"""
+"""How often garbage is looked for until everything that serves is imported."""
+
+
+async def test_garbage_is_looked_for_rarely_while_it_starts() -> None:
+    """What is imported makes hardly any; by default it is looked for over a hundred times."""
+    code, counted, said = await run(sys.executable, "-c", COUNTED)
+
+    assert code == 2
+    assert "missing.yaml" in said
+    assert int(counted) < 20
+
+
 async def test_no_authorities_are_read_where_nothing_is_https(tmp_path: Path) -> None:
     """The system's take a megabyte and 30 ms each time. Who opens this pipe waits for ever."""
     pipe = tmp_path / "authorities.pem"

@@ -39,9 +39,7 @@ RESPONSES = pytest.mark.parametrize("begun", BEGUN.values(), ids=BEGUN)
 
 
 async def test_an_exchange_ends_once(stage: Stage) -> None:
-    """
-    What ended it again would count it twice; that is told, and nothing else is done.
-    """
+    """What ended it again would count it twice; that is told, and nothing else is done."""
     stage.client.sends(POST)
     [connection] = stage._listener.clients()
     exchange = connection.exchange

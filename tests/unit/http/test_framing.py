@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.errors import DownstreamError, ErrorCode, UpstreamError
 from gateway.http.framing import BodyFraming, is_chunked_coding, is_plain_length
-from tests.unit.http.outcomes import response_head_of
+from tests.unit.http.outcomes import request_head_of, response_head_of
 
 
 @pytest.mark.parametrize(
@@ -35,15 +36,29 @@ def test_content_length_is_plain_digits(value: bytes, length: int) -> None:
     ],
 )
 def test_content_length_is_nothing_else(value: bytes) -> None:
-    """What `int()` or another server takes besides is refused."""
+    """What `int()` or another server takes besides is refused, on both sides."""
     assert not is_plain_length(value)
+    if value != value.strip():
+        return  # white space around a field's value is none of it
+    fields = [(b"Content-Length", value)]
+    with pytest.raises(DownstreamError) as caught:
+        request_head_of(fields)
+    assert caught.value.code is ErrorCode.BAD_REQUEST
+    with pytest.raises(UpstreamError) as answered:
+        response_head_of(fields)
+    assert answered.value.code is ErrorCode.HTTP_PROTOCOL_ERROR
 
 
 @given(st.binary(max_size=20))
 def test_any_content_length_is_read_or_refused(value: bytes) -> None:
-    """For arbitrary octets: what is taken for a length is one."""
-    if is_plain_length(value):
-        assert b"%d" % int(value) == value.lstrip(b"0") or set(value) == {ord("0")}
+    """For arbitrary octets nothing but a number or our own error comes out."""
+    try:
+        length = request_head_of([(b"Content-Length", value)]).content_length
+    except DownstreamError:
+        return
+    assert length is not None
+    digits = value.strip(b" \t")
+    assert b"%d" % length == digits.lstrip(b"0") or (length == 0 and set(digits) == {ord("0")})
 
 
 @pytest.mark.parametrize("value", [b"chunked", b"Chunked", b"CHUNKED"])
